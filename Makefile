@@ -1,0 +1,65 @@
+# Everything a developer does with tesserac. `make help` lists it.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON  ?= python3
+VENV    ?= .venv
+EXTRAS  ?= test
+WORKERS ?= 2
+CASE    ?= gpt
+STEPS   ?= 400
+comma   := ,
+BIN     := $(VENV)/bin
+TESSERAC := $(BIN)/tesserac
+CORPUS  := examples/data/moby_dick.txt
+
+# These two variables halve the speed of every OpenBLAS on the machines that export them.
+unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE NVPL_BLAS_DEBUG_CPU_TYPE
+
+.PHONY: help setup setup-bench setup-cuda demo test lint fuzz bench wheel clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One stamp per set of extras: pip runs again only when pyproject.toml or the set changes.
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@touch $@
+
+setup: $(STAMP) ## Make .venv and install tesserac with its test tools
+
+setup-bench: ## Also install the peers `make bench` compares with (PyTorch, JAX: 1.5 GB)
+	$(MAKE) setup EXTRAS=bench
+
+setup-cuda: ## Also install the CUDA compiler and cuBLAS wheels (0.9 GB)
+	$(MAKE) setup EXTRAS=cuda-compile
+
+demo: $(STAMP) ## Compile examples/gpt.py, train it on a novel, print a sample (about three minutes)
+	$(TESSERAC) build examples/gpt.py -o build/demo
+	build/demo/gpt train --data tokens=$(CORPUS) --steps $(STEPS) --optimizer adamw --lr 2e-3 --warmup 40 \
+	  --schedule cosine --min-lr 2e-4 --clip 1.0 --save build/demo/gpt.safetensors
+	build/demo/gpt generate --weights build/demo/gpt.safetensors --prompt 'The whale ' --tokens 400 --temperature 0.7
+
+test: $(STAMP) lint ## Lint and run every test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+
+lint: $(STAMP) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fuzz: $(STAMP) ## Thousands of random programs through every pass and back end
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(WORKERS) -m property -q
+
+bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block
+	$(BIN)/python -m bench.run --case $(CASE)
+
+wheel: $(STAMP) ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean: ## Remove everything that was built, .venv included
+	rm -rf $(VENV) build dist out bench/results .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
