@@ -1,0 +1,195 @@
+// Matrix product C = A B on row-major operands, with every size and leading dimension a compile-time constant and the
+// destination left to an epilogue, so that bias, activation, residual and loss terms cost no extra pass over memory.
+//
+//   using FeedForward = Shape</*M*/ 256, /*N*/ 1024, /*K*/ 256, /*lda*/ 272, /*ldb*/ 1040>;
+//   gemm<FeedForward>(x, W, [&](auto c, int row, Vec<float> v) { c.store(y + row * 1040, vgelu(v + c.load(bias))); });
+//   gemm<Shape<256, 1024, 256, 272, 1040, kTransposed>>(x, dy, Accumulate<float>{dW, 1040});   // dW += x^T dy
+//
+// A tile of C is kept in registers over the whole of K (12 x 2 vectors with 32 registers, 6 x 2 with 16), written once to a
+// small buffer and handed to the epilogue row by row. Nothing is packed: a leading dimension of an odd number of cache
+// lines keeps the rows of A and of B in different cache sets, which makes packing unnecessary (row_stride() in layout).
+#pragma once
+#include "simd.h"
+
+namespace tsr {
+
+constexpr bool kRows = false;       ///< A element (i, k) at A[i * lda + k]
+constexpr bool kTransposed = true;  ///< A element (i, k) at A[k * lda + i]: the product A^T B of a stored K x M matrix
+
+/// Sizes of C[M, N] = op(A)[M, K] B[K, N]; B element (k, n) at B[k * ldb + n]. All sizes >= 1.
+template <int M, int N, int K, int Lda, int Ldb, bool TransposeA = kRows>
+struct Shape {
+  static constexpr int m = M, n = N, k = K, lda = Lda, ldb = Ldb;
+  static constexpr bool transpose_a = TransposeA;
+  static_assert(M > 0 && N > 0 && K > 0, "empty product");
+  static_assert(Lda >= (TransposeA ? M : K) && Ldb >= N, "rows overlap: leading dimension too small");
+};
+
+/// The part of C to compute. Row and column limits are multiples of Tiling's rows and columns, or the end of C;
+/// depth is the number of terms of each sum.
+struct Region {
+  int row_begin, row_end;
+  int column_end;
+  int depth;
+};
+
+/// Register tile and cache blocking chosen for a shape.
+template <class T, class S>
+struct Tiling {
+  static constexpr int registers = kVectorRegisters;
+  static constexpr int full_rows = registers >= 32 ? 12 : 6;
+  static constexpr int vectors = (S::n + lanes<T> - 1) / lanes<T>;  // columns of C in vectors
+  static constexpr int rows = S::m < full_rows ? S::m : full_rows;  // rows of a register tile
+  static constexpr int fitting = (registers - 2) / (rows + 1) < 8 ? (registers - 2) / (rows + 1) : 8;
+  static constexpr int width = fitting < vectors ? fitting : vectors;  // vectors of a register tile
+  static constexpr int columns = width * lanes<T>;
+  // Rows of A that stay in the L2 cache while all of B passes by.
+  static constexpr int cached_rows = (256 << 10) / int(sizeof(T)) / S::k;
+  static constexpr int block_rows = cached_rows < 2 * rows ? 2 * rows : cached_rows / rows * rows;
+  // Longer sums are cut, so that rounding grows with the length of a piece rather than with K.
+  static constexpr int max_depth = 1024;
+};
+
+/// All of C.
+template <class S>
+constexpr Region whole_region() {
+  return {0, S::m, S::n, S::k};
+}
+
+/// Share `part` of `parts` of the rows of C, for a team of threads; may be empty.
+template <class T, class S>
+constexpr Region row_share(int part, int parts) {
+  constexpr int tile = Tiling<T, S>::rows, tiles = (S::m + tile - 1) / tile;
+  int begin = int(long(tiles) * part / parts) * tile, end = int(long(tiles) * (part + 1) / parts) * tile;
+  return {begin, end < S::m ? end : S::m, S::n, S::k};
+}
+
+namespace detail {
+
+// tile[i][j] (+)= sum over k of A[i][k] B[k][j], for Rows rows and Width vectors, of which the last holds Last lanes.
+// Not inlined: one instance serves every product with these strides, and an epilogue's constants cannot be hoisted
+// into the k loop, where all registers are taken.
+template <class T, int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
+__attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, T* tile, bool add) {
+  constexpr int L = lanes<T>;
+  Vec<T> acc[Rows][Width];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < Width; ++j) acc[i][j] = Vec<T>{};
+#pragma GCC unroll 1
+  for (int k = 0; k < depth; ++k) {
+    Vec<T> row[Width];
+#pragma GCC unroll 16
+    for (int j = 0; j < Width; ++j) {
+      if (Last != L && j == Width - 1) row[j] = load_first(b + j * L, Last);
+      else row[j] = load(b + j * L);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const Vec<T> x = broadcast(TransposeA ? a[i] : a[long(i) * Lda]);
+#pragma GCC unroll 16
+      for (int j = 0; j < Width; ++j) acc[i][j] += x * row[j];
+    }
+    a += TransposeA ? Lda : 1;
+    b += Ldb;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < Width; ++j) {
+      T* out = tile + (i * Width + j) * L;
+      store(out, add ? acc[i][j] + load(out) : acc[i][j]);
+    }
+}
+
+template <class Epilogue, class = void>
+struct HasPrefetch : std::false_type {};
+template <class Epilogue>
+struct HasPrefetch<Epilogue, std::void_t<decltype(std::declval<Epilogue&>().prefetch(0, 0, 0, 0))>> : std::true_type {};
+
+template <class T, class S, int Rows, int Width, int Last, class Epilogue>
+TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row, int column, int depth) {
+  constexpr int L = lanes<T>, piece = Tiling<T, S>::max_depth;
+  alignas(64) T tile[Rows * Width * L];
+  if constexpr (HasPrefetch<Epilogue>::value) epilogue.prefetch(row, Rows, column, Width * L);
+  const T* a = A + (S::transpose_a ? long(row) : long(row) * S::lda);
+  const T* b = B + column;
+  for (int k = 0; k < depth; k += piece)
+    tile_product<T, Rows, Width, Last, S::transpose_a, S::transpose_a ? 0 + S::lda : S::lda, S::ldb>(
+        a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, k > 0);
+#pragma GCC unroll 1
+  for (int i = 0; i < Rows; ++i) {
+    const T* v = tile + i * Width * L;
+#pragma GCC unroll 1
+    for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<T>{column + j * L, L}, row + i, load(v + j * L));
+    if constexpr (Last != L) epilogue(Tail<T, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
+  }
+}
+
+// One panel of columns, down the rows of a cache block.
+template <class T, class S, int Width, int Last, class Epilogue>
+TSR_INLINE void panel(const T* A, const T* B, Epilogue& epilogue, int row, int row_end, int column, int depth) {
+  constexpr int tile = Tiling<T, S>::rows, rest = S::m % tile;
+  for (; row + tile <= row_end; row += tile) finish_tile<T, S, tile, Width, Last>(A, B, epilogue, row, column, depth);
+  if constexpr (rest != 0)
+    if (row < row_end) finish_tile<T, S, rest, Width, Last>(A, B, epilogue, row, column, depth);
+}
+
+}  // namespace detail
+
+/// The region of C = op(A) B, each finished vector handed to epilogue(c, row, v): c is the Columns object (c.begin = first
+/// column), v the sums. Sums longer than 1024 terms are added as partial sums of 1024. A and B must not overlap what the
+/// epilogue writes. An epilogue with a member prefetch(row, rows, column, columns) is told of each tile before its sums.
+template <class S, class T, class Epilogue>
+void gemm(const T* A, const T* B, Epilogue&& epilogue, Region region) {
+  using Tile = Tiling<T, S>;
+  constexpr int L = lanes<T>;
+  constexpr int last_width = Tile::vectors % Tile::width, last_lanes = S::n % L;
+  // Panels of Width whole vectors, then at most one narrower or partial panel.
+  constexpr int whole_panels = (last_width != 0 || last_lanes == 0) ? Tile::vectors / Tile::width : Tile::vectors / Tile::width - 1;
+  for (int row = region.row_begin; row < region.row_end; row += Tile::block_rows) {
+    const int end = region.row_end - row < Tile::block_rows ? region.row_end : row + Tile::block_rows;
+    if constexpr (whole_panels > 0)
+      for (int column = 0; column < whole_panels * Tile::columns && column < region.column_end; column += Tile::columns)
+        detail::panel<T, S, Tile::width, L>(A, B, epilogue, row, end, column, region.depth);
+    if constexpr (whole_panels * Tile::columns < S::n)
+      if (region.column_end == S::n)
+        detail::panel<T, S, last_width != 0 ? last_width : Tile::width, last_lanes != 0 ? last_lanes : L>(
+            A, B, epilogue, row, end, whole_panels * Tile::columns, region.depth);
+  }
+}
+
+/// All of C = op(A) B.
+template <class S, class T, class Epilogue>
+void gemm(const T* A, const T* B, Epilogue&& epilogue) {
+  gemm<S>(A, B, epilogue, whole_region<S>());
+}
+
+/// Epilogue C = A B.
+template <class T>
+struct Store {
+  T* C;
+  long ldc;
+  template <class C_>
+  TSR_INLINE void operator()(C_ c, int row, Vec<T> v) const {
+    c.store(C + row * ldc, v);
+  }
+};
+
+/// Epilogue C += A B. Fetches the tile of C while its sums are formed.
+template <class T>
+struct Accumulate {
+  T* C;
+  long ldc;
+  TSR_INLINE void prefetch(int row, int rows, int column, int columns) const {
+    for (int i = row; i < row + rows; ++i)
+      for (int j = column; j < column + columns; j += 64 / int(sizeof(T))) __builtin_prefetch(C + i * ldc + j, 1);
+  }
+  template <class C_>
+  TSR_INLINE void operator()(C_ c, int row, Vec<T> v) const {
+    c.store(C + row * ldc, c.load(C + row * ldc) + v);
+  }
+};
+
+}  // namespace tsr
