@@ -40,7 +40,7 @@ setup-cuda: ## Also install the CUDA compiler and cuBLAS wheels (0.9 GB)
 
 demo: $(STAMP) ## Compile examples/gpt.py, train it on a novel, print a sample (about three minutes)
 	$(TESSERAC) build examples/gpt.py -o build/demo
-	build/demo/gpt train --data tokens=$(CORPUS) --steps $(STEPS) --optimizer adamw --lr 2e-3 --warmup 40 \
+	build/demo/gpt train --data input=$(CORPUS) --steps $(STEPS) --optimizer adamw --lr 2e-3 --warmup 40 \
 	  --schedule cosine --min-lr 2e-4 --clip 1.0 --save build/demo/gpt.safetensors
 	build/demo/gpt generate --weights build/demo/gpt.safetensors --prompt 'The whale ' --tokens 400 --temperature 0.7
 

@@ -1,0 +1,1 @@
+"""Benchmarks of emitted programs against PyTorch and JAX; `make bench` runs them."""

@@ -1,0 +1,149 @@
+"""The training steps that are raced: their sizes, initial weights, data and work.
+
+Weights and data come from one NumPy PCG64 stream, drawn in a fixed order, so that every contestant starts from the same
+float32 values and its losses can be compared with `bench/expected/`. Changing the order or a scale changes every loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+SEED = 1234
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Attention over `width` features in `heads` heads, an output product to `classes`, cross-entropy; plain SGD."""
+
+    batch: int
+    positions: int
+    width: int
+    classes: int
+    heads: int
+    causal: bool = False
+    learning_rate: float = 1.0
+
+    def gflop(self) -> float:
+        """Multiply-adds of the products one step needs, counted as two operations each, in 1e9.
+
+        The three input products have no gradient towards the data. Attention counts in full also where it is causal.
+        """
+        rows = self.batch * self.positions
+        inputs = 3 * 2 * rows * self.width**2
+        output = 2 * rows * self.width * self.classes
+        attention = 2 * 2 * rows * self.positions * self.width
+        return (2 * inputs + 3 * output + 3 * attention) / 1e9
+
+    def arrays(self, draw: Draw) -> tuple[Arrays, Arrays]:
+        """(weights, data)."""
+        data = {
+            "input": draw.normal(self.batch, self.positions, self.width),
+            "labels": draw.integers(self.classes, self.batch, self.positions),
+        }
+        scale = self.width**-0.5
+        weights = {name: draw.normal(self.width, self.width, scale=scale) for name in ("Wq", "Wk", "Wv")}
+        weights["Wo"] = draw.normal(self.width, self.classes, scale=scale)
+        return weights, data
+
+
+@dataclass(frozen=True, slots=True)
+class Gpt:
+    """A decoder with pre-normalised blocks and a tanh-GELU MLP of four times the width; AdamW on matrices and vectors."""
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    context: int
+    batch: int
+    learning_rate: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1  # of parameters of rank two and more
+
+    def gflop(self) -> float:
+        """As `Block.gflop`; every product counts three times (forward and both gradients)."""
+        rows = self.batch * self.context
+        weights = 12 * self.width**2 * self.layers + self.width * self.vocabulary
+        attention = 2 * 2 * rows * self.context * self.width * self.layers
+        return 3 * (2 * rows * weights + attention) / 1e9
+
+    def arrays(self, draw: Draw) -> tuple[Arrays, Arrays]:
+        """(weights, data); layer i owns the names `b{i}.*`."""
+        width = self.width
+        tokens = draw.integers(self.vocabulary, self.batch, self.context + 1)
+        data = {"input": tokens[:, :-1].copy(), "labels": tokens[:, 1:].copy()}
+        weights = {
+            "tok_emb": draw.normal(self.vocabulary, width, scale=0.02),
+            "pos_emb": draw.normal(self.context, width, scale=0.02),
+        }
+        residual = 0.02 / (2 * self.layers) ** 0.5
+        for layer in range(self.layers):
+            parts = {
+                **_norm("ln1", width),
+                **_linear("qkv", draw.normal(width, 3 * width, scale=0.02)),
+                **_linear("proj", draw.normal(width, width, scale=residual)),
+                **_norm("ln2", width),
+                **_linear("fc", draw.normal(width, 4 * width, scale=0.02)),
+                **_linear("out", draw.normal(4 * width, width, scale=residual)),
+            }
+            weights |= {f"b{layer}.{name}": value for name, value in parts.items()}
+        weights |= _norm("lnf", width)
+        weights["head_w"] = draw.normal(width, self.vocabulary, scale=0.02)
+        return weights, data
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The one random stream that all arrays of a case are drawn from, in order."""
+
+    generator: np.random.Generator
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Array:
+        """float32 values of standard deviation `scale`; the factor is rounded to float32 first."""
+        return self.generator.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+
+    def integers(self, below: int, *shape: int) -> Array:
+        """int64 values in [0, below)."""
+        return self.generator.integers(0, below, shape, dtype=np.int64)
+
+
+def _norm(name: str, width: int) -> Arrays:
+    return {f"{name}_w": np.ones(width, np.float32), f"{name}_b": np.zeros(width, np.float32)}
+
+
+def _linear(name: str, weight: Array) -> Arrays:
+    return {f"{name}_w": weight, f"{name}_b": np.zeros(weight.shape[1], np.float32)}
+
+
+_BLOCK = Block(batch=8, positions=512, width=512, classes=512, heads=1)
+_BLOCK_TINY = Block(batch=2, positions=16, width=32, classes=32, heads=1)
+
+CASES: dict[str, dict[str, Block | Gpt]] = {
+    "block": {
+        "h1": _BLOCK,
+        "h8": replace(_BLOCK, heads=8),
+        "h8c": replace(_BLOCK, heads=8, causal=True),
+        "tiny": _BLOCK_TINY,
+        "tiny-h4c": replace(_BLOCK_TINY, heads=4, causal=True),
+    },
+    "gpt": {
+        "base": Gpt(layers=4, width=256, heads=4, vocabulary=65, context=256, batch=16),
+        "tiny": Gpt(layers=2, width=32, heads=2, vocabulary=65, context=16, batch=2),
+    },
+}
+DEFAULT_SIZES: dict[str, tuple[str, ...]] = {"block": ("h1", "h8"), "gpt": ("base",)}
+
+
+def initial(case: str, size: str, seed: int = SEED) -> tuple[Arrays, Arrays]:
+    """(weights, data) of one case; equal for every contestant."""
+    make: Callable[[Draw], tuple[Arrays, Arrays]] = CASES[case][size].arrays
+    return make(Draw(np.random.Generator(np.random.PCG64(seed))))
