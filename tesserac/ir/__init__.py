@@ -1,0 +1,1 @@
+"""The typed intermediate representation: types, programs, text form, verifier and reference evaluator."""
