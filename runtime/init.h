@@ -1,0 +1,51 @@
+// First values of the parameters. Element i (row-major) of parameter `name` depends on the seed, the
+// name and i alone: memory layout, thread count and mesh do not change it.
+#pragma once
+#include <cstdint>
+
+#include "dtype.h"
+#include "program.h"
+#include "random.h"
+#include "tensor.h"
+
+namespace tsr {
+
+// Scalars 4*block .. 4*block+3 of a parameter, as double.
+inline void initial_block(const Tensor& param, uint64_t seed, uint64_t stream, uint64_t block, double* out) {
+  switch (param.init) {
+    case Init::uniform:
+      uniform_block(seed, stream, block, out);
+      for (int i = 0; i < kRandomBlock; ++i) out[i] = param.init_a + (param.init_b - param.init_a) * out[i];
+      return;
+    case Init::normal:
+      normal_block(seed, stream, block, out);
+      for (int i = 0; i < kRandomBlock; ++i) out[i] = param.init_a + param.init_b * out[i];
+      return;
+    case Init::zeros: case Init::ones: case Init::constant: break;
+  }
+  const double value = param.init == Init::zeros ? 0 : param.init == Init::ones ? 1 : param.init_a;
+  for (int i = 0; i < kRandomBlock; ++i) out[i] = value;
+}
+
+inline void initialise(const Tensor& param, uint64_t seed, char* arena) {
+  const uint64_t stream = stream_of(param.name);
+  const int64_t scalars = row_length(param) * scalars_per_element(param.dtype);
+  const int64_t total = row_count(param) * scalars;
+  const size_t scalar = dtype_size(scalar_type(param.dtype)), stride = static_cast<size_t>(row_stride(param)) * dtype_size(param.dtype);
+  const int64_t blocks = (total + kRandomBlock - 1) / kRandomBlock;
+#pragma omp parallel for schedule(static) if (blocks > 4096)
+  for (int64_t block = 0; block < blocks; ++block) {
+    double values[kRandomBlock];
+    initial_block(param, seed, stream, static_cast<uint64_t>(block), values);
+    for (int64_t i = block * kRandomBlock; i < total && i < (block + 1) * kRandomBlock; ++i) {
+      char* const at = arena + param.offset + static_cast<size_t>(i / scalars) * stride + static_cast<size_t>(i % scalars) * scalar;
+      store_reals(param.dtype, values + i % kRandomBlock, at, 1);
+    }
+  }
+}
+
+inline void initialise(const Program& program, uint64_t seed, char* arena) {
+  for (int i = 0; i < program.param_count; ++i) initialise(program.params[i], seed, arena);
+}
+
+}  // namespace tsr

@@ -1,0 +1,87 @@
+// What an emitted program tells the runtime about itself: tables of tensors, sizes of its
+// memory, and the functions to call. Emitted code fills one constant Program per entry; the
+// runtime (training loop, checkpoints, command line, C interface) is written against this
+// header alone and holds no knowledge of any particular model.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace tsr {
+
+enum class DType : int { f32, f64, bf16, f16, i8, i16, i32, i64, u8, boolean, c64, c128 };
+constexpr int kMaxRank = 8;
+
+// How a parameter gets its first values. Every element is a function of (seed, name, global
+// row-major index) alone, so any mesh and any memory layout produce the same weights.
+enum class Init : int { zeros, ones, constant, uniform, normal };
+
+struct Tensor {
+  const char* name;         // "transformer.Wq", or the batch key for inputs
+  DType dtype;
+  int rank;
+  int64_t shape[kMaxRank];
+  int64_t row_stride;       // elements from one row (last axis) to the next; >= shape[rank-1]. Rows are shape[0]*...*shape[rank-2]
+  size_t offset;            // bytes from the start of the parameter arena (parameters only)
+  Init init;                // parameters only
+  double init_a, init_b;    // uniform: low, high; normal: mean, standard deviation; constant: value
+  bool decay;               // weight decay applies (parameters of rank >= 2 unless the source says otherwise)
+  int64_t index_bound;      // integer inputs used as class ids or row indices: valid values are 0 .. index_bound-1 (0: unchecked)
+  int64_t ignore_index;     // a value outside the bound that is allowed all the same (INT64_MIN: none)
+  bool batched;             // the first axis is the batch axis
+};
+
+struct Call {
+  const void* const* inputs;  // in the order of Function::inputs, dense row-major
+  void* const* outputs;       // in the order of Function::outputs, dense row-major
+  const char* params;         // parameter arena
+  char* grads;                // `workers` gradient arenas one after another; on return the first holds the sum (train functions only)
+  char* shared;               // Function::shared_bytes
+  char* scratch;              // workers * Function::scratch_bytes
+  int workers;                // threads; also the number of fixed chunks the batch is cut into
+  int64_t elements;           // batch elements to compute, <= Function::batch (train functions always get batch)
+  uint64_t seed, step;        // for dropout and other random operations
+};
+
+struct Function {
+  const char* name;
+  const Tensor* inputs;
+  int input_count;
+  const Tensor* outputs;     // train: outputs[0] is the loss, the rest are metrics (scalars)
+  int output_count;
+  int64_t batch;             // size of the leading axis of batched inputs (1 if there is none)
+  size_t shared_bytes;
+  size_t scratch_bytes;      // per worker
+  double flops;              // multiply-adds counted as two, for one call
+  void (*run)(const Call&);
+  void (*reference)(const Call&);  // the same function as plain double-precision loops; params, grads, float inputs and outputs are double arrays,
+                                   // dense, parameters packed one after another in table order (null: none emitted)
+};
+
+struct Optimizer {           // what the source fixed with optim.*; kind null: chosen on the command line
+  const char* kind;          // "sgd", "adam", "adamw"
+  double lr, momentum, beta1, beta2, eps, weight_decay;
+};
+
+struct Kernel {              // one line of `describe` and `profile`
+  const char* name;
+  const char* source;        // "gpt.py:21"
+  const char* formula;
+  double flops, bytes;       // for one call of the kernel
+  int calls;                 // calls per train step (per tile times tiles)
+};
+
+struct Program {
+  const char* name;          // entry label, e.g. "TransformerLM"
+  const char* source_file;
+  const char* version;       // of the compiler
+  const Tensor* params;
+  int param_count;
+  size_t param_bytes;        // of one arena; gradients and optimizer moments share its layout
+  const Function* train;     // null: forward only
+  const Function* infer;     // null: no forward outputs
+  Optimizer optimizer;
+  const Kernel* kernels;
+  int kernel_count;
+};
+
+}  // namespace tsr
