@@ -55,7 +55,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Gpt:
-    """A decoder with pre-normalised blocks and a tanh-GELU MLP of four times the width; AdamW on matrices and vectors."""
+    """A decoder with pre-normalised blocks and a tanh-GELU MLP of four times the width; AdamW."""
 
     layers: int
     width: int

@@ -26,10 +26,10 @@ def _folder(name: str) -> Path:
 
 
 def templates_dir() -> Path:
-    """The folder of Jinja templates: `cpu/`, `cuda/` and `project/`. Raises FileNotFoundError if it was not installed."""
+    """The folder of Jinja templates: `cpu/`, `cuda/` and `project/`. Raises FileNotFoundError if it is missing."""
     return _folder("templates")
 
 
 def runtime_dir() -> Path:
-    """The folder of C++ and CUDA runtime headers. Raises FileNotFoundError if it was not installed."""
+    """The folder of C++ and CUDA runtime headers. Raises FileNotFoundError if it is missing."""
     return _folder("runtime")

@@ -1,1 +1,1 @@
-"""The same training steps written for PyTorch and JAX. Each module runs as a program of its own and prints one JSON line."""
+"""The same training steps for PyTorch and JAX. Each module runs as a program of its own and prints one JSON line."""

@@ -19,7 +19,7 @@ class State(NamedTuple):
     parameters: Parameters
     first: Parameters
     second: Parameters
-    count: jax.Array
+    updates: jax.Array
 
 
 def logits_of(size: cases.Gpt, parameters: Parameters, tokens: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ def logits_of(size: cases.Gpt, parameters: Parameters, tokens: jax.Array) -> jax
 
 def adamw(size: cases.Gpt, state: State, gradients: Parameters) -> State:
     """One update with decoupled weight decay on parameters of rank two and more."""
-    count = state.count + 1
+    count = state.updates + 1
     first = jax.tree.map(lambda m, g: size.beta1 * m + (1 - size.beta1) * g, state.first, gradients)
     second = jax.tree.map(lambda v, g: size.beta2 * v + (1 - size.beta2) * g * g, state.second, gradients)
 
@@ -83,7 +83,8 @@ def main() -> None:
 
     jitted = jax.jit(train, donate_argnums=0)
     parameters = {name: jnp.asarray(value) for name, value in weights.items()}
-    state = State(parameters, jax.tree.map(jnp.zeros_like, parameters), jax.tree.map(jnp.zeros_like, parameters), jnp.float32(0))
+    first, second = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
+    state = State(parameters, first, second, jnp.float32(0))
 
     def step() -> float:
         nonlocal state

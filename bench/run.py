@@ -1,0 +1,167 @@
+"""`make bench CASE=gpt`: the emitted program against the peers, interleaved in one run on one machine.
+
+Every round starts each contestant once, as a process of its own, so that a slow minute of a shared machine falls on all
+of them. A contestant's figure is the median of its rounds' medians. Peers that are not installed are named, with the
+command that installs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import cases, contestants, environment, ours
+
+OURS = "tesserac"
+TOLERANCE = 1e-4
+
+
+@dataclass(slots=True)
+class Row:
+    """What is known of one contestant after some rounds; `problem` says why it has none."""
+
+    name: str
+    tuned: bool
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    problem: str = ""
+
+    def median_ms(self) -> float:
+        """The median over the rounds of each round's median step."""
+        return statistics.median(float(record["median_ms"]) for record in self.rounds)
+
+    def peak_rss_mib(self) -> float:
+        """The largest resident set any round reached."""
+        return max(float(record["peak_rss_mib"]) for record in self.rounds)
+
+
+def main() -> int:
+    """Parses the command line, races every size asked for, and returns the exit status."""
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=raw)
+    parser.add_argument("--case", choices=list(cases.CASES), default="gpt")
+    parser.add_argument("--size", action="append", help="one size of the case; may be repeated")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="timed part of each contestant in each round")
+    parser.add_argument("--only", default="", help="race only contestants whose name contains this")
+    options = parser.parse_args()
+    sizes = options.size or cases.DEFAULT_SIZES[options.case]
+    unknown = [size for size in sizes if size not in cases.CASES[options.case]]
+    if unknown:
+        parser.error(f"case {options.case} has no size {unknown[0]}; it has {', '.join(cases.CASES[options.case])}")
+    peak = environment.peak_gflops()
+    results = [race(options, size, peak) for size in sizes]
+    folder = environment.ROOT / "bench" / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{options.case}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"\nwritten to {path.relative_to(environment.ROOT)}")
+    return 0 if all(result["contestants"][0]["rounds"] for result in results) else 1
+
+
+def race(options: argparse.Namespace, size: str, peak: float) -> dict[str, Any]:
+    """Races one size, prints its table and returns everything measured."""
+    case = options.case
+    print(f"\n{case} {size}: {cases.CASES[case][size]}")
+    rows = [Row(OURS, tuned=False)]
+    program = _prepare(case, size, rows[0])
+    peers = [peer for peer in contestants.peers(case) if options.only.lower() in peer.name.lower()]
+    rows += [Row(peer.name, peer.tuned, problem="" if peer.installed() else "not installed") for peer in peers]
+    for round_number in range(1, options.rounds + 1):
+        _progress(f"round {round_number} of {options.rounds}")
+        for row, contestant in zip(rows, [program, *peers], strict=True):
+            if not row.problem:
+                _progress(f"round {round_number} of {options.rounds}: {row.name}")
+                _one_round(row, contestant, size, options.seconds)
+    _progress("")
+    print(table(rows, cases.CASES[case][size].gflop(), peak))
+    print("\n".join(remarks(rows)))
+    return {
+        "case": case,
+        "size": size,
+        "peak_gflops": peak,
+        "threads": environment.threads(),
+        "cleared_environment": environment.cleared_names(),
+        "gflop_per_step": cases.CASES[case][size].gflop(),
+        "contestants": [{"name": r.name, "problem": r.problem, "losses": r.losses, "rounds": r.rounds} for r in rows],
+    }
+
+
+def _prepare(case: str, size: str, row: Row) -> ours.Program | None:
+    try:
+        program = ours.build(case, size)
+        row.losses = program.losses()
+    except contestants.Failed as failure:
+        row.problem = str(failure)
+        return None
+    return program
+
+
+def _one_round(row: Row, contestant: contestants.Peer | ours.Program | None, size: str, seconds: float) -> None:
+    try:
+        if isinstance(contestant, contestants.Peer):
+            record = contestant.run(size, seconds)
+            row.losses = record.pop("losses")
+        elif contestant is not None:
+            record = contestant.run(seconds, row.median_ms() if row.rounds else None)
+    except contestants.Failed as failure:
+        row.problem = str(failure)
+        return
+    row.rounds.append(record)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def table(rows: list[Row], gflop: float, peak: float) -> str:
+    """The contestants as text, fastest first; `ours` is how many times the emitted program's time each one takes."""
+    measured = sorted((row for row in rows if row.rounds), key=Row.median_ms)
+    base = next((row.median_ms() for row in measured if row.name == OURS), None)
+    memory = next((row.peak_rss_mib() for row in measured if row.name == OURS), None)
+    lines = [f"{'':24}{'ms':>9}{'rounds from-to':>18}{'x ours':>9}{'GFLOP/s':>9}{'% peak':>8}{'MiB':>9}{'x ours':>8}"]
+    for row in measured:
+        medians = [record["median_ms"] for record in row.rounds]
+        rate = gflop / row.median_ms() * 1e3
+        ratio = f"{row.median_ms() / base:.2f}" if base else "-"
+        larger = f"{row.peak_rss_mib() / memory:.1f}" if memory else "-"
+        lines.append(
+            f"{row.name:24}{row.median_ms():9.1f}{f'{min(medians):.1f} - {max(medians):.1f}':>18}{ratio:>9}"
+            f"{rate:9.0f}{100 * rate / peak:8.0f}{row.peak_rss_mib():9.0f}{larger:>8}"
+        )
+    lines.append(f"{gflop:.2f} GFLOP a step; {peak:.0f} GFLOP/s is the fp32 multiply-add peak, measured just now")
+    return "\n".join(lines)
+
+
+def remarks(rows: list[Row]) -> list[str]:
+    """What the table cannot say: who is missing, whether the losses agree, which variables were cleared."""
+    said = []
+    if any(row.problem == "not installed" for row in rows):
+        missing = [row.name for row in rows if row.problem == "not installed"]
+        said.append(f"not installed: {', '.join(missing)}; `{contestants.INSTALL}` installs the peers")
+    said += [f"{row.name}: {row.problem}" for row in rows if row.problem not in ("", "not installed")]
+    reference = next((row for row in rows if row.losses and row.name != OURS), None)
+    if rows[0].losses and reference:
+        worst = largest_difference(rows[0].losses, reference.losses)
+        verdict = "agree" if worst <= TOLERANCE else "DIFFER"
+        said.append(f"losses after 0 to 10 updates {verdict} with {reference.name}: within {worst:.1e} relative")
+    if environment.cleared_names():
+        said.append(f"cleared for every contestant (slower kernels): {', '.join(environment.cleared_names())}")
+    return said
+
+
+def largest_difference(ours: list[float], theirs: list[float]) -> float:
+    """The largest relative difference of two loss curves; infinite where their lengths differ."""
+    if len(ours) != len(theirs):
+        return float("inf")
+    return max(abs(a - b) / max(abs(b), 1e-30) for a, b in zip(ours, theirs, strict=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
