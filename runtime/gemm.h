@@ -7,7 +7,7 @@
 //
 // A tile of C is kept in registers over the whole of K (12 x 2 vectors with 32 registers, 6 x 2 with 16), written once to a
 // small buffer and handed to the epilogue row by row. Nothing is packed: a leading dimension of an odd number of cache
-// lines keeps the rows of A and of B in different cache sets, which makes packing unnecessary (row_stride() in layout).
+// lines keeps the rows of A and of B in different cache sets, which makes packing unnecessary (padded()).
 #pragma once
 #include "simd.h"
 
@@ -24,6 +24,14 @@ struct Shape {
   static_assert(M > 0 && N > 0 && K > 0, "empty product");
   static_assert(Lda >= (TransposeA ? M : K) && Ldb >= N, "rows overlap: leading dimension too small");
 };
+
+/// Leading dimension for rows of n elements: the least odd number of 64-byte lines that holds them.
+template <class T>
+constexpr int padded(long n) {
+  constexpr int line = 64 / int(sizeof(T));
+  const long lines = (n + line - 1) / line;
+  return int((lines % 2 == 1 ? lines : lines + 1) * line);
+}
 
 /// The part of C to compute. Row and column limits are multiples of Tiling's rows and columns, or the end of C;
 /// depth is the number of terms of each sum.
@@ -116,7 +124,7 @@ TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row,
   const T* a = A + (S::transpose_a ? long(row) : long(row) * S::lda);
   const T* b = B + column;
   for (int k = 0; k < depth; k += piece)
-    tile_product<T, Rows, Width, Last, S::transpose_a, S::transpose_a ? 0 + S::lda : S::lda, S::ldb>(
+    tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>(
         a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, k > 0);
 #pragma GCC unroll 1
   for (int i = 0; i < Rows; ++i) {

@@ -49,9 +49,20 @@ using IntVec = Vec<detail::IntOf<T>>;
 template <class T>
 constexpr int lanes = kVectorBytes / int(sizeof(T));
 
-/// Element type of a vector type.
+namespace detail {
+template <class V, bool Scalar = std::is_arithmetic_v<V>>
+struct ElementOf {
+  using type = V;
+};
 template <class V>
-using Element = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V&>()[0])>>;
+struct ElementOf<V, false> {
+  using type = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V&>()[0])>>;
+};
+}  // namespace detail
+
+/// Element type of a vector type; a scalar type is its own element.
+template <class V>
+using Element = typename detail::ElementOf<V>::type;
 
 /// Unaligned load of lanes<T> elements.
 template <class T>
@@ -160,6 +171,12 @@ TSR_INLINE Element<V> hmax(V v) {
 template <class V>
 TSR_INLINE Element<V> hmin(V v) {
   return detail::butterfly<lanes<Element<V>> / 2>(v, [](V a, V b) { return vmin(a, b); })[0];
+}
+
+/// True if a lane of a comparison is set.
+template <class M>
+TSR_INLINE bool any(M mask) {
+  return detail::butterfly<lanes<Element<M>> / 2>(mask, [](M a, M b) { return a | b; })[0] != 0;
 }
 
 /// Loads p[0..n), zeros elsewhere; memory beyond p[n-1] is not touched. 0 <= n <= lanes<T>.
