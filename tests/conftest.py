@@ -1,0 +1,65 @@
+"""What every test relies on: the same BLAS everywhere, hypothesis profiles, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Some machines export settings that make OpenBLAS choose slower kernels; no test should depend on the machine's choice.
+for _name in [name for name in os.environ if name.startswith(("OPENBLAS_", "NVPL_"))]:
+    del os.environ[_name]
+
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("fuzz", max_examples=5000, deadline=None, suppress_health_check=_SLOW, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command_environment(bin_folder: Path) -> dict[str, str]:
+    """An environment in which `tesserac` and `python` are this checkout's and this interpreter's.
+
+    Writes a launcher into `bin_folder`, so that tests need no installed package.
+    """
+    launcher = bin_folder / "tesserac"
+    if not launcher.exists():
+        bin_folder.mkdir(parents=True, exist_ok=True)
+        launcher.write_text(f"#!{sys.executable}\nfrom tesserac.cli import main\n\nmain()\n", encoding="utf-8")
+        launcher.chmod(0o755)
+    path = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tesserac(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Runs the command line: `tesserac("check", path, cwd=folder)` gives the finished process, output as text."""
+    environment = command_environment(tmp_path_factory.mktemp("bin"))
+
+    def run(
+        *arguments: str | Path, cwd: Path = ROOT, timeout: float = 300, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["tesserac", *map(str, arguments)],
+            cwd=cwd,
+            env=environment | dict(env or {}),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
