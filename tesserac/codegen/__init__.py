@@ -1,1 +1,1 @@
-"""Code generation: from IR and plans to the text of an emitted project."""
+"""Code generation: staged programs to kernel records, kernel records to text, text to a project."""

@@ -1,0 +1,150 @@
+"""Kernel records: what a fused region computes, without a word about the target.
+
+A region's scalar work is a list of nodes in order of evaluation over a *domain* (d0, ..., dn-1). The last axis
+runs along the columns. A node is ``full`` (one value per point of the domain), ``row`` (one per row) or
+``constant``. Reductions of full nodes over the columns are row nodes. A renderer turns nodes into loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tesserac.diagnostics import Span
+from tesserac.ir.program import Attr, Var
+from tesserac.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A pointer argument of a kernel: ``name`` is the first value bound to it, ``written`` if it is an output."""
+
+    name: str
+    dtype: DType
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of a region.
+
+    kind: ``constant`` (value), ``load`` (slot, strides over the domain), ``take`` (slot, args[0] = row number,
+    strides over the domain, ``row_stride`` of the table), ``iota`` (strides, value = offset), ``random`` (op, strides,
+    attrs), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over args[0]), ``sum_of_products`` (the
+    contraction's own result).
+    """
+
+    kind: str
+    extent: str
+    dtype: DType
+    op: str = ""
+    args: tuple[int, ...] = ()
+    slot: int = -1
+    strides: tuple[int, ...] = ()
+    row_stride: int = 0
+    value: float = 0.0
+    attrs: tuple[tuple[str, Attr], ...] = ()
+    name: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A result: node ``node`` goes to ``slot`` at the given strides over the domain.
+
+    mode ``set`` writes once per element; ``sum``/``max``/``min`` combine all points that share an address, starting from
+    the identity unless ``across_tiles`` (then from what earlier tiles left); ``scatter`` adds to row ``index`` (a node).
+    """
+
+    node: int
+    slot: int
+    strides: tuple[int, ...]
+    mode: str = "set"
+    across_tiles: bool = False
+    index: int = -1
+    row_stride: int = 0
+    extent: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a kernel comes from: source spans (first one leads), and the formula of each result in the user's names."""
+
+    spans: tuple[Span, ...] = ()
+    formulas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowKernel:
+    """Pointwise and row-reduction region: loops over rows, passes over the columns of a row."""
+
+    slots: tuple[Slot, ...]
+    domain: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """An operand of a product: pointer slot and leading dimension; ``outer`` strides per outer loop."""
+
+    slot: int
+    stride: int
+    outer: tuple[int, ...] = ()
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContractKernel:
+    """Products C[m,n] = sum_k A[m,k] B[k,n] for every point of ``outer``, with an epilogue over domain (outer..., m, n)."""
+
+    slots: tuple[Slot, ...]
+    outer: tuple[int, ...]
+    m: int
+    n: int
+    k: int
+    a: Matrix
+    b: Matrix
+    nodes: tuple[Node, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionKernel:
+    """Softmax attention of ``batch`` elements, forward or backward; strides are (batch, row) per tensor slot in order.
+
+    Slots forward: q k v -> o lse; backward: q k v o lse do -> dq dk dv.
+    """
+
+    slots: tuple[Slot, ...]
+    backward: bool
+    batch: int
+    queries: int
+    keys: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    causal: bool
+    scale: float
+    strides: tuple[tuple[int, int], ...]
+
+
+Kernel = RowKernel | ContractKernel | AttentionKernel
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What a call passes for a slot: a buffer and an offset in elements."""
+
+    var: Var
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One call of a kernel within a stage; ``flops`` and ``bytes`` of the call."""
+
+    kernel: Kernel
+    arguments: tuple[Argument, ...]
+    origin: Origin
+    flops: float
+    bytes: float

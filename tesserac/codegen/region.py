@@ -1,0 +1,221 @@
+"""Regions: equations that share one loop nest, turned into kernel nodes as they join.
+
+An elementwise value that nobody keeps in memory is repeated inside every region that reads it; what a region
+loads are *leaves*: inputs, results of other kernels and values chosen to be kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tesserac.codegen.records import Node, Slot, Store
+from tesserac.codegen.stage_values import StageValues
+from tesserac.codegen.views import View, apply, dense, dense_strides
+from tesserac.ir.program import Equation, Var
+from tesserac.ops.base import spec_of
+
+Chain = tuple[Equation, ...]
+
+
+class Incompatible(Exception):
+    """The value cannot be computed in this region."""
+
+
+class NeedsCopy(Exception):
+    """No strides express a view: ``var`` has to be kept in memory of its own."""
+
+    def __init__(self, var: Var) -> None:
+        super().__init__(var.name)
+        self.var = var
+
+
+@dataclass
+class Region:
+    """A loop nest over ``domain`` under construction. ``row_values`` says whether rows may be reduced here."""
+
+    values: StageValues
+    domain: tuple[int, ...]
+    row_values: bool = True
+    nodes: list[Node] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+    bound: list[tuple[Var, int]] = field(default_factory=list)
+    members: dict[Var, tuple[str, int]] = field(default_factory=dict)
+    sealed: set[Var] = field(default_factory=set)
+    roots: list[Equation] = field(default_factory=list)
+    inlined: dict[Var, None] = field(default_factory=dict)
+    stores: list[Store] = field(default_factory=list)
+    _memo: dict[tuple[Var, Chain, str], int] = field(default_factory=dict)
+
+    # -- shapes ---------------------------------------------------------------------------------------
+
+    @property
+    def row_domain(self) -> tuple[int, ...]:
+        """The domain without its columns."""
+        return self.domain[:-1]
+
+    def extent_of(self, shape: tuple[int, ...]) -> str:
+        """full or row, for a value of this shape; Incompatible otherwise."""
+        if shape == self.domain or (shape == () and self.domain == (1,)):
+            return "full"
+        if shape == self.row_domain and self.row_values:
+            return "row"
+        raise Incompatible(f"shape {shape} in a region over {self.domain}")
+
+    def over_domain(self, view: View, extent: str) -> tuple[int, ...]:
+        """Strides of a view over the domain (0 along the columns for a row value)."""
+        strides = view.normalized().strides
+        if extent == "row":
+            return (*strides, 0)
+        return strides or (0,)
+
+    # -- checkpoints: a failed attempt leaves no trace --------------------------------------------------
+
+    def mark(self) -> tuple[int, int, dict[tuple[Var, Chain, str], int], dict[Var, None]]:
+        """State to return to when an equation turns out not to fit."""
+        return len(self.nodes), len(self.slots), dict(self._memo), dict(self.inlined)
+
+    def rollback(self, mark: tuple[int, int, dict[tuple[Var, Chain, str], int], dict[Var, None]]) -> None:
+        """Forgets everything since the mark."""
+        del self.nodes[mark[0]:]
+        del self.slots[mark[1]:]
+        del self.bound[mark[1]:]
+        self._memo, self.inlined = mark[2], mark[3]
+
+    # -- nodes ----------------------------------------------------------------------------------------
+
+    def node(self, var: Var, extent: str, chain: Chain = ()) -> int:
+        """The node that computes ``var`` seen through ``chain`` (its shape is then the domain, or the row domain)."""
+        var, chain = self.values.through_views(var, chain)
+        key = var, chain, extent
+        if key not in self._memo:
+            self._memo[key] = self._make(var, extent, chain)
+        return self._memo[key]
+
+    def _make(self, var: Var, extent: str, chain: Chain) -> int:
+        if var in self.sealed:
+            raise Incompatible(f"{var} is complete only after the region")
+        if var in self.members:
+            return self._member(var, extent, chain)
+        if self.values.is_leaf(var):
+            return self._load(var, extent, chain)
+        equation = self.values.producer[var]
+        self.inlined[var] = None
+        if equation.op == "full":
+            return self._add(Node("constant", "row", var.type.dtype, value=self.values.constant(equation), name=var.name))
+        if equation.op in ("iota", "random_uniform", "random_normal"):
+            return self._indexed(equation, extent, chain)
+        if equation.op == "take":
+            return self._take(equation, extent, chain)
+        args = tuple(self.node(v, extent, chain) for v in equation.operands)
+        kind = "full" if any(self.nodes[a].extent == "full" for a in args) else "row"
+        return self._add(Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name))
+
+    def _add(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def _member(self, var: Var, extent: str, chain: Chain) -> int:
+        """A value of this region: reachable only where it was computed, or along its own row."""
+        held, node = self.members[var]
+        shape = var.type.sizes
+        view = self._apply(dense(shape), chain)
+        want_shape = self.domain if extent == "full" else self.row_domain
+        if held == extent:
+            expected = dense(shape).normalized()
+            fits = view.shape == shape and view.normalized() == expected
+        else:
+            expected = View(want_shape, (*dense_strides(self.row_domain), 0)).normalized()
+            fits = held == "row" and view.shape == want_shape and view.normalized() == expected
+        if not fits:
+            raise Incompatible(f"{var} is read out of step with the region that computes it")
+        return node
+
+    def _apply(self, view: View, chain: Chain) -> View:
+        for equation in chain:
+            result = apply(equation, view)
+            if result is None:
+                raise Incompatible(f"{equation.result} has no strides here")
+            view = result
+        return view
+
+    def stored(self, var: Var, chain: Chain) -> View:
+        """Strides of a leaf seen through a chain of views; NeedsCopy if there are none."""
+        view = self.values.storage(var)
+        for equation in chain:
+            result = apply(equation, view)
+            if result is None:
+                raise NeedsCopy(equation.result)
+            view = result
+        return view
+
+    def slot(self, var: Var, offset: int, written: bool = False) -> int:
+        """The pointer argument bound to a buffer at an offset."""
+        for index, bound in enumerate(self.bound):
+            if bound == (var, offset) and self.slots[index].written == written:
+                return index
+        self.slots.append(Slot(var.name, var.type.dtype, written))
+        self.bound.append((var, offset))
+        return len(self.slots) - 1
+
+    def _load(self, var: Var, extent: str, chain: Chain) -> int:
+        view = self.stored(var, chain)
+        strides = self.over_domain(view, extent)
+        kind = "full" if strides[-1] else "row"
+        return self._add(Node("load", kind, var.type.dtype, slot=self.slot(self.values.root(var), view.offset),
+                              strides=strides, name=var.name))
+
+    def _indexed(self, equation: Equation, extent: str, chain: Chain) -> int:
+        var = equation.result
+        shape = var.type.sizes
+        if equation.op == "iota":
+            axis = equation.attr("axis")
+            start = View(shape, tuple(1 if i == axis else 0 for i in range(len(shape))))
+        else:
+            start = dense(shape)
+        view = start
+        for step in chain:
+            result = apply(step, view)
+            if result is None:
+                raise NeedsCopy(step.result)
+            view = result
+        strides = self.over_domain(view, extent)
+        kind = "full" if strides[-1] else "row"
+        size = 1
+        for n in shape:
+            size *= n
+        return self._add(Node("iota" if equation.op == "iota" else "random", kind, var.type.dtype, op=equation.op,
+                              strides=strides, value=float(view.offset), row_stride=size, attrs=equation.attrs, name=var.name))
+
+    def _take(self, equation: Equation, extent: str, chain: Chain) -> int:
+        """Rows of a table by number: an indirect load along the columns."""
+        table, numbers = equation.operands
+        if chain:
+            raise NeedsCopy(equation.result)
+        if table.type.rank != 2 or extent != "full" or not self.row_values:
+            raise Incompatible("take needs a table of rows")
+        base, table_chain = self.values.through_views(table, ())
+        if not self.values.is_leaf(base) or base in self.members or base in self.sealed:
+            raise NeedsCopy(table)
+        view = self.stored(base, table_chain)
+        if numbers.type.sizes != self.row_domain:
+            raise Incompatible("take over other rows")
+        number = self.node(numbers, "row")
+        strides = tuple(0 for _ in self.row_domain) + (view.strides[1],)
+        return self._add(Node("take", "full", equation.result.type.dtype, args=(number,), strides=strides,
+                              slot=self.slot(self.values.root(base), view.offset), row_stride=view.strides[0],
+                              name=equation.result.name))
+
+    def flops(self) -> float:
+        """Elementwise work of one pass over the domain."""
+        points = 1.0
+        for size in self.domain:
+            points *= size
+        rows = points / self.domain[-1]
+        total = 0.0
+        for node in self.nodes:
+            if node.kind == "op":
+                scalar = spec_of(node.op).scalar
+                total += (scalar.flops if scalar else 1.0) * (points if node.extent == "full" else rows)
+            elif node.kind == "reduce":
+                total += points
+        return total

@@ -1,0 +1,118 @@
+"""The values of one stage: who makes them, which are kept in memory, and how they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tesserac.codegen.views import VIEW_OPS, View, apply, dense
+from tesserac.ir.program import Equation, Var
+from tesserac.ops.base import spec_of
+from tesserac.passes.stages import Stage
+
+KERNEL_KINDS = ("reduce", "contract", "fused", "scatter")
+"""Op kinds whose results always come out of a kernel (they may still stay in registers within their region)."""
+
+
+def padded_row(shape: tuple[int, ...]) -> int:
+    """Row stride of a tensor in our own memory, in elements.
+
+    Rows of 256 elements and more whose size is a multiple of 128 get 16 more: an odd number of cache lines, so
+    that the rows of a matrix do not fall into the same cache sets.
+    """
+    last = shape[-1] if shape else 1
+    return last + 16 if len(shape) >= 2 and last >= 256 and last % 128 == 0 else last
+
+
+@dataclass
+class StageValues:
+    """Facts about a stage's values that grouping and lowering share; ``kept`` grows while fusion decides."""
+
+    stage: Stage
+    outer_view: Callable[[Var], View]
+    kept: set[Var] = field(default_factory=set)
+    dense_rows: set[Var] = field(default_factory=set)
+    aliases: dict[Var, tuple[Var, View]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.producer: dict[Var, Equation] = {v: e for e in self.stage.equations for v in e.results}
+        self.imports = {item.local: item for item in self.stage.imports}
+        self.exports = {item.local: item for item in self.stage.exports}
+        self.consumers: dict[Var, list[Equation]] = {}
+        for equation in self.stage.equations:
+            for var in equation.operands:
+                self.consumers.setdefault(var, []).append(equation)
+
+    def kind(self, var: Var) -> str:
+        """Kind of the op that makes a value; ``import`` for values from outside."""
+        return "import" if var in self.imports else spec_of(self.producer[var].op).kind
+
+    def is_leaf(self, var: Var) -> bool:
+        """Whether regions read the value from memory rather than compute it themselves."""
+        if var in self.imports or var in self.kept:
+            return True
+        equation = self.producer[var]
+        kind = spec_of(equation.op).kind
+        return kind in KERNEL_KINDS or equation.op in ("concat", "pad", "relayout") or kind == "scan"
+
+    def through_views(self, var: Var, chain: tuple[Equation, ...]) -> tuple[Var, tuple[Equation, ...]]:
+        """Walks back through views that have no memory of their own."""
+        while var not in self.imports and var not in self.kept and self.producer[var].op in VIEW_OPS:
+            equation = self.producer[var]
+            chain = (equation, *chain)
+            var = equation.operands[0]
+        return var, chain
+
+    def constant(self, equation: Equation) -> float:
+        """The number a ``full`` equation repeats."""
+        value = equation.attr("value")
+        assert isinstance(value, (int, float))
+        return float(value)
+
+    def storage(self, var: Var) -> View:
+        """Where a leaf lies, relative to the buffer of ``root(var)``."""
+        if var in self.aliases:
+            return self.aliases[var][1]
+        if var in self.imports:
+            item = self.imports[var]
+            outer = self.outer_view(item.outer)
+            return View(var.type.sizes, outer.strides, outer.offset)
+        if var in self.exports:
+            outer = self.outer_view(self.exports[var].outer)
+            return View(var.type.sizes, outer.strides, outer.offset)
+        shape = var.type.sizes
+        return dense(shape, shape[-1] if shape and var in self.dense_rows else padded_row(shape))
+
+    def root(self, var: Var) -> Var:
+        """The value that owns the buffer."""
+        return self.root(self.aliases[var][0]) if var in self.aliases else var
+
+    def place_in_concat(self) -> None:
+        """Operands of a concat that are made here are written straight to their place in the result."""
+        for equation in reversed(self.stage.equations):
+            if equation.op != "concat":
+                continue
+            axis, start = equation.attr("axis"), 0
+            assert isinstance(axis, int)
+            for var in equation.operands:
+                whole = self.storage(equation.result)
+                view = View(var.type.sizes, whole.strides, whole.offset + start * whole.strides[axis])
+                start += var.type.sizes[axis]
+                free = (var not in self.imports and var not in self.exports and var not in self.aliases
+                        and self.producer[var].op not in VIEW_OPS and equation.operands.count(var) == 1)
+                if free and self.kind(var) in (*KERNEL_KINDS, "elementwise") and not self._reduced_by_tiles(equation.result):
+                    self.aliases[var] = (equation.result, view)
+                    self.kept.add(var)
+
+    def _reduced_by_tiles(self, var: Var) -> bool:
+        return var in self.exports and self.exports[var].axis is None
+
+
+def chained(view: View, chain: tuple[Equation, ...]) -> View | None:
+    """Applies views in order; None where strides do not suffice."""
+    for equation in chain:
+        result = apply(equation, view)
+        if result is None:
+            return None
+        view = result
+    return view

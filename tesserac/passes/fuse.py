@@ -1,0 +1,269 @@
+"""Fusion: which equations share a kernel.
+
+Roots are what has to come out of a loop: products, attention, reductions, and elementwise values that are kept in
+memory. Every other elementwise value is recomputed inside each region that reads it. A root joins the latest region
+that makes one of its leaves when it fits there (a row region over the same rows, or the epilogue of a product), else a
+later region that reads the same memory, else a new one; so regions are always in an order that can be executed.
+
+What to keep is decided by looking at the result: a value that several regions would recompute is kept when it is
+expensive, or when keeping it spares keeping the product or row sum it is made from. Then grouping starts over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tesserac.codegen.region import Incompatible, NeedsCopy, Region
+from tesserac.codegen.stage_values import StageValues
+from tesserac.codegen.views import VIEW_OPS, View
+from tesserac.ir.program import Equation, Var
+from tesserac.ops.base import spec_of
+from tesserac.passes.stages import Stage
+
+EXPENSIVE = 8.0
+"""Flops per element from which recomputing in a second region costs more than keeping (a cache read is about 4)."""
+
+
+@dataclass
+class Group:
+    """One kernel to be: a ``rows`` region, a ``contract`` with its epilogue region, or a ``single`` op of its own."""
+
+    kind: str
+    region: Region | None
+    lead: Equation
+
+    @property
+    def roots(self) -> list[Equation]:
+        """The equations whose results leave registers here, in order."""
+        return self.region.roots if self.region is not None else [self.lead]
+
+
+@dataclass
+class Fused:
+    """A stage's groups in order of execution."""
+
+    values: StageValues
+    groups: list[Group] = field(default_factory=list)
+    group_of: dict[Var, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """``expensive``: see EXPENSIVE. ``enabled`` False keeps every value in memory (for comparison)."""
+
+    expensive: float = EXPENSIVE
+    enabled: bool = True
+    name: str = "fuse"
+    reason: str = "pointwise and row-reduction regions become one loop nest, products take epilogues"
+
+    def run(self, stage: Stage, outer_view: Callable[[Var], View]) -> Fused:
+        """Groups of one stage."""
+        values = StageValues(stage, outer_view)
+        values.kept.update(v for v in values.exports if values.producer[v].op not in ("concat",))
+        _keep_operands(values)
+        if not self.enabled:
+            values.kept.update(e.result for e in stage.equations if spec_of(e.op).kind == "elementwise")
+        values.place_in_concat()
+        while True:
+            try:
+                fused = _Grouping(values).run()
+            except NeedsCopy as need:
+                if need.var in values.kept:
+                    values.dense_rows.add(need.var)
+                values.kept.add(need.var)
+                if values.producer[need.var].op == "reshape":
+                    values.dense_rows.add(need.var)
+                continue
+            more = self._worth_keeping(fused)
+            if not more:
+                return fused
+            values.kept.update(more)
+
+    def _worth_keeping(self, fused: Fused) -> set[Var]:
+        """Inlined values that several groups recompute and had better be kept."""
+        values, users = fused.values, dict[Var, set[int]]()
+        for index, group in enumerate(fused.groups):
+            for var in group.region.inlined if group.region else ():
+                users.setdefault(var, set()).add(index)
+        result: set[Var] = set()
+        for var, groups in users.items():
+            if len(groups) < 2:
+                continue
+            equation = values.producer[var]
+            scalar = spec_of(equation.op).scalar
+            if equation.op == "take" or (scalar is not None and scalar.flops >= self.expensive):
+                result.add(var)
+        for made in fused.group_of:
+            end = self._end_of_chain(values, made, users)
+            if end is not None:
+                result.add(end)
+        return {v for v in result if v not in values.kept}
+
+    def _end_of_chain(self, values: StageValues, var: Var, users: dict[Var, set[int]]) -> Var | None:
+        """Follows single elementwise consumers from a kernel's result: the last value of the chain, if several groups need it."""
+        if var in values.kept:
+            return None
+        end: Var | None = None
+        while True:
+            consumers = values.consumers.get(var, [])
+            if len(consumers) != 1 or spec_of(consumers[0].op).kind != "elementwise":
+                break
+            var = consumers[0].result
+            if var in values.kept:
+                return None
+            if len(users.get(var, ())) > 1:
+                end = var
+        return end
+
+
+def _keep_operands(values: StageValues) -> None:
+    """Products, attention and other single kernels read their operands from memory."""
+    for equation in values.stage.equations:
+        kind = spec_of(equation.op).kind
+        read: tuple[Var, ...] = ()
+        if kind in ("contract", "fused", "scan", "layout") or equation.op in ("concat", "pad"):
+            read = equation.operands
+        elif equation.op == "take":
+            read = equation.operands[:1]
+        for var in read:
+            base, _ = values.through_views(var, ())
+            if not values.is_leaf(base):
+                values.kept.add(base)
+
+
+class _Grouping:
+    """One attempt at grouping with a fixed set of kept values."""
+
+    def __init__(self, values: StageValues) -> None:
+        self.values = values
+        self.fused = Fused(values)
+
+    def run(self) -> Fused:
+        for equation in self.values.stage.equations:
+            if self._is_root(equation):
+                self._assign(equation)
+        return self.fused
+
+    def _is_root(self, equation: Equation) -> bool:
+        kind = spec_of(equation.op).kind
+        if equation.op in VIEW_OPS or kind in ("elementwise", "source", "gather", "random"):
+            return any(v in self.values.kept for v in equation.results)
+        return True
+
+    def _assign(self, equation: Equation) -> None:
+        kind = spec_of(equation.op).kind
+        if kind == "contract":
+            region = Region(self.values, equation.result.type.sizes or (1,), row_values=False)
+            index = self._new(Group("contract", region, equation))
+            root_product(region, equation)
+            self.fused.group_of[equation.result] = index
+            return
+        if kind in ("fused", "scan", "layout") or equation.op in ("concat", "pad"):
+            index = self._new(Group("single", None, equation))
+            for var in equation.results:
+                self.fused.group_of[var] = index
+            return
+        latest = self._latest_leaf(equation)
+        for index in self._candidates(equation, latest):
+            if self._join(index, equation):
+                return
+        region = Region(self.values, natural_domain(equation))
+        index = self._new(Group("rows", region, equation))
+        try:
+            add_root(region, equation)
+        except Incompatible as error:
+            raise NeedsCopy(_first_uncopied(self.values, equation)) from error
+        self._record(index, equation)
+
+    def _new(self, group: Group) -> int:
+        self.fused.groups.append(group)
+        return len(self.fused.groups) - 1
+
+    def _record(self, index: int, equation: Equation) -> None:
+        for var in equation.results:
+            self.fused.group_of[var] = index
+
+    def _candidates(self, equation: Equation, latest: int) -> list[int]:
+        groups = self.fused.groups
+        order = [latest] if latest >= 0 else []
+        if latest >= 0 and groups[latest].region is not None:
+            touched = {v for v, _ in groups[latest].region.bound} | set(groups[latest].region.members)  # type: ignore[union-attr]
+        else:
+            touched = set()
+        leaves = self._leaves(equation)
+        for index in range(latest + 1, len(groups)):
+            region = groups[index].region
+            if groups[index].kind == "rows" and region is not None and (leaves & {v for v, _ in region.bound} or not touched):
+                order.append(index)
+        return order
+
+    def _join(self, index: int, equation: Equation) -> bool:
+        region = self.fused.groups[index].region
+        if region is None:
+            return False
+        mark = region.mark()
+        try:
+            add_root(region, equation)
+        except Incompatible:
+            region.rollback(mark)
+            return False
+        self._record(index, equation)
+        return True
+
+    def _leaves(self, equation: Equation) -> set[Var]:
+        found: set[Var] = set()
+        stack = list(equation.operands)
+        seen: set[Var] = set()
+        while stack:
+            base, _ = self.values.through_views(stack.pop(), ())
+            if base in seen:
+                continue
+            seen.add(base)
+            if self.values.is_leaf(base):
+                found.add(base)
+            else:
+                stack.extend(self.values.producer[base].operands)
+        return found
+
+    def _latest_leaf(self, equation: Equation) -> int:
+        return max((self.fused.group_of.get(v, -1) for v in self._leaves(equation)), default=-1)
+
+
+def _first_uncopied(values: StageValues, equation: Equation) -> Var:
+    """An inlined operand to keep so that an equation that fits no region can be computed after all."""
+    for var in equation.operands:
+        base, _ = values.through_views(var, ())
+        if not values.is_leaf(base):
+            return base
+        if var not in values.kept and var not in values.imports and values.producer[var].op in VIEW_OPS:
+            return var
+    raise AssertionError(f"{equation.op} fits no region and has nothing left to keep")
+
+
+def natural_domain(equation: Equation) -> tuple[int, ...]:
+    """The loop nest of an equation on its own."""
+    if spec_of(equation.op).kind == "reduce":
+        return equation.operands[0].type.sizes or (1,)
+    if equation.op == "scatter_add":
+        return equation.operands[1].type.sizes
+    if equation.op == "reshape":
+        return equation.operands[0].type.sizes or (1,)
+    return equation.result.type.sizes or (1,)
+
+
+def root_product(region: Region, equation: Equation) -> None:
+    """The accumulator of a product is the first node of its epilogue."""
+    from tesserac.codegen.records import Node
+
+    region.nodes.append(Node("sum_of_products", "full", equation.result.type.dtype, name=equation.result.name))
+    region.members[equation.result] = ("full", 0)
+    region.roots.append(equation)
+
+
+def add_root(region: Region, equation: Equation) -> None:
+    """Computes a root inside a region, or raises Incompatible."""
+    from tesserac.codegen.roots import add
+
+    add(region, equation)
+    region.roots.append(equation)

@@ -1,0 +1,271 @@
+"""Tiled chains: cut a function by its batch index, so that one thread runs a tile from inputs to gradients.
+
+Every value is placed (see placement.py) and every equation gets a level: equations that need a sum over all
+tiles come one level later. Level k consists of a stage that runs once (values no tile owns) and a stage of
+tiles. Inside a tile all shapes are local, intermediates live in cache-sized scratch and no barrier is left;
+gradients of the weights are partial sums that are added once at the end, in a fixed order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from tesserac.ir.program import Attr, Equation, Function, Var, sorted_attrs
+from tesserac.ops.base import spec_of
+from tesserac.passes.placement import PARTIAL, Placed, Split, batch_size, local_shape, place
+from tesserac.passes.stages import Export, Import, Stage, Staged
+
+CLONABLE = ("elementwise", "source", "view", "random")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``rows``: about how many rows of the innermost matrices a tile should hold (cache against loop overhead)."""
+
+    rows: int = 128
+    enabled: bool = True
+    name: str = "tile"
+    reason: str = "cut by the batch index: intermediates stay in cache and barriers vanish"
+
+    def run(self, function: Function) -> Staged:
+        """Stages of the function; a single one when there is no batch index to cut."""
+        batch = batch_size(function) if self.enabled else None
+        if batch is None:
+            return Staged(function, (_whole_stage(function),))
+        tiling = _Tiling(function, batch)
+        tiling.place_all()
+        tile = _tile_size(tiling, batch, self.rows)
+        if batch // tile < 2 or not tiling.split_equations:
+            return Staged(function, (_whole_stage(function),))
+        return Staged(function, tuple(_Stages(tiling, tile).build()), batch)
+
+
+def _whole_stage(function: Function) -> Stage:
+    imports = tuple(Import(item.var, item.var) for item in function.inputs)
+    return Stage(function.equations, imports, ())
+
+
+def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
+    """The largest divisor of the batch whose tiles hold about ``rows`` rows and leave several tiles per thread."""
+    per_element = 1
+    for var, placement in tiling.placement.items():
+        if isinstance(placement, Split) and var.type.rank >= 2 and var.type.sizes[-1] > 1:
+            per_element = max(per_element, var.type.size // var.type.sizes[-1] // batch)
+    want = max(1, min(rows // per_element, batch // 8))
+    return max(d for d in range(1, want + 1) if batch % d == 0)
+
+
+@dataclass
+class _Tiling:
+    """Placements and levels of a function's values."""
+
+    function: Function
+    batch: int
+    placement: dict[Var, Split | None] = field(default_factory=dict)
+    partial: set[Var] = field(default_factory=set)
+    level: dict[Var, int] = field(default_factory=dict)
+    placed: dict[int, Placed] = field(default_factory=dict)
+    split_equations: set[int] = field(default_factory=set)
+    equation_level: dict[int, int] = field(default_factory=dict)
+
+    def place_all(self) -> None:
+        """Forward placement at the earliest level, then every tile equation moved to the latest level it may have."""
+        for item in self.function.inputs:
+            batched = not item.is_parameter and item.var.type.rank > 0 and item.var.type.sizes[0] == self.batch
+            self.placement[item.var] = Split(0) if batched else None
+            self.level[item.var] = 0
+        for index, equation in enumerate(self.function.equations):
+            self._place(index, equation)
+        self._delay()
+
+    def _place(self, index: int, equation: Equation) -> None:
+        incoming = tuple(None if v in self.partial else self.placement[v] for v in equation.operands)
+        placed = place(equation, incoming)
+        if any(isinstance(p, Split) and v.type.sizes[p.axis] % self.batch for v, p in
+               zip((*equation.operands, *equation.results), (*placed.operands, *placed.results), strict=True)):
+            placed = place(equation, tuple(None for _ in incoming))
+        split = any(isinstance(p, Split) for p in placed.operands)
+        level = max((self._available(v, placed.operands[i]) for i, v in enumerate(equation.operands)), default=0)
+        self.placed[index], self.equation_level[index] = placed, level
+        if split:
+            self.split_equations.add(index)
+        for var, result in zip(equation.results, placed.results, strict=True):
+            self.level[var] = level
+            self.placement[var] = result if isinstance(result, Split) else None
+            if result is PARTIAL:
+                self.partial.add(var)
+
+    def _available(self, var: Var, wanted: object) -> int:
+        """Level from which an equation may read ``var``: a sum or a gathered value is there one level later."""
+        gathered = isinstance(self.placement[var], Split) and wanted is None
+        return self.level[var] + (1 if var in self.partial or gathered else 0)
+
+    def _delay(self) -> None:
+        last = max(self.equation_level.values(), default=0)
+        latest: dict[Var, int] = defaultdict(lambda: last)
+        for index in range(len(self.function.equations) - 1, -1, -1):
+            equation, placed = self.function.equations[index], self.placed[index]
+            if index in self.split_equations:
+                level = min(latest[v] for v in equation.results)
+                self.equation_level[index] = max(level, self.equation_level[index])
+                for var in equation.results:
+                    self.level[var] = self.equation_level[index]
+            for i, var in enumerate(equation.operands):
+                gathered = var in self.partial or (isinstance(self.placement[var], Split) and placed.operands[i] is None)
+                latest[var] = min(latest[var], self.equation_level[index] - (1 if gathered else 0))
+
+
+class _Stages:
+    """Builds the stages of a tiling, level by level."""
+
+    def __init__(self, tiling: _Tiling, tile: int) -> None:
+        self.tiling, self.tile, self.batch = tiling, tile, tiling.batch
+        self.function = tiling.function
+        self.producer = {v: (i, e) for i, e in enumerate(self.function.equations) for v in e.results}
+        self.needed: set[Var] = {output.var for output in self.function.outputs}
+        self.names = {v.name for v in self.function.variables()}
+
+    def build(self) -> list[Stage]:
+        """Stages in order of execution (built backwards, so that only what is needed is kept)."""
+        stages: list[Stage] = []
+        for level in range(max(self.tiling.equation_level.values(), default=0), -1, -1):
+            for stage in (self._tiles(level), self._once(level)):
+                if stage.equations:
+                    stages.append(stage)
+        return stages[::-1]
+
+    def _once(self, level: int) -> Stage:
+        kept: list[Equation] = []
+        for index in range(len(self.function.equations) - 1, -1, -1):
+            equation = self.function.equations[index]
+            here = self.tiling.equation_level[index] == level and index not in self.tiling.split_equations
+            if here and any(v in self.needed for v in equation.results):
+                kept.append(equation)
+                self.needed.update(equation.operands)
+        made = {v for e in kept for v in e.results}
+        read = dict.fromkeys(v for e in reversed(kept) for v in e.operands if v not in made)
+        return Stage(tuple(kept[::-1]), tuple(Import(v, v) for v in read), ())
+
+    def _tiles(self, level: int) -> Stage:
+        chosen: list[int] = []
+        wanted = set(self.needed)
+        for index in sorted(self.tiling.split_equations, reverse=True):
+            equation = self.function.equations[index]
+            if self.tiling.equation_level[index] == level and any(v in wanted for v in equation.results):
+                chosen.append(index)
+                wanted.update(equation.operands)
+        stage = _TileStage(self)
+        for index in reversed(chosen):
+            stage.add(self.function.equations[index], self.tiling.placed[index])
+        exports = []
+        for index in reversed(chosen):
+            for var in self.function.equations[index].results:
+                if var in self.needed:
+                    placement = self.tiling.placement[var]
+                    exports.append(Export(stage.local[var], var, placement.axis if placement else None))
+        self.needed.update(item.outer for item in stage.imports)
+        tiles = self.batch // self.tile
+        return Stage(tuple(stage.equations), tuple(stage.imports), tuple(exports), tiles, self.tile)
+
+
+class _TileStage:
+    """Local equations of one stage of tiles."""
+
+    def __init__(self, owner: _Stages) -> None:
+        self.owner = owner
+        self.equations: list[Equation] = []
+        self.imports: list[Import] = []
+        self.local: dict[Var, Var] = {}
+        self._cut: dict[tuple[Var, int], Var] = {}
+        self._whole: dict[Var, Var] = {}
+
+    def add(self, equation: Equation, placed: Placed) -> None:
+        """Appends the local form of an equation of the function."""
+        operands = tuple(self._operand(v, p) for v, p in zip(equation.operands, placed.operands, strict=True))
+        results = []
+        for var, placement in zip(equation.results, placed.results, strict=True):
+            shape = self._shape(var, placement.axis) if isinstance(placement, Split) else var.type.sizes
+            local = Var(var.name, var.type.with_shape(shape))
+            self.local[var] = local
+            results.append(local)
+        self.equations.append(_with_local_attrs(equation, operands, tuple(results)))
+
+    def _shape(self, var: Var, axis: int) -> tuple[int, ...]:
+        return local_shape(var, axis, self.owner.batch, self.owner.tile)
+
+    def _operand(self, var: Var, placement: object) -> Var:
+        if var in self.local and isinstance(placement, Split):
+            return self.local[var]
+        return self._part(var, placement.axis) if isinstance(placement, Split) else self._entire(var)
+
+    def _entire(self, var: Var) -> Var:
+        """A whole value: constants are repeated here rather than read."""
+        if var not in self._whole:
+            producer = self.owner.producer.get(var)
+            if producer is not None and producer[1].op == "full":
+                local = Var(self._fresh(var.name), var.type)
+                self.equations.append(replace(producer[1], results=(local,)))
+                self._whole[var] = local
+            else:
+                self.imports.append(Import(var, var))
+                self._whole[var] = var
+        return self._whole[var]
+
+    def _part(self, var: Var, axis: int) -> Var:
+        """A tile's part of a value that is not split here: recomputed when cheap, else read from the whole."""
+        key = var, axis
+        if key not in self._cut:
+            clone = self._clone(var, axis)
+            if clone is None:
+                clone = Var(self._fresh(var.name), var.type.with_shape(self._shape(var, axis)))
+                self.imports.append(Import(var, clone, axis))
+            self._cut[key] = clone
+        return self._cut[key]
+
+    def _clone(self, var: Var, axis: int) -> Var | None:
+        producer = self.owner.producer.get(var)
+        if producer is None or spec_of(producer[1].op).kind not in CLONABLE:
+            return None
+        equation = producer[1]
+        if equation.op == "iota" and equation.attr("axis") == axis:
+            return None
+        if spec_of(equation.op).kind == "random" and axis != 0:
+            return None  # kernels derive a tile's first global index from its number, which needs whole leading rows
+        if equation.operands:
+            rule = spec_of(equation.op).factors
+            factors = rule([v.type for v in equation.operands], [var.type], equation.attributes) if rule else None
+            letter = factors.results[0][axis] if factors else None
+            if factors is None or (letter is not None and factors.kind(letter) != "pass"):
+                return None
+            if letter is None and equation.op != "broadcast":
+                return None
+            operands = tuple(self._part(v, axes.index(letter)) if letter is not None and letter in axes
+                             else self._entire(v) for v, axes in zip(equation.operands, factors.operands, strict=True))
+        else:
+            operands = ()
+        local = Var(self._fresh(var.name), var.type.with_shape(self._shape(var, axis)))
+        self.equations.append(_with_local_attrs(equation, operands, (local,)))
+        return local
+
+    def _fresh(self, name: str) -> str:
+        count, candidate = 1, name
+        while candidate in self.owner.names:
+            candidate = f"{name}.part{count if count > 1 else ''}"
+            count += 1
+        self.owner.names.add(candidate)
+        return candidate
+
+
+def _with_local_attrs(equation: Equation, operands: tuple[Var, ...], results: tuple[Var, ...]) -> Equation:
+    """The equation on local shapes: attributes that repeat a shape follow the result."""
+    attrs: dict[str, Attr] = equation.attributes
+    if "shape" in attrs:
+        attrs["shape"] = results[0].type.sizes
+    if equation.op == "slice":
+        limits, full = list(equation.attr("limits")), equation.operands[0].type.sizes  # type: ignore[arg-type]
+        for axis, (old, new) in enumerate(zip(full, operands[0].type.sizes, strict=True)):
+            if old != new:
+                limits[axis] = new
+        attrs["limits"] = tuple(limits)
+    return Equation(equation.op, operands, results, sorted_attrs(attrs), equation.span)
