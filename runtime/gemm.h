@@ -34,7 +34,7 @@ constexpr int padded(long n) {
 }
 
 /// The part of C to compute. Row and column limits are multiples of Tiling's rows and columns, or the end of C;
-/// depth is the number of terms of each sum.
+/// depth >= 1 is the number of terms of each sum.
 struct Region {
   int row_begin, row_end;
   int column_end;
@@ -123,9 +123,11 @@ TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row,
   if constexpr (HasPrefetch<Epilogue>::value) epilogue.prefetch(row, Rows, column, Width * L);
   const T* a = A + (S::transpose_a ? long(row) : long(row) * S::lda);
   const T* b = B + column;
-  for (int k = 0; k < depth; k += piece)
-    tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>(
-        a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, k > 0);
+  constexpr auto product = tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>;
+  product(a, b, depth < piece ? depth : piece, tile, false);
+  if constexpr (S::k > piece)
+    for (int k = piece; k < depth; k += piece)
+      product(a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, true);
 #pragma GCC unroll 1
   for (int i = 0; i < Rows; ++i) {
     const T* v = tile + i * Width * L;
