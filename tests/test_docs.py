@@ -1,11 +1,12 @@
-"""The documentation is run: every command in a `console` block, every link, every Tessera unit of the language reference.
+"""The documentation is run: every command in a `console` block, every link, every unit of the language reference.
 
 A `console` block holds commands after `$ ` and, if a command's output is shown, the output under it, where `...` stands
-for any text. A command ends in `# exit N` where it is meant to fail. `<!-- long: make TARGET -->` before a block says that
-the target runs it and CI does not. All blocks of a file run in order in one scratch copy of the checkout.
+for any text. A command ends in `# exit N` where it is meant to fail. `<!-- long: make TARGET -->` before a block says
+that the target runs it and CI does not. All blocks of a file run in order in one scratch copy of the checkout.
 
 In docs/language.md every `python` block is compiled with `tesserac check`. A comment before it may say otherwise:
-`<!-- error: T0401 -->` (it must be refused with that code) or `<!-- fragment -->` (it cannot stand alone).
+`<!-- flags: --dim B=8 -->` (checked with these), `<!-- error: T0401 -->` (it must be refused with that code), or
+`<!-- fragment -->` (it cannot stand alone).
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ import pytest
 
 from tests.conftest import ROOT, Command, command_environment
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")])
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("README.md")),
+]
 LANGUAGE = ROOT / "docs" / "language.md"
-_BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n\n?)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_MARK = r"(?:^<!-- (?P<mark>[^\n]*) -->\n\n?)?"
+_BLOCK = re.compile(_MARK + r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]\n]+\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -131,7 +138,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_units_of_the_language_reference_compile(block: Block, tesserac: Command, tmp_path: Path) -> None:
     unit = tmp_path / "unit.py"
     unit.write_text(block.text, encoding="utf-8")
-    done = tesserac("check", unit)
+    flags = block.mark.removeprefix("flags: ").split() if block.mark.startswith("flags: ") else []
+    done = tesserac("check", unit, *flags)
     wanted = re.fullmatch(r"error: (T\d{4})", block.mark)
     if wanted:
         assert done.returncode == 1
@@ -143,7 +151,8 @@ def test_units_of_the_language_reference_compile(block: Block, tesserac: Command
 def test_the_runner_notices_a_wrong_page(tmp_path: Path) -> None:
     """The checks above can fail: a wrong output, a wrong status and a missing prompt are each seen."""
     page = tmp_path / "page.md"
-    page.write_text("<!-- long: make demo -->\n```console\n$ false  # exit 1\n$ echo a \\\n  b\na ... c\n```\n", encoding="utf-8")
+    text = "<!-- long: make demo -->\n```console\n$ false  # exit 1\n$ echo a \\\n  b\na ... c\n```\n"
+    page.write_text(text, encoding="utf-8")
     (block,) = blocks(page)
     first, second = commands(block)
     assert (block.mark, block.line) == ("long: make demo", 2)

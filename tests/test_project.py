@@ -24,6 +24,12 @@ def tracked(root: Path) -> list[Path]:
     return [Path(name) for name in listed.split("\0") if name and (root / name).is_file()]
 
 
+def make_output(root: Path, *goals: str) -> str:
+    """What make prints for these goals."""
+    command = ["make", "--no-print-directory", *goals]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel."""
@@ -86,17 +92,12 @@ def test_every_target_is_in_the_help(root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     match = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert match
-    done = subprocess.run(["make", "--no-print-directory", "help"], cwd=root, capture_output=True, text=True, check=True)
-    listed = re.findall(r"^  make ([a-z-]+) +\S", done.stdout, re.MULTILINE)
+    listed = re.findall(r"^  make ([a-z-]+) +\S", make_output(root, "help"), re.MULTILINE)
     assert sorted(listed) == sorted(match[1].split())
 
 
 def test_make_alone_prints_the_help(root: Path) -> None:
-    alone, asked = (
-        subprocess.run(["make", "--no-print-directory", *goal], cwd=root, capture_output=True, text=True, check=True).stdout
-        for goal in ([], ["help"])
-    )
-    assert alone == asked
+    assert make_output(root) == make_output(root, "help")
 
 
 def test_ci_runs_the_tests_a_developer_runs(root: Path) -> None:
