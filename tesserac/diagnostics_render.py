@@ -140,7 +140,7 @@ class Renderer:
     def _underlines(self, placed: list[_Placed]) -> list[str]:
         placed = sorted(placed, key=lambda p: (p.start, not p.primary))
         cells: dict[int, str] = {}
-        for mark in sorted(placed, key=lambda p: p.primary):
+        for mark in sorted(placed, key=lambda p: (-p.width, p.primary)):
             for column in range(mark.start, mark.start + mark.width):
                 cells[column] = self._paint_mark(mark, "^" if mark.primary else "-")
         end = max(cells) + 1

@@ -4,4 +4,13 @@ from __future__ import annotations
 
 from tesserac.explanations import Explanation
 
-EXPLANATIONS: tuple[Explanation, ...] = ()
+EXPLANATIONS: tuple[Explanation, ...] = (
+    Explanation(
+        "T0201",
+        "Foreign import",
+        "A source is compiled, never run, so no Python library and no other file can take part in it.",
+        "import torch\n",
+        "Remove the import. `op`, `graph`, `dist`, `optim`, `autodiff`, `schedule` and `numerics` are all there is, and "
+        "they are bound even without an import.",
+    ),
+)
