@@ -27,7 +27,7 @@ InferRule = Callable[[Sequence[TensorType], Attrs, Dims], tuple[TensorType, ...]
 EvaluateRule = Callable[[Sequence[Array], Attrs], tuple[Array, ...]]
 JvpRule = Callable[["Builder", Equation, Sequence[Var | None]], tuple[Var | None, ...]]
 TransposeRule = Callable[["Builder", Equation, Sequence[Var | None], Sequence[bool]], tuple[Var | None, ...]]
-VjpRule = Callable[["Builder", Equation, Sequence[Var | None]], tuple[Var | None, ...]]
+VjpRule = Callable[["Builder", Equation, Sequence[Var | None]], tuple[Var | None, ...] | None]
 ExpandRule = Callable[["Builder", Equation], tuple[Var, ...]]
 FactorRule = Callable[[Sequence[TensorType], Sequence[TensorType], Attrs], "Factors"]
 FlopRule = Callable[[Sequence[TensorType], Sequence[TensorType], Attrs], float]
@@ -59,12 +59,16 @@ class Scalar:
 
     ``cpu`` is over tsr::Vec values (and scalars, by overloading), ``cuda`` over CUDA scalars; ``formula`` is
     what comments show; ``flops`` the work per element by convention (a transcendental counts as 10).
+    The texts carry no outer parentheses: ``precedence`` is that of their outermost C operator (0 a call,
+    3 unary, 5 product, 6 sum, 9 relation, 10 equality, 11 to 15 logic), so a renderer that nests them knows
+    where to add some; an operand with a precedence at or above that of its context needs them.
     """
 
     cpu: str
     cuda: str
     formula: str
     flops: float = 1.0
+    precedence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,11 @@ class OpSpec:
 
     kind        how it lowers: elementwise, reduce, contract, view, gather, scatter, random, source, fused, transform
     infer       result types from operand types; raises ShapeError
-    evaluate    NumPy meaning, in the operands' own precision
+    evaluate    NumPy meaning, in the operands' own precision; floating operands may be complex, for complex steps
+                (random ops find the run's ``seed`` and ``step`` among the attributes)
     jvp         tangent equations (linear in the tangents, None = zero); every differentiable op has jvp or vjp
     transpose   for ops linear in some operands: cotangents of the operands flagged linear
-    vjp         reverse rule of a fused op
+    vjp         reverse rule of a fused op; None for cotangents that it has no closed form for (then: expand)
     expand      the same function in primitives (fused and composite ops)
     factors     sharding rule; flops: floating-point operations of one call
     scalar      elementwise ops: text per target

@@ -1,0 +1,18 @@
+"""The op catalogue: importing this package registers every OpSpec, one family per module."""
+
+from tesserac.ops import (  # noqa: F401  (imported for registration)
+    arithmetic,
+    attention,
+    contract,
+    elementwise,
+    gather,
+    layout,
+    loss,
+    norm,
+    random,
+    reduce,
+    sort,
+    source,
+    transform,
+    view,
+)

@@ -1,0 +1,270 @@
+"""Elementwise ops of several operands, all of one shape: arithmetic, comparisons, logic, select and cast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tesserac.ir.dims import Dims, ShapeError
+from tesserac.ir.program import Equation, Var
+from tesserac.ir.types import DType, TensorType
+from tesserac.ops.attributes import element_type
+from tesserac.ops.base import (
+    REQUIRED,
+    Array,
+    Attrs,
+    InferRule,
+    JvpRule,
+    OpSpec,
+    Sample,
+    Scalar,
+    TransposeRule,
+    as_tuple,
+    register,
+)
+from tesserac.ops.elementwise import pointwise_flops, unary, zero_jvp
+from tesserac.ops.numerics import re
+from tesserac.ops.rules import add_optional, need_float, pointwise_factors, same_dtype, same_shape, shifted
+
+if TYPE_CHECKING:
+    from tesserac.ir.builder import Builder
+
+Optional = Var | None
+
+
+def _infer(name: str, *, result: DType | None = None, floating: bool = False, logical: bool = False) -> InferRule:
+    def infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+        shape = same_shape(name, types, range(len(types)), dims)
+        dtype = same_dtype(name, types, range(len(types)))
+        if floating:
+            need_float(name, types, (0,))
+        if logical != (dtype is DType.BOOL) and name not in ("eq", "ne"):
+            raise ShapeError(f"{name} needs {'bool operands' if logical else 'numbers'}, not {dtype}", (0,))
+        return (TensorType(result or dtype, shape),)
+
+    return infer
+
+
+def _binary(name: str, doc: str, function: Callable[[Array, Array], Array], scalar: Scalar, infer: InferRule,
+            jvp: JvpRule | None, transpose: TransposeRule | None = None, *, positive: bool = False,
+            logical: bool = False) -> OpSpec:
+    def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+        return as_tuple(function(arrays[0], arrays[1]))
+
+    def samples() -> tuple[Sample, ...]:
+        if logical:
+            return (Sample((np.array([True, True, False, False]), np.array([True, False, True, False]))),)
+        a = np.array([[0.7, -1.3, 0.4], [1.9, -0.6, 2.2]])
+        b = np.array([[1.1, 0.8, -0.9], [-1.7, 1.4, 2.6]])
+        return (Sample((np.abs(a) if positive else a, b)), Sample((np.array(0.8), np.array(1.7))))
+
+    return register(OpSpec(name, doc, "elementwise", 2, infer, evaluate, jvp=jvp, transpose=transpose,
+                           factors=pointwise_factors, flops=pointwise_flops(scalar), scalar=scalar,
+                           samples=samples))
+
+
+def _add_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    return (add_optional(b, tangents[0], tangents[1]),)
+
+
+def _add_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
+    return tuple(cts[0] if flag else None for flag in linear)
+
+
+def _sub_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    s, t = tangents
+    if t is None:
+        return (s,)
+    return (b.op("neg", t) if s is None else b.op("sub", s, t),)
+
+
+def _sub_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
+    (ct,) = cts
+    if ct is None:
+        return (None, None)
+    return (ct if linear[0] else None, b.op("neg", ct) if linear[1] else None)
+
+
+def _mul_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    (x, y), (s, t) = e.operands, tangents
+    first = None if s is None else b.op("mul", s, y)
+    second = None if t is None else b.op("mul", t, x)
+    return (add_optional(b, first, second),)
+
+
+def _mul_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
+    (ct,), (x, y) = cts, e.operands
+    if ct is None:
+        return (None, None)
+    return (b.op("mul", ct, y), None) if linear[0] else (None, b.op("mul", ct, x))
+
+
+def _div_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    # With q = x / y:  (s - t q) / y
+    (_, y), (s, t) = e.operands, tangents
+    if t is None:
+        return (None if s is None else b.op("div", s, y),)
+    slope = b.op("div", b.op("neg", e.result), y)
+    return (add_optional(b, None if s is None else b.op("div", s, y), b.op("mul", t, slope)),)
+
+
+def _div_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
+    (ct,) = cts
+    return (None if ct is None else b.op("div", ct, e.operands[1]), None)
+
+
+def _pow_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    # x^(y-1) y is 0 at y = 0, and log x is taken as 0 at x = 0, so that 0^0 and 0^2 have finite derivatives.
+    (x, y), (s, t) = e.operands, tangents
+    first = second = None
+    if s is not None:
+        at_zero = b.op("eq", y, b.constant(0.0, y.type))
+        power = b.op("select", at_zero, b.constant(1.0, y.type), shifted(b, y, -1.0))
+        first = b.op("mul", s, b.op("mul", y, b.op("pow", x, power)))
+    if t is not None:
+        at_zero = b.op("eq", x, b.constant(0.0, x.type))
+        log = b.op("log", b.op("select", at_zero, b.constant(1.0, x.type), x))
+        second = b.op("mul", t, b.op("mul", e.result, log))
+    return (add_optional(b, first, second),)
+
+
+def _choice_jvp(comparison: str) -> JvpRule:
+    """Tangent of maximum and minimum: that of the operand which won; the first one at a tie."""
+
+    def jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+        if tangents[0] is None and tangents[1] is None:
+            return (None,)
+        mask = b.op(comparison, *e.operands)
+        s, t = (b.constant(0.0, e.result.type) if v is None else v for v in tangents)
+        return (b.op("select", mask, s, t),)
+
+    return jvp
+
+
+def _select_infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    if types[0].dtype is not DType.BOOL:
+        raise ShapeError(f"select needs a bool condition, not {types[0].dtype}", (0,), "compare first, as in x > 0")
+    return (TensorType(same_dtype("select", types, (1, 2)), same_shape("select", types, (0, 1, 2), dims)),)
+
+
+def _select_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    if tangents[1] is None and tangents[2] is None:
+        return (None,)
+    s, t = (b.constant(0.0, e.result.type, named="zero") if v is None else v for v in tangents[1:])
+    return (b.op("select", e.operands[0], s, t),)
+
+
+def _select_transpose(b: Builder, e: Equation, cts: Sequence[Optional],
+                      linear: Sequence[bool]) -> tuple[Optional, ...]:
+    (ct,), mask = cts, e.operands[0]
+    if ct is None:
+        return (None, None, None)
+    zero = b.constant(0.0, ct.type, named="zero")
+    return (None, b.op("select", mask, ct, zero) if linear[1] else None,
+            b.op("select", mask, zero, ct) if linear[2] else None)
+
+
+def _cast_infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    target = element_type(attrs)
+    if types[0].dtype.is_complex and not target.is_complex:
+        raise ShapeError(f"cast from {types[0].dtype} to {target} would drop the imaginary part", (0,),
+                         "take op.real(x) or op.abs(x)")
+    return (types[0].with_dtype(target),)
+
+
+def _cast_evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+    target = element_type(attrs).numpy
+    if np.iscomplexobj(arrays[0]) and target.kind == "f":
+        return as_tuple(arrays[0])  # a complex step through a real cast
+    return as_tuple(re(arrays[0]).astype(target) if target.kind in "iub" else arrays[0].astype(target))
+
+
+def _cast_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    (t,) = tangents
+    return (None if t is None else b.op("cast", t, dtype=e.result.type.dtype),)
+
+
+def _cast_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
+    (ct,) = cts
+    return (None if ct is None else b.op("cast", ct, dtype=e.operands[0].type.dtype),)
+
+
+def _stop_infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    return (types[0],)
+
+
+def _divide(a: Array, b: Array) -> Array:
+    return np.asarray(np.true_divide(a, b))
+
+
+def _register_arithmetic() -> None:
+    _binary("add", "x + y", np.add, Scalar("{0} + {1}", "{0} + {1}", "{0} + {1}", precedence=6), _infer("add"),
+            _add_jvp, _add_transpose)
+    _binary("sub", "x - y", np.subtract, Scalar("{0} - {1}", "{0} - {1}", "{0} - {1}", precedence=6), _infer("sub"),
+            _sub_jvp, _sub_transpose)
+    _binary("mul", "x * y", np.multiply, Scalar("{0} * {1}", "{0} * {1}", "{0}*{1}", precedence=5), _infer("mul"),
+            _mul_jvp, _mul_transpose)
+    _binary("div", "x / y", _divide, Scalar("{0} / {1}", "{0} / {1}", "{0}/{1}", precedence=5),
+            _infer("div", floating=True), _div_jvp, _div_transpose)
+    _binary("pow", "x to the power y", np.power, Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
+            _infer("pow", floating=True), _pow_jvp, positive=True)
+    _binary("maximum", "the larger; at a tie the derivative is the first operand's",
+            lambda a, b: np.where(re(a) >= re(b), a, b), Scalar("vmax({0}, {1})", "fmax({0}, {1})", "max({0}, {1})"),
+            _infer("maximum"), _choice_jvp("ge"))
+    _binary("minimum", "the smaller; at a tie the derivative is the first operand's",
+            lambda a, b: np.where(re(a) <= re(b), a, b), Scalar("vmin({0}, {1})", "fmin({0}, {1})", "min({0}, {1})"),
+            _infer("minimum"), _choice_jvp("le"))
+
+
+def _register_logic() -> None:
+    comparisons: tuple[tuple[str, str, Callable[[Array, Array], Array]], ...] = (
+        ("lt", "<", np.less), ("le", "<=", np.less_equal), ("gt", ">", np.greater), ("ge", ">=", np.greater_equal),
+        ("eq", "==", np.equal), ("ne", "!=", np.not_equal))
+    for name, sign, function in comparisons:
+        text = f"{{0}} {sign} {{1}}"
+        compare = _on_real_parts(function)
+        _binary(name, f"x {sign} y", compare, Scalar(text, text, text, precedence=10 if name in ("eq", "ne") else 9),
+                _infer(name, result=DType.BOOL), zero_jvp)
+    for name, sign, logic, level in (("logical_and", "&", np.logical_and, 11), ("logical_or", "|", np.logical_or, 13)):
+        text = f"{{0}} {sign} {{1}}"
+        word = name.removeprefix("logical_")
+        _binary(name, f"x {word} y", logic, Scalar(text, text, f"{{0}} {word} {{1}}", precedence=level),
+                _infer(name, logical=True), zero_jvp, logical=True)
+
+
+def _on_real_parts(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    return lambda a, b: function(re(a), re(b))
+
+
+def _select_samples() -> tuple[Sample, ...]:
+    mask = np.array([[True, False, True], [False, False, True]])
+    return (Sample((mask, np.arange(6.0).reshape(2, 3), -np.arange(6.0).reshape(2, 3) - 0.5)),)
+
+
+def _register_rest() -> None:
+    scalar = Scalar("select({0}, {1}, {2})", "({0} ? {1} : {2})", "{0} ? {1} : {2}")
+    register(OpSpec("select", "x where the condition holds, else y", "elementwise", 3, _select_infer,
+                    lambda a, _: as_tuple(np.where(a[0], a[1], a[2])), jvp=_select_jvp, transpose=_select_transpose,
+                    factors=pointwise_factors, flops=pointwise_flops(scalar), scalar=scalar,
+                    samples=_select_samples))
+    convert = Scalar("{0}", "{0}", "{0}", 0)
+    register(OpSpec("cast", "conversion to another element type", "elementwise", 1, _cast_infer, _cast_evaluate,
+                    attrs=(("dtype", REQUIRED),), jvp=_cast_jvp, transpose=_cast_transpose,
+                    factors=pointwise_factors, flops=pointwise_flops(convert), scalar=convert,
+                    samples=lambda: (Sample((np.array([0.5, -1.5, 2.0]),), (("dtype", DType.F64),)),
+                                     Sample((np.array([3, -4]),), (("dtype", DType.F64),)),
+                                     Sample((np.array([1.7, -2.7]),), (("dtype", DType.I32),)))))
+    unary("stop_gradient", "the value itself, taken as a constant by differentiation", np.array, convert, zero_jvp,
+          infer=_stop_infer)
+    register(OpSpec("logical_not", "not x", "elementwise", 1, _infer("logical_not", logical=True),
+                    lambda a, _: as_tuple(np.logical_not(a[0])), jvp=zero_jvp, factors=pointwise_factors,
+                    flops=pointwise_flops(Scalar("!{0}", "!{0}", "not {0}", precedence=3)),
+                    scalar=Scalar("!{0}", "!{0}", "not {0}", precedence=3),
+                    samples=lambda: (Sample((np.array([True, False, True]),)),)))
+
+
+_register_arithmetic()
+_register_logic()
+_register_rest()

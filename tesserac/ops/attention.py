@@ -1,0 +1,235 @@
+"""Exact softmax attention over packed heads, and its gradient as an op of its own.
+
+Shapes: q [B,S,H*Dh], k [B,T,G*Dh], v [B,T,G*Dv] with G = kv_heads dividing H = heads; query head h reads
+key head h // (H/G). ``causal`` lets query i see keys 0..i+T-S (queries are the last S positions). ``lse``
+[B,H,S] is the logarithm of the sum of exponentials of a query's scores, from which the gradient recomputes
+probabilities (Dao et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tesserac.ir.dims import Dims, ShapeError
+from tesserac.ir.program import Attr, Equation, Var
+from tesserac.ir.types import DType, TensorType
+from tesserac.ops.attributes import integer, number
+from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, register
+from tesserac.ops.contract import contraction
+from tesserac.ops.norm import row_exponentials
+from tesserac.ops.numerics import re
+from tesserac.ops.rules import along_last, last_sum, masked, need_float, same_dtype, scaled
+
+if TYPE_CHECKING:
+    from tesserac.ir.builder import Builder
+
+Types = Sequence[TensorType]
+Optional = Var | None
+
+SCORES, MIX = "bsgrd,btgd->bgrst", "bgrst,btgd->bsgrd"
+ATTRS: tuple[tuple[str, Attr], ...] = (("heads", REQUIRED), ("kv_heads", REQUIRED), ("causal", REQUIRED),
+                                       ("scale", REQUIRED))
+
+
+def _infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    heads, groups = integer(attrs, "heads"), integer(attrs, "kv_heads")
+    for position, name in enumerate("qkv"):
+        if types[position].rank != 3:
+            raise ShapeError(f"attention: {name} must have the axes [batch, position, heads*width], not "
+                             f"{types[position]}", (position,))
+    need_float("attention", types, (0, 1, 2))
+    dtype = same_dtype("attention", types, (0, 1, 2))
+    if groups < 1 or heads % groups:
+        raise ShapeError(f"attention: heads={heads} is not a multiple of kv_heads={groups}", (0, 1))
+    q, k, v = (t.shape for t in types[:3])
+    batch = dims.equal(dims.equal(q[0], k[0], "attention, batch", (0, 1)), v[0], "attention, batch", (0, 2))
+    dims.equal(k[1], v[1], "attention, positions of k and v", (1, 2))
+    width = dims.quotient(q[2], heads, "attention, last axis of q by heads", (0,))
+    dims.equal(width, dims.quotient(k[2], groups, "attention, last axis of k by kv_heads", (1,)),
+               "attention, width of a head in q and k", (0, 1))
+    if attrs["causal"] and isinstance(q[1], int) and isinstance(k[1], int) and q[1] > k[1]:
+        raise ShapeError(f"attention: a causal mask leaves some of the {q[1]} queries without any of the {k[1]} keys",
+                         (0, 1))
+    value = dims.quotient(v[2], groups, "attention, last axis of v by kv_heads", (2,))
+    return TensorType(dtype, (batch, q[1], dims.product((value, heads)))), TensorType(dtype, (batch, heads, q[1]))
+
+
+def _grad_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    for position, expected in zip((3, 4, 5), _same_as_results(types, attrs, dims), strict=True):
+        if types[position].rank != expected.rank:
+            raise ShapeError(f"attention_grad: operand {position + 1} must be {expected}, not {types[position]}",
+                             (position,))
+        for axis, (a, b) in enumerate(zip(types[position].shape, expected.shape, strict=True)):
+            dims.equal(a, b, f"attention_grad, axis {axis} of operand {position + 1}", (position,))
+    return tuple(types[:3])
+
+
+def _same_as_results(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    out, lse = _infer(types, attrs, dims)
+    return out, lse, out
+
+
+def _split_type(t: TensorType, attrs: Attrs, query: bool) -> tuple[int, ...]:
+    """[B,S,H*D] as [B,S,G,H/G,D] for queries, [B,T,G,D] for keys and values."""
+    batch, length, width = t.sizes
+    heads, groups = integer(attrs, "heads"), integer(attrs, "kv_heads")
+    if query:
+        return (batch, length, groups, heads // groups, width // heads)
+    return (batch, length, groups, width // groups)
+
+
+def _split(b: Builder, x: Var, e: Equation, query: bool) -> Var:
+    return b.op("reshape", x, shape=_split_type(x.type, e.attributes, query))
+
+
+def _scores(b: Builder, e: Equation, q: Var, k: Var) -> tuple[Var, Var | None]:
+    """Scaled scores [B,G,R,S,T] with masked ones at -inf, and the mask."""
+    scores = scaled(b, b.op("contract", q, k, spec=SCORES), number(e.attributes, "scale"))
+    if not e.attr("causal"):
+        return scores, None
+    shape = scores.type.shape
+    row = b.op("iota", shape=shape, axis=3, dtype=DType.I32)
+    if shape[3] != shape[4]:
+        row = b.op("add", row, b.constant(scores.type.sizes[4] - scores.type.sizes[3], row.type))
+    mask = b.op("ge", row, b.op("iota", shape=shape, axis=4, dtype=DType.I32))
+    return b.op("select", mask, scores, b.constant(-math.inf, scores.type)), mask
+
+
+def _expand(b: Builder, e: Equation) -> tuple[Var, ...]:
+    q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands))
+    scores, _ = _scores(b, e, q, k)
+    _, powers, total = row_exponentials(b, scores)
+    largest = b.op("stop_gradient", b.op("reduce_max", scores, axes=(4,)))
+    p = b.op("div", powers, along_last(b, total, powers.type))
+    o = b.op("reshape", b.op("contract", p, v, spec=MIX), shape=e.results[0].type.shape)
+    lse = b.op("add", largest, b.op("log", total))
+    return o, b.op("reshape", lse, shape=e.results[1].type.shape)
+
+
+def _vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ...] | None:
+    do, dlse = cts
+    if dlse is not None:
+        return None
+    if do is None:
+        return (None, None, None)
+    return b.ops("attention_grad", (*e.operands, *e.results, do), e.attributes)
+
+
+def _grad_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
+    """P = exp(S - lse), dS = P (dO V^T - sum(dO O)) scale, dQ = dS K, dK = dS^T Q, dV = P^T dO."""
+    q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands[:3]))
+    o, do = (_split(b, e.operands[i], e, True) for i in (3, 5))
+    scores, mask = _scores(b, e, q, k)
+    lse = b.op("reshape", e.operands[4], shape=scores.type.shape[:4])
+    p = b.op("exp", b.op("sub", scores, along_last(b, lse, scores.type)))
+    dp = b.op("contract", do, v, spec=SCORES)
+    delta = b.op("transpose", last_sum(b, b.op("mul", o, do)), perm=(0, 2, 3, 1))
+    ds = b.op("mul", p, b.op("sub", dp, along_last(b, delta, dp.type)))
+    ds = scaled(b, ds if mask is None else masked(b, mask, ds), number(e.attributes, "scale"))
+    dq = b.op("contract", ds, k, spec=MIX)
+    dk = b.op("contract", ds, q, spec="bgrst,bsgrd->btgd")
+    dv = b.op("contract", p, do, spec="bgrst,bsgrd->btgd")
+    return tuple(b.op("reshape", g, shape=r.type.shape) for g, r in zip((dq, dk, dv), e.results, strict=True))
+
+
+def _array_scores(q: Array, k: Array, attrs: Attrs) -> Array:
+    scores = contraction(SCORES, q, k) * number(attrs, "scale")
+    if attrs["causal"]:
+        rows, columns = np.indices(scores.shape[3:])
+        scores = np.where(rows + (scores.shape[4] - scores.shape[3]) >= columns, scores, -np.inf)
+    return scores
+
+
+def _split_array(x: Array, attrs: Attrs, query: bool) -> Array:
+    split: Array = x.reshape(_split_type(TensorType(DType.F64, x.shape), attrs, query))
+    return split
+
+
+def _evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+    q, k, v = (_split_array(x, attrs, i == 0) for i, x in enumerate(arrays))
+    scores = _array_scores(q, k, attrs)
+    largest = re(scores).max(-1, keepdims=True)
+    powers = np.exp(scores - largest)
+    total = powers.sum(-1, keepdims=True)
+    o = contraction(MIX, powers / total, v)
+    lse = (largest + np.log(total))[..., 0]
+    batch, length = o.shape[:2]
+    return o.reshape(batch, length, -1), lse.reshape(batch, -1, length)
+
+
+def _grad_evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+    q, k, v = (_split_array(x, attrs, i == 0) for i, x in enumerate(arrays[:3]))
+    o, do = (_split_array(arrays[i], attrs, True) for i in (3, 5))
+    scores = _array_scores(q, k, attrs)
+    p = np.exp(scores - arrays[4].reshape(scores.shape[:4])[..., None])
+    delta = (o * do).sum(-1).transpose(0, 2, 3, 1)
+    ds = p * (contraction(SCORES, do, v) - delta[..., None]) * number(attrs, "scale")
+    grads = (contraction(MIX, ds, k), contraction("bgrst,bsgrd->btgd", ds, q), contraction("bgrst,bsgrd->btgd", p, do))
+    return tuple(g.reshape(x.shape) for g, x in zip(grads, arrays[:3], strict=True))
+
+
+def _factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
+    """b batch, h heads (a cut must divide heads and kv_heads), s queries (whole under a causal mask), t keys."""
+    q, k = ("b", "s", "h"), ("b", "t", "h")
+    row, lse = ("b", "s", "h"), ("b", "h", "s")
+    kinds = (("t", "blocked"), ("s", "blocked" if attrs["causal"] else "pass"))
+    if len(ins) == 3:
+        return Factors((q, k, k), (row, lse), kinds)
+    sums = (("t", "blocked"), ("s", "blocked"))
+    return Factors((q, k, k, row, lse, row), (q, k, k), sums)
+
+
+def _pairs(q: TensorType, k: TensorType, attrs: Attrs) -> float:
+    """Pairs of query and key that are not masked, over batch and heads."""
+    batch, rows, _ = q.sizes
+    keys = k.sizes[1]
+    seen = rows * keys - rows * (rows - 1) // 2 if attrs["causal"] else rows * keys
+    return float(batch * integer(attrs, "heads") * seen)
+
+
+def _widths(ins: Types, attrs: Attrs) -> tuple[int, int]:
+    groups = integer(attrs, "kv_heads")
+    return ins[1].sizes[2] // groups, ins[2].sizes[2] // groups
+
+
+def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:
+    width, value = _widths(ins, attrs)
+    return _pairs(ins[0], ins[1], attrs) * (2 * (width + value) + 14)
+
+
+def _grad_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
+    width, value = _widths(ins, attrs)
+    return _pairs(ins[0], ins[1], attrs) * (2 * (3 * width + 2 * value) + 14)
+
+
+def _cases() -> tuple[Sample, ...]:
+    def numbers(seed: float, *shape: int) -> Array:
+        return np.sin(seed + 1.37 * np.arange(int(np.prod(shape)))).reshape(shape)
+
+    def attrs(heads: int, groups: int, causal: bool) -> tuple[tuple[str, Attr], ...]:
+        return (("heads", heads), ("kv_heads", groups), ("causal", causal), ("scale", 0.6))
+
+    return (Sample((numbers(0.1, 2, 2, 8), numbers(0.7, 2, 4, 4), numbers(1.9, 2, 4, 2)), attrs(4, 2, False)),
+            Sample((numbers(0.3, 2, 4, 4), numbers(0.9, 2, 4, 4), numbers(2.2, 2, 4, 4)), attrs(2, 2, True)),
+            Sample((numbers(0.2, 1, 2, 4), numbers(0.5, 1, 4, 2), numbers(1.4, 1, 4, 2)), attrs(2, 1, True)),
+            Sample((numbers(0.4, 1, 3, 2), numbers(0.8, 1, 3, 2), numbers(2.9, 1, 3, 3)), attrs(1, 1, True)))
+
+
+def _grad_samples() -> tuple[Sample, ...]:
+    samples = []
+    for case in _cases():
+        o, lse = _evaluate(case.arrays, dict(case.attrs))
+        samples.append(Sample((*case.arrays, o, lse, np.cos(1.0 + np.arange(o.size)).reshape(o.shape)), case.attrs))
+    return tuple(samples)
+
+
+register(OpSpec("attention", "softmax(scale q k^T) v per head, and the log of the softmax's denominators", "fused", 3,
+                _infer, _evaluate, attrs=ATTRS, vjp=_vjp, expand=_expand, factors=_factors, flops=_flops,
+                samples=_cases))
+register(OpSpec("attention_grad", "cotangents of q, k, v from that of attention's first result", "fused", 6,
+                _grad_infer, _grad_evaluate, attrs=ATTRS, expand=_grad_expand, factors=_factors, flops=_grad_flops,
+                samples=_grad_samples))
