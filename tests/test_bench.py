@@ -1,0 +1,146 @@
+"""The benchmarks compare like with like: initial weights, work and losses are those of the peers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bench import cases, contestants, ours, run
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPECTED: list[dict[str, Any]] = json.loads((ROOT / "bench" / "expected" / "tiny.json").read_text(encoding="utf-8"))[
+    "cases"
+]
+Array = npt.NDArray[np.float64]
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    return f"{entry['case']}-{entry['size']}"
+
+
+def softmax(scores: Array) -> Array:
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def cross_entropy(logits: Array, labels: npt.NDArray[np.int64]) -> float:
+    return float(-np.log(np.take_along_axis(softmax(logits), labels[..., None], -1)).mean())
+
+
+def attend(query: Array, key: Array, value: Array, heads: int, causal: bool) -> Array:
+    """Multi-head attention of [B, S, D] in double precision."""
+    batch, positions, width = query.shape
+    q, k, v = (x.reshape(batch, positions, heads, -1).transpose(0, 2, 1, 3) for x in (query, key, value))
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(width // heads)
+    if causal:
+        scores = np.where(np.tri(positions, dtype=bool), scores, -np.inf)
+    return (softmax(scores) @ v).transpose(0, 2, 1, 3).reshape(batch, positions, width)
+
+
+def block_loss(size: cases.Block, w: cases.Arrays, data: cases.Arrays) -> float:
+    x = data["input"]
+    attention = attend(x @ w["Wq"], x @ w["Wk"], x @ w["Wv"], size.heads, size.causal)
+    return cross_entropy(attention @ w["Wo"], data["labels"])
+
+
+def gpt_loss(size: cases.Gpt, w: cases.Arrays, data: cases.Arrays) -> float:
+    def norm(x: Array, name: str) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return scaled * w[f"{name}_w"] + w[f"{name}_b"]
+
+    def linear(x: Array, name: str) -> Array:
+        product: Array = x @ w[f"{name}_w"] + w[f"{name}_b"]
+        return product
+
+    h = w["tok_emb"][data["input"]] + w["pos_emb"]
+    for layer in range(size.layers):
+        name = f"b{layer}"
+        query, key, value = np.split(linear(norm(h, f"{name}.ln1"), f"{name}.qkv"), 3, -1)
+        h = h + linear(attend(query, key, value, size.heads, True), f"{name}.proj")
+        hidden = linear(norm(h, f"{name}.ln2"), f"{name}.fc")
+        hidden = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
+        h = h + linear(hidden, f"{name}.out")
+    return cross_entropy(norm(h, "lnf") @ w["head_w"], data["labels"])
+
+
+@pytest.mark.parametrize("entry", EXPECTED, ids=name_of)
+def test_first_loss_is_the_peers(entry: dict[str, Any]) -> None:
+    """The weights and data are the peers', or their loss would be another: the model is written out in NumPy here."""
+    size = cases.CASES[entry["case"]][entry["size"]]
+    single = cases.initial(entry["case"], entry["size"])
+    weights, data = (
+        {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in part.items()} for part in single
+    )
+    loss = block_loss(size, weights, data) if isinstance(size, cases.Block) else gpt_loss(size, weights, data)
+    assert loss == pytest.approx(entry["losses"][0], rel=1e-6)
+
+
+@pytest.mark.parametrize("entry", EXPECTED, ids=name_of)
+def test_losses_of_ten_updates_agree_with_the_peers(entry: dict[str, Any]) -> None:
+    program = ours.build(entry["case"], entry["size"])
+    assert run.largest_difference(program.losses(), entry["losses"]) <= run.TOLERANCE
+
+
+def test_work_of_the_raced_sizes() -> None:
+    """Products of one step, counted by hand: 2 * m * n * k each."""
+    rows, width = 8 * 512, 512
+    forward = 4 * 2 * rows * width * width
+    attention = 2 * 2 * rows * 512 * width
+    counted = 2 * forward + 2 * rows * width * width + 3 * attention
+    assert cases.CASES["block"]["h1"].gflop() * 1e9 == pytest.approx(counted)
+    assert cases.CASES["gpt"]["base"].gflop() == pytest.approx(90.6, abs=0.05)
+
+
+def test_renaming_refuses_what_it_cannot_match() -> None:
+    weights, _ = cases.initial("block", "tiny")
+    parameters = [{"name": f"transformer.{name}", "shape": list(value.shape)} for name, value in weights.items()]
+    assert list(ours.rename(weights, parameters)) == [entry["name"] for entry in parameters]
+    with pytest.raises(contestants.Failed, match="Wo"):
+        ours.rename(weights, parameters[:-1])
+    with pytest.raises(contestants.Failed, match=r"transformer\.Wo"):
+        ours.rename(weights, [*parameters[:-1], {"name": "transformer.Wo", "shape": [32, 31]}])
+
+
+def test_renaming_finds_the_parts_of_a_layer() -> None:
+    weights, _ = cases.initial("gpt", "tiny")
+    outer = ("tok_emb", "pos_emb", "head_w")
+    parameters = [{"name": f"gpt.{name}", "shape": list(weights[name].shape)} for name in outer]
+    for layer in range(2):
+        for part, names in enumerate(ours._LAYER):
+            own = ["w1", "b1", "w2", "b2"] if len(names) == 4 else ["w", "b"]
+            for mine, name in zip(own, names, strict=True):
+                shape = list(weights[f"b{layer}.{name}"].shape)
+                parameters.append({"name": f"gpt.layers.{layer}.{part}.{mine}", "shape": shape})
+    parameters += [{"name": f"gpt.norm.{kind}", "shape": [32]} for kind in ("w", "b")]
+    renamed = ours.rename(weights, parameters)
+    assert renamed["gpt.layers.1.4.w2"] is weights["b1.out_w"]
+    assert renamed["gpt.layers.0.3.b"] is weights["b0.ln2_b"]
+    assert renamed["gpt.norm.w"] is weights["lnf_w"]
+    assert len(renamed) == len(weights)
+
+
+def test_a_peer_that_fails_says_why() -> None:
+    with pytest.raises(contestants.Failed, match="ValueError: no"):
+        contestants.json_line(["python3", "-c", "raise ValueError('no')"], {"PATH": "/usr/bin:/bin"})
+
+
+def test_the_table_compares_with_our_time_and_memory() -> None:
+    mine = run.Row(run.OURS, False, [{"median_ms": t, "peak_rss_mib": 50.0} for t in (9.0, 10.0, 30.0)])
+    peer = run.Row("peer", False, [{"median_ms": 25.0, "peak_rss_mib": 400.0}])
+    missing = run.Row("absent", False, problem="not installed")
+    first, second = run.table([peer, missing, mine], gflop=1.0, peak=200.0).splitlines()[1:3]
+    assert first.split() == ["tesserac", "10.0", "9.0", "-", "30.0", "1.00", "100", "50", "50", "1.0"]
+    assert second.split() == ["peer", "25.0", "25.0", "-", "25.0", "2.50", "40", "20", "400", "8.0"]
+    assert run.remarks([mine, peer, missing])[0] == "not installed: absent; `make setup-bench` installs the peers"
+
+
+def test_different_losses_are_called_different() -> None:
+    mine, peer = run.Row(run.OURS, False, losses=[2.0, 1.0]), run.Row("peer", False, losses=[2.0, 1.001])
+    assert any("DIFFER" in line for line in run.remarks([mine, peer]))
+    assert run.largest_difference([1.0], [1.0, 2.0]) == float("inf")
