@@ -47,24 +47,28 @@ struct ExpLimits<double> {
   static constexpr int bias = 1023, mantissa = 52;
 };
 
-// x = n ln 2 + r with |r| <= ln(2) / 2. Adds n to a float's exponent in two steps, so that 2^n may lie outside its range.
+// x = n ln 2 + r with |r| <= ln(2) / 2; scale() multiplies by 2^n.
 template <class V>
 struct PowerOfTwo {
   using T = Element<V>;
   using L = ExpLimits<T>;
-  V remainder;
-  IntVec<T> n;
+  V remainder, whole, shifted;  // shifted holds n as an integer in its low bits
   TSR_INLINE explicit PowerOfTwo(V x) {
     x = L::lowest > x ? broadcast(L::lowest) : x;
     x = L::highest < x ? broadcast(L::highest) : x;
-    const V shifted = x * T(1.44269504088896341) + L::round;
-    const V whole = shifted - L::round;
-    n = bits<IntVec<T>>(shifted) - bits<IntVec<T>>(broadcast(L::round));
+    shifted = x * T(1.44269504088896341) + L::round;
+    whole = shifted - L::round;
     remainder = (x - whole * L::ln2_high) - whole * L::ln2_low;
   }
   TSR_INLINE V scale(V v) const {
-    const IntVec<T> half = n >> 1;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return __builtin_ia32_scalefps512_mask(v, whole, v, uint16_t(-1), 4);
+    else return __builtin_ia32_scalefpd512_mask(v, whole, v, uint8_t(-1), 4);
+#else
+    // In two steps, since 2^n itself may lie outside the range of T.
+    const IntVec<T> n = bits<IntVec<T>>(shifted) - bits<IntVec<T>>(broadcast(L::round)), half = n >> 1;
     return v * bits<V>((half + L::bias) << L::mantissa) * bits<V>((n - half + L::bias) << L::mantissa);
+#endif
   }
 };
 

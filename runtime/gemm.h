@@ -5,8 +5,8 @@
 //   gemm<FeedForward>(x, W, [&](auto c, int row, Vec<float> v) { c.store(y + row * 1040, vgelu(v + c.load(bias))); });
 //   gemm<Shape<256, 1024, 256, 272, 1040, kTransposed>>(x, dy, Accumulate<float>{dW, 1040});   // dW += x^T dy
 //
-// A tile of C is kept in registers over the whole of K (12 x 2 vectors with 32 registers, 6 x 2 with 16), written once to a
-// small buffer and handed to the epilogue row by row. Nothing is packed: a leading dimension of an odd number of cache
+// A tile of C is kept in registers over K (12 x 2 vectors with 32 registers, 6 x 2 with 16), written once to a small buffer
+// and handed to the epilogue row by row. Nothing is packed: a leading dimension of an odd number of cache
 // lines keeps the rows of A and of B in different cache sets, which makes packing unnecessary (padded()).
 #pragma once
 #include "simd.h"
@@ -56,6 +56,7 @@ struct Tiling {
   static constexpr int block_rows = cached_rows < 2 * rows ? 2 * rows : cached_rows / rows * rows;
   // Longer sums are cut, so that rounding grows with the length of a piece rather than with K.
   static constexpr int max_depth = 1024;
+  static constexpr int short_depth = 128;
 };
 
 /// All of C.
@@ -74,13 +75,10 @@ constexpr Region row_share(int part, int parts) {
 
 namespace detail {
 
-// tile[i][j] (+)= sum over k of A[i][k] B[k][j], for Rows rows and Width vectors, of which the last holds Last lanes.
-// Not inlined: one instance serves every product with these strides, and an epilogue's constants cannot be hoisted
-// into the k loop, where all registers are taken.
+// acc[i][j] = sum over k of A[i][k] B[k][j], for Rows rows and Width vectors, of which the last holds Last lanes.
 template <class T, int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
-__attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, T* tile, bool add) {
+TSR_INLINE void tile_sums(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows][Width]) {
   constexpr int L = lanes<T>;
-  Vec<T> acc[Rows][Width];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
@@ -102,14 +100,29 @@ __attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, T
     a += TransposeA ? Lda : 1;
     b += Ldb;
   }
+}
+
+// The sums in memory, or added to it. Not inlined: one instance serves every product with these strides, and an epilogue's
+// constants cannot be hoisted into the k loop, where all registers are taken.
+template <class T, int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
+__attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, T* tile, bool add) {
+  Vec<T> acc[Rows][Width];
+  tile_sums<T, Rows, Width, Last, TransposeA, Lda, Ldb>(a, b, depth, acc);
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
     for (int j = 0; j < Width; ++j) {
-      T* out = tile + (i * Width + j) * L;
+      T* out = tile + (i * Width + j) * lanes<T>;
       store(out, add ? acc[i][j] + load(out) : acc[i][j]);
     }
 }
+
+// An epilogue of a few instructions without constants says so by `static constexpr bool from_registers = true`. It is then
+// inlined behind short sums, where the way through memory would cost up to a tenth of the time.
+template <class Epilogue, class = void>
+struct FromRegisters : std::false_type {};
+template <class Epilogue>
+struct FromRegisters<Epilogue, std::enable_if_t<Epilogue::from_registers>> : std::true_type {};
 
 template <class Epilogue, class = void>
 struct HasPrefetch : std::false_type {};
@@ -119,21 +132,33 @@ struct HasPrefetch<Epilogue, std::void_t<decltype(std::declval<Epilogue&>().pref
 template <class T, class S, int Rows, int Width, int Last, class Epilogue>
 TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row, int column, int depth) {
   constexpr int L = lanes<T>, piece = Tiling<T, S>::max_depth;
-  alignas(64) T tile[Rows * Width * L];
   if constexpr (HasPrefetch<Epilogue>::value) epilogue.prefetch(row, Rows, column, Width * L);
   const T* a = A + (S::transpose_a ? long(row) : long(row) * S::lda);
   const T* b = B + column;
-  constexpr auto product = tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>;
-  product(a, b, depth < piece ? depth : piece, tile, false);
-  if constexpr (S::k > piece)
-    for (int k = piece; k < depth; k += piece)
-      product(a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, true);
+  if constexpr (FromRegisters<std::remove_const_t<Epilogue>>::value && S::k <= Tiling<T, S>::short_depth) {
+    Vec<T> acc[Rows][Width];
+    tile_sums<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>(a, b, depth, acc);
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < Width; ++j) {
+        if (Last != L && j == Width - 1) epilogue(Tail<T, Last>{column + j * L, Last}, row + i, acc[i][j]);
+        else epilogue(Full<T>{column + j * L, L}, row + i, acc[i][j]);
+      }
+  } else {
+    alignas(64) T tile[Rows * Width * L];
+    constexpr auto product = tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>;
+    product(a, b, depth < piece ? depth : piece, tile, false);
+    if constexpr (S::k > piece)
+      for (int k = piece; k < depth; k += piece)
+        product(a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, true);
 #pragma GCC unroll 1
-  for (int i = 0; i < Rows; ++i) {
-    const T* v = tile + i * Width * L;
+    for (int i = 0; i < Rows; ++i) {
+      const T* v = tile + i * Width * L;
 #pragma GCC unroll 1
-    for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<T>{column + j * L, L}, row + i, load(v + j * L));
-    if constexpr (Last != L) epilogue(Tail<T, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
+      for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<T>{column + j * L, L}, row + i, load(v + j * L));
+      if constexpr (Last != L) epilogue(Tail<T, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
+    }
   }
 }
 
@@ -179,6 +204,7 @@ void gemm(const T* A, const T* B, Epilogue&& epilogue) {
 /// Epilogue C = A B.
 template <class T>
 struct Store {
+  static constexpr bool from_registers = true;
   T* C;
   long ldc;
   template <class C_>
@@ -190,6 +216,7 @@ struct Store {
 /// Epilogue C += A B. Fetches the tile of C while its sums are formed.
 template <class T>
 struct Accumulate {
+  static constexpr bool from_registers = true;
   T* C;
   long ldc;
   TSR_INLINE void prefetch(int row, int rows, int column, int columns) const {
