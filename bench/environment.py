@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import subprocess
 from pathlib import Path
@@ -62,8 +64,20 @@ def _mkl_preload() -> Path:
     return _compile("gcc", source, WORK / "libmkl_any_vendor.so", "-O1", "-shared", "-fPIC")
 
 
+def machine() -> dict[str, str]:
+    """The processor and the versions of what is raced on it."""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    versions = {}
+    for package in ("tesserac", "torch", "jax", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {"cpu": model, **versions}
+
+
 def peak_gflops() -> float:
     """The fp32 multiply-add rate of all threads together, in 1e9 operations per second, from registers alone."""
-    program = _compile("g++", ROOT / "bench" / "peak.cpp", WORK / "peak", "-O3", "-march=native", "-fopenmp")
+    flags = ("-std=c++17", "-O3", "-march=native", "-fopenmp", f"-I{ROOT / 'runtime'}")
+    program = _compile("g++", ROOT / "bench" / "peak.cpp", WORK / "peak", *flags)
     output = subprocess.run([str(program)], check=True, capture_output=True, text=True, env=plain()).stdout
     return float(output)

@@ -36,12 +36,17 @@ class Program:
     executable: Path
 
     def _call(self, *arguments: str) -> str:
-        command = [str(self.executable), *arguments]
+        # A process inherits the peak resident set of the one that replaced itself by it, here Python's. Through a shell
+        # that stays, the program is forked from something small and reports its own.
+        command = ["sh", "-c", '"$@"; exit $?', "sh", str(self.executable), *arguments]
         limit = contestants.TIMEOUT_S
         done = subprocess.run(command, env=environment.plain(), capture_output=True, text=True, timeout=limit)
         if done.returncode:
             raise contestants.Failed((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0])
         return done.stdout
+
+    def _weights(self) -> Path:
+        return self.folder / "initial.safetensors"
 
     def describe(self) -> dict[str, Any]:
         """What `describe --json` prints."""
@@ -51,9 +56,8 @@ class Program:
     def losses(self, steps: int = 11) -> list[float]:
         """The losses after 0 to `steps` - 1 updates, from the peers' weights on their fixed batch."""
         weights, data = cases.initial(self.case, self.size)
-        save_file(rename(weights, self.describe()["parameters"]), self.folder / "initial.safetensors")
-        flags = ["--weights", str(self.folder / "initial.safetensors"), "--steps", str(steps)]
-        flags += _optimizer(self.case, self.size)
+        save_file(rename(weights, self.describe()["parameters"]), self._weights())
+        flags = ["--weights", str(self._weights()), "--steps", str(steps), *_optimizer(self.case, self.size)]
         for key, value in data.items():
             np.save(self.folder / f"{key}.npy", value)
             flags += ["--data", f"{key}={self.folder / f'{key}.npy'}"]
@@ -66,8 +70,10 @@ class Program:
     def run(self, seconds: float, step_ms: float | None) -> dict[str, Any]:
         """One round of `bench --json`; an earlier round's median `step_ms` sets how many steps fill `seconds`."""
         steps = 10 if step_ms is None else max(5, min(500, int(seconds * 1e3 / step_ms)))
-        record: dict[str, Any] = json.loads(self._call("bench", "--json", "--steps", str(steps), "--warmup", "3"))
-        return record
+        optimizer = _optimizer(self.case, self.size)[:2]
+        flags = ["--steps", str(steps), "--warmup", "3", "--weights", str(self._weights()), *optimizer]
+        record: dict[str, Any] = json.loads(self._call("bench", "--json", *flags))
+        return record | {"peak_rss_mib": record["peak_rss_bytes"] / 2**20}
 
 
 def build(case: str, size: str, extra: Sequence[str] = ()) -> Program:

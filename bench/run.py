@@ -86,6 +86,7 @@ def race(options: argparse.Namespace, size: str, peak: float) -> dict[str, Any]:
         "size": size,
         "peak_gflops": peak,
         "threads": environment.threads(),
+        "machine": environment.machine(),
         "cleared_environment": environment.cleared_names(),
         "gflop_per_step": cases.CASES[case][size].gflop(),
         "contestants": [{"name": r.name, "problem": r.problem, "losses": r.losses, "rounds": r.rounds} for r in rows],
