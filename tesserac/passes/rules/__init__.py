@@ -1,0 +1,20 @@
+"""The simplifier's rules, in the order in which they are tried at an equation."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import tesserac.ops  # noqa: F401  (registers the specs that rules ask for)
+from tesserac.ops.base import spec_of
+from tesserac.passes.rules import algebra, constants, contractions, pieces, reductions, views
+from tesserac.passes.rules.rule import Rule
+
+RULES: tuple[Rule, ...] = (*constants.RULES, *views.RULES, *pieces.RULES, *algebra.RULES, *reductions.RULES,
+                           *contractions.RULES)
+
+
+@lru_cache(maxsize=4096)
+def rules_for(op: str, names: tuple[str, ...] = ()) -> tuple[Rule, ...]:
+    """The rules for an op in order; ``names`` picks some of all rules (none: all)."""
+    kind = spec_of(op).kind
+    return tuple(rule for rule in RULES if rule.applies_to(op, kind) and (not names or rule.name in names))
