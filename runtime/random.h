@@ -9,36 +9,28 @@
 
 namespace tsr {
 
-// FNV-1a over a name: the stream of a parameter or of an input.
-inline uint64_t stream_of(const std::string& name) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash;
-}
+inline uint64_t stream_of(const std::string& name) { return stream_id(name.c_str()); }
 
-constexpr int kRandomBlock = 4;  // numbers per counter value
+constexpr int kRandomBlock = 4;  // numbers made at a time
 
-// Four uniform numbers in [0, 1), steps of 2^-32: elements 4*block .. 4*block+3 of a stream.
+// Uniform numbers in [0, 1): elements 4*block .. 4*block+3 of a stream.
 inline void uniform_block(uint64_t seed, uint64_t stream, uint64_t block, double* out) {
-  const auto words = philox(seed, stream, block);
-  for (int i = 0; i < kRandomBlock; ++i) out[i] = words[i] * 0x1p-32;
+  for (uint64_t i = 0; i < kRandomBlock; ++i) out[i] = random_uniform<double>(seed, stream, block * kRandomBlock + i);
 }
 
-// Four standard normal numbers (Box-Muller on two pairs of uniforms; the largest is about 6.7).
+// Standard normal numbers, likewise.
 inline void normal_block(uint64_t seed, uint64_t stream, uint64_t block, double* out) {
-  const auto words = philox(seed, stream, block);
-  for (int pair = 0; pair < 2; ++pair) {
-    const double radius = std::sqrt(-2.0 * std::log((words[2 * pair] + 0.5) * 0x1p-32));
-    const double angle = 6.283185307179586 * (words[2 * pair + 1] * 0x1p-32);
-    out[2 * pair] = radius * std::cos(angle);
-    out[2 * pair + 1] = radius * std::sin(angle);
-  }
+  for (uint64_t i = 0; i < kRandomBlock; ++i) out[i] = random_normal<double>(seed, stream, block * kRandomBlock + i);
+}
+
+inline Words random_words(uint64_t seed, uint64_t stream, uint64_t index) {
+  return philox({{static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)}}, seed);
 }
 
 // A uniform integer in [0, bound); the bias is below bound / 2^64.
 inline uint64_t integer_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bound) {
-  const auto words = philox(seed, stream, index);
-  const uint64_t wide = static_cast<uint64_t>(words[0]) << 32 | words[1];
+  const Words words = random_words(seed, stream, index);
+  const uint64_t wide = static_cast<uint64_t>(words.w[0]) << 32 | words.w[1];
   return static_cast<uint64_t>(static_cast<unsigned __int128>(wide) * bound >> 64);
 }
 
@@ -60,7 +52,7 @@ class Permutation {
   uint64_t scramble(uint64_t value) const {
     uint64_t left = value >> half_, right = value & mask_;
     for (uint64_t round = 0; round < 4; ++round) {
-      const uint64_t mixed = left ^ (philox(seed_, stream_, right * 4 + round)[0] & mask_);
+      const uint64_t mixed = left ^ (random_words(seed_, stream_, right * 4 + round).w[0] & mask_);
       left = right;
       right = mixed;
     }

@@ -1,0 +1,149 @@
+// `bench` and `profile`: time of a step on synthetic data.
+#pragma once
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "dataset.h"
+#include "init.h"
+#include "json.h"
+#include "optimizer.h"
+#include "options.h"
+#include "peak.h"
+#include "report.h"
+#include "session.h"
+#include "trace.h"
+#include "train_command.h"
+
+namespace tsr {
+namespace cli {
+
+constexpr Flag kBenchFlags[] = {
+    {"--steps", "N", "timed steps (20)"},
+    {"--warmup", "N", "steps before timing (3)"},
+    {"--infer", nullptr, "time the forward function instead of the training step"},
+    {"--optimizer", "NAME", "sgd, momentum, adam or adamw (the source's, else adamw); part of the step"},
+    {"--weights", "FILE", "weights to start from (initial values)"},
+    {"--json", nullptr, "one JSON object instead of text"},
+    {"--seed", "N", "of weights and data (0)"},
+    {"--threads", "N", "threads (OMP_NUM_THREADS, else the processors available)"},
+};
+constexpr Command kBench = {"bench", "Times training steps (gradients and update) on synthetic data.", kBenchFlags, sizeof kBenchFlags / sizeof kBenchFlags[0], nullptr,
+    "Peak is measured in the same run by a loop of fused multiply-adds on all threads."};
+
+// normal() for floats, randint over the valid range for integers.
+inline std::vector<DataSpec> synthetic_data(const Function& function) {
+  std::vector<DataSpec> out;
+  for (int i = 0; i < function.input_count; ++i) {
+    DataSpec spec;
+    spec.key = function.inputs[i].name;
+    const bool integer = is_integer(function.inputs[i].dtype);
+    spec.kind = integer ? DataSpec::Kind::randint : DataSpec::Kind::normal;
+    spec.text = integer ? "randint" : "normal()";
+    spec.a = 0, spec.b = 1;
+    out.push_back(spec);
+  }
+  return out;
+}
+
+// Steps on one synthetic batch; the batch is made once, so that only the program is timed.
+class Exercise {
+ public:
+  Exercise(const Program& program, const Arguments& arguments, bool infer)
+      : program_(program), infer_(infer), function_(infer ? *program.infer : *program.train), threads_(thread_count(arguments)),
+        seed_(static_cast<uint64_t>(arguments.integer("--seed", 0, 0))), session_(program, threads_),
+        updater_(program, optimizer_settings(program, arguments), threads_), data_(function_, synthetic_data(function_), seed_, "--data") {
+    session_.reserve(!infer, infer, infer ? 0 : moments_of(updater_.settings().rule));
+    data_.reserve(&session_.arena());
+    std::vector<size_t> offsets;
+    for (int i = 0; i < function_.output_count; ++i) offsets.push_back(session_.arena().reserve(dense_bytes(function_.outputs[i])));
+    session_.map(true);
+    for (const size_t offset : offsets) outputs_.push_back(session_.arena().at(offset));
+    data_.bind(session_.arena());
+    data_.fill(0);
+    const std::string weights = arguments.text("--weights");
+    if (weights.empty()) initialise(program, seed_, session_.params());
+    else load_weights(program, weights, session_.params());
+  }
+  // Seconds of one step; *update gets the optimizer's share.
+  double step(double* update) {
+    const double begin = seconds();
+    if (infer_) {
+      session_.infer(data_.inputs(), outputs_.data(), function_.batch, seed_, done_++);
+      return seconds() - begin;
+    }
+    session_.train(data_.inputs(), outputs_.data(), seed_, done_);
+    const double middle = seconds();
+    updater_.apply(session_.params(), session_.grads(), session_.moments(), static_cast<int64_t>(done_++), 1e-6);
+    *update = seconds() - middle;
+    return seconds() - begin;
+  }
+  int threads() const { return threads_; }
+  const Function& function() const { return function_; }
+  double arena_bytes() { return static_cast<double>(session_.arena().bytes()); }
+  double peak() const { return real_type(program_) == DType::f64 ? measure_peak<double>(threads_, 0.1) : measure_peak<float>(threads_, 0.1); }
+
+ private:
+  const Program& program_;
+  bool infer_;
+  const Function& function_;
+  int threads_;
+  uint64_t seed_, done_ = 0;
+  Session session_;
+  Updater updater_;
+  Dataset data_;
+  std::vector<void*> outputs_;
+};
+
+inline bool bench_infer(const Program& program, bool wanted) {
+  if (wanted && !program.infer) throw Error("T0924", std::string(program.name) + " has no forward outputs", "drop --infer", kExitUsage);
+  return wanted || !program.train;
+}
+
+inline double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+inline long page_faults(double* peak_rss) {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  if (peak_rss) *peak_rss = static_cast<double>(usage.ru_maxrss) * 1024;
+  return usage.ru_minflt + usage.ru_majflt;
+}
+
+inline int bench_command(const Program& program, const Arguments& arguments) {
+  const int64_t steps = arguments.integer("--steps", 20, 1, 1'000'000), warmup = arguments.integer("--warmup", 3, 0, 1'000'000);
+  Exercise exercise(program, arguments, bench_infer(program, arguments.has("--infer")));
+  std::vector<double> times(static_cast<size_t>(steps)), updates(static_cast<size_t>(steps), 0);
+  double ignored = 0, rss = 0;
+  const double before = exercise.peak();
+  for (int64_t i = 0; i < warmup; ++i) exercise.step(&ignored);
+  const long faults = page_faults(nullptr);
+  for (size_t i = 0; i < times.size(); ++i) times[i] = exercise.step(&updates[i]);
+  const double faults_per_step = static_cast<double>(page_faults(&rss) - faults) / static_cast<double>(steps);
+  const double after = exercise.peak(), peak = before > after ? before : after;
+  const double middle = median(times), least = *std::min_element(times.begin(), times.end()), most = *std::max_element(times.begin(), times.end());
+  const double gflops = exercise.function().flops / middle * 1e-9;
+  if (arguments.has("--json")) {
+    printf("{\"program\":%s,\"function\":%s,\"threads\":%d,\"steps\":%lld,\"median_ms\":%.6g,\"min_ms\":%.6g,\"max_ms\":%.6g,\"update_ms\":%.6g,\"gflops\":%.6g,\"peak_gflops\":%.6g,"
+           "\"peak_share\":%.6g,\"flops\":%.17g,\"arena_bytes\":%.17g,\"peak_rss_bytes\":%.17g,\"page_faults_per_step\":%.6g}\n",
+           json_string(program.name).c_str(), json_string(exercise.function().name).c_str(), exercise.threads(), static_cast<long long>(steps), middle * 1e3, least * 1e3, most * 1e3, median(updates) * 1e3,
+           gflops, peak, gflops / peak, exercise.function().flops, exercise.arena_bytes(), rss, faults_per_step);
+    return kExitOk;
+  }
+  printf("%s %s, %d threads, %lld steps after %lld\n", program.name, exercise.function().name, exercise.threads(), static_cast<long long>(steps), static_cast<long long>(warmup));
+  printf("  time      median %.3f ms, min %.3f, max %.3f (update %.3f ms)\n", middle * 1e3, least * 1e3, most * 1e3, median(updates) * 1e3);
+  printf("  rate      %.1f GFLOP/s, %.1f%% of %.1f GFLOP/s (FMA loop, same threads)\n", gflops, 100 * gflops / peak, peak);
+  printf("  memory    arena %s, peak resident %s\n", bytes_text(exercise.arena_bytes()).c_str(), bytes_text(rss).c_str());
+  printf("  faults    %.1f pages per step\n", faults_per_step);
+  return kExitOk;
+}
+
+}  // namespace cli
+}  // namespace tsr

@@ -1,0 +1,205 @@
+// Optimizers, fused: one pass over parameters, gradients and moments in cache-sized chunks. The
+// chunks and the order in which their norms are added do not depend on the number of threads.
+// Formulas: SGD and momentum as in torch.optim.SGD (no dampening), Adam as in Kingma and Ba
+// (arXiv 1412.6980), AdamW's decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101).
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "program.h"
+#include "tensor.h"
+
+namespace tsr {
+
+enum class Rule : int { sgd, momentum, adam, adamw };
+constexpr const char* kRuleNames[] = {"sgd", "momentum", "adam", "adamw"};
+
+inline bool parse_rule(const std::string& name, Rule* out) {
+  for (int i = 0; i < 4; ++i)
+    if (name == kRuleNames[i]) { *out = static_cast<Rule>(i); return true; }
+  return false;
+}
+
+// Moment arenas a rule needs.
+inline int moments_of(Rule rule) { return rule == Rule::sgd ? 0 : rule == Rule::momentum ? 1 : 2; }
+
+struct OptimizerSettings {
+  Rule rule = Rule::adamw;
+  double lr = 1e-3, momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  double clip = 0;  // largest global gradient norm; 0: no clipping
+};
+
+// Defaults of each rule (those of the PyTorch optimizers, except that SGD's rate is 0.01).
+inline OptimizerSettings default_settings(Rule rule) {
+  OptimizerSettings out;
+  out.rule = rule;
+  if (rule == Rule::sgd || rule == Rule::momentum) out.lr = 0.01;
+  if (rule == Rule::sgd) out.momentum = 0;
+  if (rule == Rule::adamw) out.weight_decay = 0.01;
+  return out;
+}
+
+namespace update {
+
+// Per-step constants in the arena's own type; bias corrections were folded in double.
+template <class T>
+struct Constants {
+  T scale;      // of the gradient (clipping)
+  T rate;       // step size, bias correction of the first moment included
+  T shrink;     // decoupled decay: p *= shrink
+  T l2;         // coupled decay: g += l2 * p
+  T momentum, beta1, rest1, beta2, rest2, root, eps;  // root: 1 / sqrt(1 - beta2^t)
+};
+
+template <class T>
+inline void sgd(T* __restrict p, const T* __restrict g, int64_t n, const Constants<T>& c) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) p[i] -= c.rate * (g[i] * c.scale + c.l2 * p[i]);
+}
+
+template <class T>
+inline void momentum(T* __restrict p, const T* __restrict g, T* __restrict m, int64_t n, const Constants<T>& c) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    m[i] = c.momentum * m[i] + (g[i] * c.scale + c.l2 * p[i]);
+    p[i] -= c.rate * m[i];
+  }
+}
+
+template <class T>
+inline void adam(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, int64_t n, const Constants<T>& c) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T gradient = g[i] * c.scale + c.l2 * p[i];
+    m[i] = c.beta1 * m[i] + c.rest1 * gradient;
+    v[i] = c.beta2 * v[i] + c.rest2 * gradient * gradient;
+    p[i] = p[i] * c.shrink - c.rate * m[i] / (std::sqrt(v[i]) * c.root + c.eps);
+  }
+}
+
+// Sum of squares in double over 16 fixed lanes, so that it vectorises without reordering.
+template <class T>
+inline double squares(const T* g, int64_t n) {
+  double lane[16] = {0};
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; ++j) lane[j] += static_cast<double>(g[i + j]) * static_cast<double>(g[i + j]);
+  for (int j = 0; i < n; ++i, ++j) lane[j] += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+  for (int width = 8; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
+  return lane[0];
+}
+
+}  // namespace update
+
+class Updater {
+ public:
+  Updater(const Program& program, const OptimizerSettings& settings, int workers) : program_(program), settings_(settings), workers_(workers) {
+    for (int i = 0; i < program.param_count; ++i) add_chunks(program.params[i]);
+    partial_.resize(chunks_.size());
+  }
+
+  const OptimizerSettings& settings() const { return settings_; }
+
+  // Updates the parameters from the gradients; `step` counts from 0, `lr` is this step's rate.
+  // Returns the global gradient norm before clipping.
+  double apply(char* params, const char* grads, char* const* moments, int64_t step, double lr) {
+    double scale = 1;
+    if (settings_.clip > 0) {
+      const double norm = run<false>(params, grads, moments, step, lr, 1);
+      if (norm > settings_.clip) scale = settings_.clip / (norm + 1e-6);
+      run<true>(params, grads, moments, step, lr, scale);
+      return norm;
+    }
+    return run<true>(params, grads, moments, step, lr, scale);
+  }
+
+ private:
+  struct Chunk { size_t offset; int64_t rows, length, stride; DType type; bool decay; };  // scalars
+  static constexpr int64_t kChunk = 16384;  // scalars: parameter, gradient and two moments fit a second-level cache
+
+  void add_chunks(const Tensor& tensor) {
+    const DType type = scalar_type(tensor.dtype);
+    if (type != DType::f32 && type != DType::f64)
+      throw Error("T0924", "parameter '" + std::string(tensor.name) + "' has type " + dtype_name(tensor.dtype) + ", which optimizers do not update", "use fp32 or fp64 parameters");
+    const int64_t per = scalars_per_element(tensor.dtype);
+    int64_t rows = row_count(tensor), length = row_length(tensor) * per, stride = row_stride(tensor) * per;
+    if (stride == length) length *= rows, stride = length, rows = 1;
+    if (rows == 0 || length == 0) return;
+    const int64_t wide = length < kChunk ? length : kChunk, high = kChunk / wide;
+    for (int64_t row = 0; row < rows; row += high)
+      for (int64_t column = 0; column < length; column += wide)
+        chunks_.push_back({tensor.offset + static_cast<size_t>(row * stride + column) * dtype_size(type), rows - row < high ? rows - row : high,
+                           length - column < wide ? length - column : wide, stride, type, tensor.decay});
+  }
+
+  template <class T>
+  update::Constants<T> constants(bool decay, int64_t step, double lr, double scale) const {
+    const OptimizerSettings& s = settings_;
+    const bool adaptive = s.rule == Rule::adam || s.rule == Rule::adamw, decoupled = s.rule == Rule::adamw;
+    const double t = static_cast<double>(step + 1), wd = decay ? s.weight_decay : 0;
+    update::Constants<T> c;
+    c.scale = static_cast<T>(scale);
+    c.rate = static_cast<T>(adaptive ? lr / (1 - std::pow(s.beta1, t)) : lr);
+    c.shrink = static_cast<T>(decoupled ? 1 - lr * wd : 1);
+    c.l2 = static_cast<T>(decoupled ? 0 : wd);
+    c.momentum = static_cast<T>(s.momentum);
+    c.beta1 = static_cast<T>(s.beta1), c.rest1 = static_cast<T>(1 - s.beta1);
+    c.beta2 = static_cast<T>(s.beta2), c.rest2 = static_cast<T>(1 - s.beta2);
+    c.root = static_cast<T>(1 / std::sqrt(1 - std::pow(s.beta2, t)));
+    c.eps = static_cast<T>(s.eps);
+    return c;
+  }
+
+  template <class T>
+  void update_row(T* p, const T* g, T* m, T* v, int64_t n, const update::Constants<T>& c) const {
+    switch (settings_.rule) {
+      case Rule::sgd: return update::sgd(p, g, n, c);
+      case Rule::momentum: return update::momentum(p, g, m, n, c);
+      case Rule::adam: case Rule::adamw: return update::adam(p, g, m, v, n, c);
+    }
+  }
+
+  template <bool Update, class T>
+  double visit(const Chunk& chunk, char* params, const char* grads, char* const* moments, const update::Constants<T>& c) const {
+    const int count = moments_of(settings_.rule);
+    double sum = 0;
+    for (int64_t row = 0; row < chunk.rows; ++row) {
+      const size_t at = chunk.offset + static_cast<size_t>(row * chunk.stride) * sizeof(T);
+      const T* const g = reinterpret_cast<const T*>(grads + at);
+      sum += update::squares(g, chunk.length);
+      if (!Update) continue;
+      T* const m = count > 0 ? reinterpret_cast<T*>(moments[0] + at) : nullptr;
+      T* const v = count > 1 ? reinterpret_cast<T*>(moments[1] + at) : nullptr;
+      update_row(reinterpret_cast<T*>(params + at), g, m, v, chunk.length, c);
+    }
+    return sum;
+  }
+
+  template <bool Update>
+  double run(char* params, const char* grads, char* const* moments, int64_t step, double lr, double scale) {
+    const update::Constants<float> single[2] = {constants<float>(false, step, lr, scale), constants<float>(true, step, lr, scale)};
+    const update::Constants<double> twice[2] = {constants<double>(false, step, lr, scale), constants<double>(true, step, lr, scale)};
+    const int64_t count = static_cast<int64_t>(chunks_.size());
+#pragma omp parallel for schedule(static) num_threads(workers_)
+    for (int64_t i = 0; i < count; ++i) {
+      const Chunk& chunk = chunks_[static_cast<size_t>(i)];
+      partial_[static_cast<size_t>(i)] = chunk.type == DType::f32 ? visit<Update>(chunk, params, grads, moments, single[chunk.decay])
+                                                                  : visit<Update>(chunk, params, grads, moments, twice[chunk.decay]);
+    }
+    double sum = 0;
+    for (const double part : partial_) sum += part;
+    return std::sqrt(sum);
+  }
+
+  const Program& program_;
+  OptimizerSettings settings_;
+  int workers_;
+  std::vector<Chunk> chunks_;
+  std::vector<double> partial_;
+};
+
+}  // namespace tsr

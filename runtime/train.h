@@ -1,0 +1,159 @@
+// The training loop: batch, gradients, update, report, checkpoint. Everything is opened, checked and
+// sized before the first step.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint.h"
+#include "dataset.h"
+#include "init.h"
+#include "optimizer.h"
+#include "peak.h"
+#include "report.h"
+#include "schedule.h"
+#include "session.h"
+#include "weights.h"
+
+namespace tsr {
+
+struct TrainOptions {
+  std::vector<DataSpec> data, validation;
+  OptimizerSettings optimizer;
+  Schedule schedule;
+  uint64_t seed = 0;
+  bool resume = false, quiet = false, check_finite = false;
+  int threads = 1;
+  int64_t save_every = 0, keep = 0, validate_every = 0, validation_batches = 1;
+  std::string checkpoint, weights, save, log;
+  Metadata settings;   // recorded in checkpoints, compared when resuming
+};
+
+class Trainer {
+ public:
+  Trainer(const Program& program, const TrainOptions& options)
+      : program_(program), options_(options), session_(program, options.threads), scalars_(*program.train),
+        data_(*program.train, options.data, options.seed, "--data"), updater_(program, options.optimizer, options.threads),
+        checkpoints_(options.checkpoint) {
+    if (!options.validation.empty()) validation_.reset(new Dataset(*program.train, options.validation, options.seed, "--val"));
+    session_.reserve(true, false, moments_of(options.optimizer.rule));
+    data_.reserve(&session_.arena());
+    if (validation_) validation_->reserve(&session_.arena());
+    session_.map(true);
+    data_.bind(session_.arena());
+    if (validation_) validation_->bind(session_.arena());
+  }
+
+  void run() {
+    const int64_t begin = start();
+    Report report(program_, scalars_, options_.schedule.steps, options_.quiet, peak());
+    if (!options_.log.empty()) report.open_log(options_.log, begin, begin > 0);
+    for (int64_t step = begin; step < options_.schedule.steps; ++step) {
+      report.step(one_step(step));
+      const bool last = step + 1 == options_.schedule.steps;
+      if (validation_ && (last || (step + 1) % options_.validate_every == 0)) report.validation(step + 1, validate());
+      if (!options_.checkpoint.empty() && (last || (options_.save_every > 0 && (step + 1) % options_.save_every == 0)))
+        checkpoints_.save(session_, options_.optimizer.rule, step + 1, settings(), options_.keep);
+    }
+    if (!options_.save.empty()) save_weights(program_, session_.params(), options_.save);
+  }
+
+ private:
+  double peak() const {
+    if (options_.quiet || isatty(1) != 1) return 0;
+    return real_type(program_) == DType::f64 ? measure_peak<double>(options_.threads) : measure_peak<float>(options_.threads);
+  }
+
+  Metadata settings() const {
+    Metadata out = options_.settings;
+    out.emplace_back("seed", format("%llu", static_cast<unsigned long long>(options_.seed)));
+    out.emplace_back("threads", format("%d", options_.threads));
+    return out;
+  }
+
+  // Parameters and moments of the first step; returns how many steps are done already.
+  int64_t start() {
+    if (!options_.checkpoint.empty()) checkpoints_.prepare();
+    const std::vector<int64_t> saved = options_.checkpoint.empty() ? std::vector<int64_t>() : checkpoints_.steps();
+    if (!saved.empty() && !options_.resume)
+      throw Error("T0923", quoted(options_.checkpoint) + format(" already holds checkpoints up to step %lld", static_cast<long long>(saved.back())),
+                  "pass --resume to go on from there, or choose another --checkpoint folder", kExitUsage);
+    if (options_.resume) {
+      const Resumed resumed = checkpoints_.resume(&session_, options_.optimizer.rule);
+      for (const std::string& warning : resumed.warnings) fprintf(stderr, "warning: skipped a checkpoint: %s\n", warning.c_str());
+      if (!resumed.path.empty()) return announce(resumed);
+      if (!options_.quiet) fprintf(stderr, "note: no checkpoint in %s yet; starting at step 1\n", quoted(options_.checkpoint).c_str());
+    }
+    initialise(program_, options_.seed, session_.params());
+    if (!options_.weights.empty()) load_weights(program_, options_.weights, session_.params());
+    return 0;
+  }
+
+  int64_t announce(const Resumed& resumed) const {
+    for (const auto& entry : settings()) {
+      const std::string was = resumed.meta(entry.first);
+      if (was != entry.second)
+        fprintf(stderr, "note: %s is %s, the checkpoint was written with %s; the run continues, but not bit for bit\n", entry.first.c_str(), entry.second.c_str(), was.c_str());
+    }
+    if (resumed.step > options_.schedule.steps)
+      throw Error("T0921", format("--steps %lld lies behind the checkpoint, which has done %lld steps", static_cast<long long>(options_.schedule.steps), static_cast<long long>(resumed.step)),
+                  "--steps counts from the start of training", kExitUsage);
+    if (!options_.quiet) fprintf(stderr, "note: resumed from %s at step %lld\n", quoted(resumed.path).c_str(), static_cast<long long>(resumed.step));
+    return resumed.step;
+  }
+
+  StepRecord one_step(int64_t step) {
+    const double begin = seconds();
+    data_.fill(static_cast<uint64_t>(step));
+    session_.train(data_.inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(step));
+    if (options_.check_finite) check_finite_step(step);
+    const double lr = options_.schedule.at(step);
+    const double norm = updater_.apply(session_.params(), session_.grads(), session_.moments(), step, lr);
+    return {step + 1, norm, lr, (seconds() - begin) * 1e3};
+  }
+
+  // Mean loss over the same validation batches every time; parameters stay as they are.
+  double validate() {
+    double sum = 0;
+    for (int64_t batch = 0; batch < options_.validation_batches; ++batch) {
+      validation_->fill(static_cast<uint64_t>(batch));
+      session_.train(validation_->inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(batch));
+      sum += scalars_.value(0);
+    }
+    return sum / static_cast<double>(options_.validation_batches);
+  }
+
+  void check_finite_step(int64_t step) const {
+    std::string culprit;
+    if (!std::isfinite(scalars_.value(0))) culprit = format("the loss is %g", scalars_.value(0));
+    for (int i = 0; i < program_.param_count && culprit.empty(); ++i) {
+      const Tensor& param = program_.params[i];
+      const int64_t length = row_length(param) * scalars_per_element(param.dtype), rows = row_count(param);
+      const Format scalar = format_of(scalar_type(param.dtype));
+      for (int64_t row = 0; row < rows && culprit.empty(); ++row) {
+        const char* const at = session_.grads() + param.offset + static_cast<size_t>(row * row_stride(param)) * dtype_size(param.dtype);
+        for (int64_t i_column = 0; i_column < length; ++i_column) {
+          double value;
+          load_reals(scalar, at + i_column * scalar.size, &value, 1);
+          if (!std::isfinite(value)) { culprit = format("the gradient of '%s' holds %g", param.name, value); break; }
+        }
+      }
+    }
+    if (!culprit.empty())
+      throw Error("T0925", format("step %lld: ", static_cast<long long>(step + 1)) + culprit, "lower --lr, add --warmup or --clip 1, or look at the data; checkpoints written before are unharmed");
+  }
+
+  const Program& program_;
+  const TrainOptions& options_;
+  Session session_;
+  Scalars scalars_;
+  Dataset data_;
+  std::unique_ptr<Dataset> validation_;
+  Updater updater_;
+  Checkpoints checkpoints_;
+};
+
+}  // namespace tsr

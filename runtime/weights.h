@@ -1,0 +1,103 @@
+// Weights as safetensors: dense row-major under the parameters' own names, so that NumPy and PyTorch
+// read what we write and we read what they write (any float type, converted).
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dtype.h"
+#include "error.h"
+#include "program.h"
+#include "safetensors.h"
+#include "tensor.h"
+
+namespace tsr {
+
+constexpr const char* kOptimizerPrefix = "optimizer.";  // tensors of a checkpoint that are no weights
+
+inline TensorHeader header_of(const Tensor& param, const std::string& prefix = "") {
+  return {prefix + param.name, param.dtype, std::vector<int64_t>(param.shape, param.shape + param.rank), dense_bytes(param)};
+}
+
+inline void save_weights(const Program& program, const char* arena, const std::string& path) {
+  std::vector<TensorHeader> headers;
+  for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i]));
+  const Metadata metadata = {{"tesserac.kind", "weights"}, {"tesserac.program", program.name}, {"tesserac.version", program.version}};
+  write_safetensors(path, headers, metadata, [&](size_t i, char* out) { pack(program.params[i], arena, out); });
+}
+
+inline bool same_shape(const Tensor& param, const StoredTensor& stored) {
+  bool same = static_cast<int>(stored.shape.size()) == param.rank;
+  for (int axis = 0; same && axis < param.rank; ++axis) same = stored.shape[static_cast<size_t>(axis)] == param.shape[axis];
+  return same;
+}
+
+// Lists every tensor of `file` that does not fit the program under `prefix`; throws when there is one.
+inline void check_tensors(const Program& program, const SafetensorsFile& file, bool allow_optimizer) {
+  std::vector<std::string> problems, names;
+  for (int i = 0; i < program.param_count; ++i) {
+    const Tensor& param = program.params[i];
+    const std::string name = quoted(param.name), want = shape_text(param.shape, param.rank);
+    const StoredTensor* const stored = file.find(param.name);
+    names.push_back(param.name);
+    if (!stored) { problems.push_back("missing " + name + " (" + want + ")"); continue; }
+    if (!same_shape(param, *stored))
+      problems.push_back("wrong shape of " + name + ": the file has " + shape_text(stored->shape.data(), static_cast<int>(stored->shape.size())) + ", the program takes " + want);
+    const bool complex = scalars_per_element(param.dtype) == 2;
+    if (!stored->known || (complex != (stored->element.kind == Kind::complex)))
+      problems.push_back("type of " + name + ": the file has " + quoted(stored->type) + ", which does not convert to " + dtype_name(param.dtype));
+  }
+  for (const StoredTensor& stored : file.tensors) {
+    bool wanted = allow_optimizer && stored.name.compare(0, std::string(kOptimizerPrefix).size(), kOptimizerPrefix) == 0;
+    for (const std::string& name : names) wanted = wanted || name == stored.name;
+    if (wanted) continue;
+    const std::string guess = nearest(stored.name, names);
+    problems.push_back("extra " + quoted(stored.name) + " (" + shape_text(stored.shape.data(), static_cast<int>(stored.shape.size())) + ")" +
+                       (guess.empty() || file.find(guess) ? "" : "; did you mean '" + guess + "'?"));
+  }
+  if (problems.empty()) return;
+  std::string message = quoted(file.path()) + " does not fit " + program.name + ":";
+  for (const std::string& problem : problems) message += "\n  - " + problem;
+  throw Error("T0914", message, std::string("`") + program.name + " describe` lists the parameters of the program");
+}
+
+// One stored tensor into its place in an arena, converted.
+inline void place(const Tensor& param, const StoredTensor& stored, char* arena) {
+  const int per = scalars_per_element(param.dtype);
+  const int64_t rows = row_count(param), length = row_length(param);
+  std::vector<double> row(static_cast<size_t>(length * per));
+  for (int64_t r = 0; r < rows; ++r) {
+    char* const out = arena + param.offset + static_cast<size_t>(r * row_stride(param)) * dtype_size(param.dtype);
+    const char* const in = stored.data + r * length * stored.element.size;
+    if (stored.element == format_of(param.dtype)) { memcpy(out, in, static_cast<size_t>(length) * dtype_size(param.dtype)); continue; }
+    load_reals(stored.element, in, row.data(), row.size());
+    store_reals(param.dtype, row.data(), out, row.size());
+  }
+}
+
+inline void check_finite(const Tensor& param, const StoredTensor& stored, const std::string& path) {
+  const int64_t per = scalars_per_element(param.dtype), total = elements(param) * per;
+  const int size = stored.element.kind == Kind::complex ? stored.element.size / 2 : stored.element.size;
+  double block[512];
+  for (int64_t i = 0; i < total; i += 512) {
+    const int64_t count = total - i < 512 ? total - i : 512;
+    load_reals(stored.element, stored.data + i * size, block, static_cast<size_t>(count));
+    for (int64_t j = 0; j < count; ++j)
+      if (!std::isfinite(block[j]))
+        throw Error("T0915", quoted(path) + ": '" + param.name + "' holds " + (std::isnan(block[j]) ? "NaN" : "infinity") + format(" at position %lld", static_cast<long long>((i + j) / per)),
+                    "these weights come from a run that diverged; use an earlier file");
+  }
+}
+
+// Reads weights, from a weights file or a checkpoint, into an arena.
+inline void load_weights(const Program& program, const std::string& path, char* arena) {
+  const SafetensorsFile file(path);
+  check_tensors(program, file, file.meta("tesserac.kind") == "checkpoint");
+  if (!file.meta("checksum").empty()) file.verify_checksum();
+  for (int i = 0; i < program.param_count; ++i) check_finite(program.params[i], *file.find(program.params[i].name), path);
+  for (int i = 0; i < program.param_count; ++i) place(program.params[i], *file.find(program.params[i].name), arena);
+}
+
+}  // namespace tsr
