@@ -1,4 +1,6 @@
 # Everything a developer does with tesserac. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
@@ -8,11 +10,13 @@ VENV    ?= .venv
 EXTRAS  ?= test
 WORKERS ?= 2
 CASE    ?= gpt
-STEPS   ?= 400
+STEPS   ?= 1000
 comma   := ,
 BIN     := $(VENV)/bin
 TESSERAC := $(BIN)/tesserac
 CORPUS  := examples/data/moby_dick.txt
+# From the JSON lines of a training run to one readable line in fifty.
+EVERY_50 := awk -F '[:,}]+' 'NR == 1 || NR % 50 == 0 {printf "step %5d   loss %.3f   %4.0f ms\n", $$2, $$4, $$(NF-1); fflush()}'
 
 # These two variables halve the speed of every OpenBLAS on the machines that export them.
 unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE NVPL_BLAS_DEBUG_CPU_TYPE
@@ -40,8 +44,8 @@ setup-cuda: ## Also install the CUDA compiler and cuBLAS wheels (0.9 GB)
 
 demo: $(STAMP) ## Compile examples/gpt.py, train it on a novel, print a sample (about three minutes)
 	$(TESSERAC) build examples/gpt.py -o build/demo
-	build/demo/gpt train --data input=$(CORPUS) --steps $(STEPS) --optimizer adamw --lr 2e-3 --warmup 40 \
-	  --schedule cosine --min-lr 2e-4 --clip 1.0 --save build/demo/gpt.safetensors
+	build/demo/gpt train --data input=$(CORPUS) --steps $(STEPS) --optimizer adamw --lr 2e-3 --beta2 0.95 --warmup 50 \
+	  --schedule cosine --min-lr 2e-4 --clip 1.0 --save build/demo/gpt.safetensors --log build/demo/loss.jsonl | $(EVERY_50)
 	build/demo/gpt generate --weights build/demo/gpt.safetensors --prompt 'The whale ' --tokens 400 --temperature 0.7
 
 test: $(STAMP) lint ## Lint and run every test
