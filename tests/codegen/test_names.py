@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tesserac.codegen.names import CppNames, comment_text, cpp_double, cpp_string, identifier
 
-HOSTILE = ["class", "3d", "", "_", "__x", "a.b", "a_b", "a b", "α", "Λ", "λ", "x₁", "é", "e", "日本", "x-y", "x/*", "int",
-           "NULL", "EOF", "a" * 300, "a" * 301, "M_PI", "linux", "\n", "min", "SIGINT", "INT_MAX", "E", "Wq", "_Bool", "a__b"]
+HOSTILE = ["class", "3d", "", "_", "__x", "a.b", "a_b", "a b", "α", "Λ", "λ", "x₁", "é", "e", "日本", "x-y", "x/*",
+           "int", "NULL", "EOF", "a" * 300, "a" * 301, "M_PI", "linux", "\n", "min", "SIGINT", "INT_MAX", "E", "Wq",
+           "_Bool", "a__b"]
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -42,8 +43,8 @@ def test_any_names_are_kept_apart(names: list[str]) -> None:
 
 
 def test_hostile_text_compiles_and_comes_back(tmp_path: object) -> None:
-    strings = ['"', "\\", "*/", "/*", "??/", "a\nb", "é日", "\x01" + "1", "\u202e", "%s", "'", '")"', "x\\", "\r\t", "R\"(",
-               "???"]
+    strings = ['"', "\\", "*/", "/*", "??/", "a\nb", "é日", "\x01" + "1", "\u202e", "%s", "'", '")"', "x\\", "\r\t",
+               "R\"(", "???"]
     comments = [*strings, "ends \\", "ends \\ ", "*//*/", "/*/", "/" * 9, "\u2028 #error", "\n#error x", "#error \\\\"]
     scope = CppNames(reserved=["main"])
     body = [f"  int {scope.of(n)} = {i}; (void){scope.of(n)};" for i, n in enumerate(HOSTILE)]

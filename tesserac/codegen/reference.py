@@ -1,0 +1,274 @@
+"""The emitted reference program: a function in plain double precision, one readable line per equation.
+
+It is written against ``runtime/reference.h``, a small array library whose operations carry the names of the primitive
+ops. Nothing is fused and nothing is optimised: what the real program is tested against (``selftest``) shares with it
+neither rules nor kernels. The only liberties are that equations no output needs are left out, constants stand as
+numbers where an elementwise op takes them, and memory is given up at a value's last use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from tesserac.codegen.jinja import environment
+from tesserac.codegen.names import CppNames, comment_text, cpp_double, cpp_string, identifier
+from tesserac.diagnostics import InternalError
+from tesserac.ir.program import Attr, Equation, Function, Var
+from tesserac.ir.types import DType, TensorType
+
+_TEMPLATE = "cpu/reference.cpp.j2"
+_COMMENT_COLUMN = 76
+_EXCERPT = 88
+_GRADIENT = "grad:"
+
+_UNARY = frozenset((
+    "neg", "exp", "log", "sin", "cos", "tanh", "sqrt", "rsqrt", "erf", "abs", "sign", "floor", "relu", "gelu",
+    "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "silu", "silu_grad", "sigmoid", "softplus", "square", "reciprocal",
+    "logical_not", "stop_gradient", "sort",
+))
+_BINARY = frozenset((
+    "add", "sub", "mul", "div", "pow", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "logical_and",
+    "logical_or",
+))
+
+# How every other op is written; {0}, {1} are operands, names are attributes.
+_CALLS: Mapping[str, str] = {
+    "select": "select({0}, {1}, {2})",
+    "cast": "cast({0}, {dtype})",
+    "full": "full({shape}, {value})",
+    "iota": "iota({shape}, {axis})",
+    "broadcast": "broadcast({0}, {shape}, {axes})",
+    "reshape": "reshape({0}, {shape})",
+    "transpose": "transpose({0}, {perm})",
+    "slice": "slice({0}, {starts}, {limits}, {strides})",
+    "pad": "pad({0}, {low}, {high}, {value})",
+    "take": "take({0}, {1})",
+    "scatter_add": "scatter_add({0}, {1}, {rows})",
+    "reduce_sum": "reduce_sum({0}, {axes})",
+    "reduce_max": "reduce_max({0}, {axes})",
+    "reduce_min": "reduce_min({0}, {axes})",
+    "reduce_prod": "reduce_prod({0}, {axes})",
+    "argmax": "argmax({0}, {axis})",
+    "cumsum": "cumsum({0}, {axis}, {reverse})",
+    "contract": "contract({spec}, {0}, {1})",
+    "random_uniform": "random_uniform(call, {stream}, {shape}, {dtype})",
+    "random_normal": "random_normal(call, {stream}, {shape}, {dtype})",
+    "topk": "topk({0}, {k})",
+}
+
+#: Ops that the reference library has; every other one must have been expanded.
+SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_CALLS, "concat"})
+
+#: Names that generated code uses and that variables must therefore not hide.
+RESERVED = SUPPORTED_OPS | {
+    "call", "params", "grads", "last", "release", "load", "store", "tsr", "std", "ref", "main",
+    "DType", "Tensor", "TensorPair", "Sizes", "List", "Parameters", "Gradients",
+}
+
+_CPP_DTYPES = {
+    DType.F64: "f64", DType.F32: "f32", DType.BF16: "bf16", DType.F16: "f16", DType.I64: "i64", DType.I32: "i32",
+    DType.I16: "i16", DType.I8: "i8", DType.U8: "u8", DType.BOOL: "boolean",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What the template shows of one function."""
+
+    symbol: str
+    title: str
+    inputs: tuple[str, ...]
+    equations: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def render_reference(function: Function, *, name: str, sources: Mapping[str, str]) -> str:
+    """The C++ text of ``void NAME_reference(const tsr::Call& call)``; see ``Function::reference`` in runtime/program.h.
+
+    ``function`` consists of primitive ops (an op outside ``SUPPORTED_OPS`` or a complex value is an InternalError),
+    ``name`` is a C++ identifier, ``sources`` maps file names to their text for the comments. Float inputs and all
+    parameters, gradients and outputs are dense doubles; integer inputs keep their type. Outputs called ``grad:PATH``
+    go to ``call.grads`` in the order of the parameters, with zeros where a parameter has none.
+    """
+    template: Any = environment().get_template(_TEMPLATE).module
+    return str(template.function(_Renderer(function, name, sources).text()))
+
+
+def render_reference_file(functions: Sequence[tuple[str, Function]], *, source: str, sources: Mapping[str, str]) -> str:
+    """The whole ``reference.cpp`` for ``(name, function)`` pairs that were compiled from the file ``source``."""
+    texts = [_Renderer(function, name, sources).text() for name, function in functions]
+    return environment().get_template(_TEMPLATE).render(functions=texts, source=PurePath(source).name)
+
+
+class _Renderer:
+    """Renders one function: liveness first, then a line per equation that an output needs."""
+
+    def __init__(self, function: Function, name: str, sources: Mapping[str, str]) -> None:
+        if identifier(name) != name:
+            raise InternalError(f"{name!r} is not a C++ identifier")
+        self._function = function
+        self._name = name
+        self._lines = {file: text.splitlines() for file, text in sources.items()}
+        self._names = CppNames(reserved=RESERVED)
+        self._kept = {output.var for output in function.outputs}
+        self._equations = self._needed()
+        self._last_use = {v: i for i, equation in enumerate(self._equations) for v in equation.operands}
+        self._constants = {e.result: e for e in self._equations if e.op == "full" and e.result not in self._kept}
+        self._shown: set[tuple[str, int]] = set()
+
+    def text(self) -> _Text:
+        """Everything that the template needs, in the order of emission."""
+        inputs = self._inputs()
+        equations = [self._equation(i, e) for i, e in enumerate(self._equations) if not self._is_constant(e)]
+        return _Text(self._name, comment_text(self._function.name), tuple(inputs), tuple(equations),
+                     tuple(self._outputs()))
+
+    def _needed(self) -> list[Equation]:
+        """The equations that an output depends on."""
+        needed, kept = set(self._kept), []
+        for equation in reversed(self._function.equations):
+            if needed.intersection(equation.results):
+                needed.update(equation.operands)
+                kept.append(equation)
+        return kept[::-1]
+
+    def _is_constant(self, equation: Equation) -> bool:
+        return len(equation.results) == 1 and equation.result in self._constants
+
+    # Inputs and outputs
+
+    def _inputs(self) -> list[str]:
+        lines = []
+        used = self._kept | self._last_use.keys()
+        if any(item.var in used for item in self._function.parameters):
+            lines.append("Parameters params(call.params);")
+        parameters_left = sum(item.var in used for item in self._function.parameters)
+        for item in self._function.parameters:
+            if parameters_left == 0:
+                break
+            shape, note = item.var.type.sizes, comment_text(item.path)
+            if item.var in used:
+                parameters_left -= 1
+                lines.append(_aligned(f"Tensor {self._names.of(item.var.name)} = params.next({_list(shape)});", note))
+            else:
+                lines.append(_aligned(f"params.skip({item.var.type.size});", f"{note} is not used"))
+        for position, item in enumerate(self._function.data):
+            if item.var in used:
+                call = f"load(call.inputs[{position}], {_dtype(item.var.type.dtype)}, {_list(item.var.type.sizes)})"
+                lines.append(_aligned(f"Tensor {self._names.of(item.var.name)} = {call};", comment_text(item.path)))
+        return lines
+
+    def _outputs(self) -> list[str]:
+        """Gradients in the order of the parameters, then the other outputs by number."""
+        gradients = {o.name: o.var for o in self._function.outputs if o.name.startswith(_GRADIENT)}
+        lines = ["Gradients grads(call.grads);"] if gradients else []
+        for item in self._function.parameters if gradients else ():
+            var = gradients.get(_GRADIENT + item.path)
+            put = f"grads.put_zeros({item.var.type.size});" if var is None else f"grads.put({self._value(var)});"
+            lines.append(_aligned(put, comment_text(item.path)))
+        others = [o for o in self._function.outputs if not o.name.startswith(_GRADIENT)]
+        lines += [_aligned(f"store(call.outputs[{i}], {self._value(o.var)});", comment_text(o.name))
+                  for i, o in enumerate(others)]
+        return lines
+
+    # Equations
+
+    def _equation(self, index: int, equation: Equation) -> str:
+        names = [self._names.of(v.name) for v in equation.results]
+        left = f"Tensor {names[0]}" if len(names) == 1 else f"auto [{', '.join(names)}]"
+        lasting = self._kept | self._constants.keys()
+        freed = {v for v in equation.operands if self._last_use[v] == index and v not in lasting}
+        again = [v for v in equation.operands if v in freed and equation.operands.count(v) > 1]
+        dead = [v for v in equation.results if v not in self._last_use and v not in self._kept]
+        after = "".join(f" release({self._names.of(v.name)});" for v in dict.fromkeys([*again, *dead]))
+        return _aligned(f"{left} = {self._call(equation, freed.difference(again))};{after}", self._origin(equation))
+
+    def _call(self, equation: Equation, freed: set[Var]) -> str:
+        op = equation.op
+        operands = self._operands(equation, freed)
+        if op in _UNARY or op in _BINARY:
+            return f"{op}({', '.join(operands)})"
+        if op == "concat":
+            return f"concat({{{', '.join(operands)}}}, {_attribute(equation.attr('axis'))})"
+        if op not in _CALLS:
+            raise InternalError(f"the reference program cannot contain {op}: expand it first")
+        attributes = {key: _attribute(value) for key, value in equation.attrs}
+        if "stream" in attributes:
+            attributes["stream"] = f"{int(attributes['stream']) % 2**64}u"
+        if op == "full":
+            attributes["value"] = _constant(equation.attr("value"), equation.result.type)
+        return _CALLS[op].format(*operands, **attributes)
+
+    def _operands(self, equation: Equation, freed: set[Var]) -> list[str]:
+        """Operands as text; constants as numbers where the op takes them beside a tensor of the full shape."""
+        first = 1 if equation.op == "select" else 0
+        accepts = equation.op in _BINARY or equation.op == "select"
+        tensors = [i for i, v in enumerate(equation.operands) if v not in self._constants]
+        texts = []
+        for i, var in enumerate(equation.operands):
+            number = accepts and i >= first and (tensors != [] or i > 0)
+            text = self._value(var, number)
+            texts.append(f"last({text})" if var in freed else text)
+        return texts
+
+    def _value(self, var: Var, number: bool = False) -> str:
+        constant = self._constants.get(var)
+        if constant is None:
+            return self._names.of(var.name)
+        value = _constant(constant.attr("value"), var.type)
+        return value if number else f"full({_list(var.type.sizes)}, {value})"
+
+    def _origin(self, equation: Equation) -> str:
+        """``model.py:14``, with the text of that line where it appears for the first time."""
+        span = equation.span
+        if span.file.startswith("<"):
+            return ""
+        place = f"{comment_text(PurePath(span.file).name)}:{span.line}"
+        lines = self._lines.get(span.file, [])
+        if (span.file, span.line) in self._shown or not 0 < span.line <= len(lines):
+            return place
+        self._shown.add((span.file, span.line))
+        return f"{place}: {comment_text(lines[span.line - 1], _EXCERPT)}"
+
+
+def _aligned(code: str, comment: str) -> str:
+    return f"{code:<{_COMMENT_COLUMN}}  // {comment}" if comment else code
+
+
+def _list(values: Sequence[Attr]) -> str:
+    return "{" + ", ".join(_attribute(v) for v in values) + "}"
+
+
+def _dtype(dtype: DType) -> str:
+    if dtype not in _CPP_DTYPES:
+        raise InternalError(f"the reference program has no {dtype} values")
+    return f"DType::{_CPP_DTYPES[dtype]}"
+
+
+def _attribute(value: Attr) -> str:
+    """An attribute as a C++ expression."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return cpp_double(value)
+    if isinstance(value, str):
+        return cpp_string(value)
+    if isinstance(value, DType):
+        return _dtype(value)
+    if isinstance(value, tuple):
+        return _list(value)
+    raise InternalError(f"attribute {value!r} has no meaning in the reference program")
+
+
+def _constant(value: Attr, type_: TensorType) -> str:
+    """The number a ``full`` holds, as a double: integers are truncated like NumPy's astype, bools are 0 or 1."""
+    if not isinstance(value, int | float):
+        raise InternalError(f"full needs a number, not {value!r}")
+    if type_.dtype is DType.BOOL:
+        return cpp_double(float(bool(value)))
+    return cpp_double(float(int(value)) if type_.dtype.is_integer else float(value))
