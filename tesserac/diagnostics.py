@@ -53,7 +53,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding. ``severity`` is ``error``, ``warning`` or ``note``; a label on ``span`` itself captions the carets."""
+    """One finding; ``severity`` is ``error``, ``warning`` or ``note``. A label on ``span`` captions the carets."""
 
     code: str
     severity: str

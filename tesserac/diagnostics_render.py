@@ -20,7 +20,7 @@ _COLORS = {"error": "1;31", "warning": "1;33", "note": "1;36", "help": "1;36", "
 
 
 def escape(text: str, keep_newlines: bool = False) -> str:
-    """Replace control, format and unpaired surrogate characters by visible escapes, so that no terminal acts on them."""
+    """Replace control, format and unpaired surrogate characters by visible escapes, so no terminal acts on them."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if keep_newlines and c == "\n" else _cell(c) for c in text)

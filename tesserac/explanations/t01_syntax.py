@@ -29,21 +29,24 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0103",
         "Unexpected character",
-        "A control character, an invisible direction mark, or a character with no meaning outside strings and comments.",
+        "A control character, an invisible direction mark, or a character with no meaning outside strings and"
+        " comments.",
         "x = 1 \\ + 2\n",
         "Remove the character. A backslash may only be the last character of a line.",
     ),
     Explanation(
         "T0104",
         "Look-alike of an ASCII character",
-        "A typographic quote, a full-width bracket, a dash or an unusual space stands where code needs the ASCII character; it often comes from a word processor or a web page.",
+        "A typographic quote, a full-width bracket, a dash or an unusual space stands where code needs the "
+        "ASCII character; it often comes from a word processor or a web page.",
         "y = op.mean（x）\n",
         "Type the ASCII character that the message names.",
     ),
     Explanation(
         "T0105",
         "Look-alike identifier",
-        "An identifier contains letters of another alphabet that are drawn like Latin ones, so two names that look alike are different.",
+        "An identifier contains letters of another alphabet that are drawn like Latin ones, so two names that"
+        " look alike are different.",
         "lоss = 1\n",
         "Write the name in ASCII letters if it is meant to be the ASCII one.",
     ),
@@ -57,7 +60,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0107",
         "Wrong indentation",
-        "A line is indented where no block was opened, a block is empty, or a line's indentation lies between two levels.",
+        "A line is indented where no block was opened, a block is empty, or a line's indentation lies between"
+        " two levels.",
         "def f(x):\nreturn x\n",
         "Indent the statements of a block by the same number of spaces; write `pass` in an empty one.",
     ),
@@ -78,7 +82,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0111",
         "Malformed literal",
-        "A number, an escape sequence or the field of an f-string has no meaning, or is a form that the language leaves out (bytes, format specifications).",
+        "A number, an escape sequence or the field of an f-string has no meaning, or is a form that the "
+        "language leaves out (bytes, format specifications).",
         "x = 12abc\n",
         "Write numbers as in 10, 1_000, 0.5, 1e-3, 0xff, and plain `{name}` fields in f-strings.",
     ),
@@ -106,7 +111,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0116",
         "Annotation without a value",
-        "A line such as `x: int` declares nothing here: values are bound once, and parameters are annotated where they are defined.",
+        "A line such as `x: int` declares nothing here: values are bound once, and parameters are annotated "
+        "where they are defined.",
         "x: int\n",
         "Give the name a value, or annotate the function's parameter.",
     ),
@@ -246,7 +252,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0141",
         "Nested too deeply",
-        "Brackets and blocks may be nested 100 deep and expressions may have 200 levels, where each operator of a chain counts as one.",
+        "Brackets and blocks may be nested 100 deep and expressions may have 200 levels, where each operator "
+        "of a chain counts as one.",
         "x = " + "[" * 101 + "]" * 101 + "\n",
         "Name parts of the expression, or use `sum([...])`.",
     ),

@@ -10,7 +10,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Foreign import",
         "A source is compiled, never run, so no Python library and no other file can take part in it.",
         "import torch\n",
-        "Remove the import. `op`, `graph`, `dist`, `optim`, `autodiff`, `schedule` and `numerics` are all there is, and "
+        "Remove the import. `op`, `graph`, `dist`, `optim`, `autodiff`, `schedule` and `numerics` are all there is; "
         "they are bound even without an import.",
     ),
 )

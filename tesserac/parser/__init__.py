@@ -29,8 +29,8 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\u061c\u200e\u200f\u202a-\u2
 def parse(text: str, file: str, diagnostics: Diagnostics) -> syntax.Unit | None:
     """The unit that a source text describes, or None when it has errors, which are then in ``diagnostics``.
 
-    ``file`` names the text in spans; a name ending in ``.md`` means Markdown, whose fenced python blocks are read in order
-    as one unit, at the lines where they stand.
+    ``file`` names the text in spans; a name ending in ``.md`` means Markdown, whose fenced python blocks are read in
+    order as one unit, at the lines where they stand.
     """
     report = Report(file)
     unit: syntax.Unit | None = None
@@ -83,7 +83,9 @@ def _acceptable(text: str, file: str, report: Report) -> bool:
         size = f"{len(text) / 2**20:.1f} million characters"
         limit = f"{MAX_BYTES // 2**20} million"
         help_text = "keep data in .npy, .safetensors or text files and the program in the source"
-        report.error("T0101", f"the source is too large: {size}, the limit is {limit}", Span.point(file, 1, 1), help=(help_text,))
+        report.error(
+            "T0101", f"the source is too large: {size}, the limit is {limit}", Span.point(file, 1, 1), help=(help_text,)
+        )
         return False
     found = _FORBIDDEN.search(text)
     if found is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tesserac.diagnostics import Label, Span
 from tesserac.parser import syntax as s
+from tesserac.parser.check import check_import
 from tesserac.parser.expressions import ExpressionBuilder
 from tesserac.parser.report import Report
 from tesserac.parser.tokens import AUGMENTED, Token
@@ -124,7 +125,9 @@ class Builder(ExpressionBuilder):
         target, annotation, value = c
         span = self.span(first, last)
         if not isinstance(target, s.Name):
-            self.report.error("T0142", "only a single name can be annotated", target.span, help=("write `name: type = value`",))
+            self.report.error(
+                "T0142", "only a single name can be annotated", target.span, help=("write `name: type = value`",)
+            )
         if value is None:
             self.report.error(
                 "T0116",
@@ -153,7 +156,10 @@ class Builder(ExpressionBuilder):
         """``assert``; a tuple as the test would always hold, so it is refused."""
         if isinstance(c[0], s.TupleExpr) and c[0].items:
             self.report.error(
-                "T0117", "this assertion is always true: its test is a tuple", c[0].span, help=("remove the parentheses",)
+                "T0117",
+                "this assertion is always true: its test is a tuple",
+                c[0].span,
+                help=("remove the parentheses",),
             )
         return s.Assert(c[0], c[1], self.span(first, last))
 
@@ -165,9 +171,11 @@ class Builder(ExpressionBuilder):
 
     def do_import_names(self, c: list[Any], first: Token, last: Token) -> list[s.Stmt]:
         """``import a, b as c``: one node each."""
-        if len(c) == 1:
-            return [s.Import(c[0][0], (), c[0][1], self.span(first, last))]
-        return [s.Import(module, (), asname, span) for module, asname, span in c]
+        whole = self.span(first, last)
+        nodes = [s.Import(module, (), asname, whole if len(c) == 1 else span) for module, asname, span in c]
+        for node in nodes:
+            check_import(node, self.report)
+        return [*nodes]
 
     def do_dotted_as(self, c: list[Any], first: Token, last: Token) -> tuple[str, str | None, Span]:
         """A module and its local name."""
@@ -177,9 +185,13 @@ class Builder(ExpressionBuilder):
         """A module path."""
         return ".".join(token.text for token in c)
 
-    def do_import_from(self, c: list[Any], first: Token, last: Token) -> s.Import:
-        """``from module import names``."""
-        return s.Import(c[0], tuple(c[1:]), None, self.span(first, last))
+    def do_import_from(self, c: list[Any], first: Token, last: Token) -> s.Import | s.Pass:
+        """``from module import names``; ``from __future__`` has no effect here, and leaves none."""
+        if c[0] == "__future__":
+            return s.Pass(self.span(first, last))
+        node = s.Import(c[0], tuple(c[1:]), None, self.span(first, last))
+        check_import(node, self.report)
+        return node
 
     def do_import_as(self, c: list[Any], first: Token, last: Token) -> tuple[str, str | None]:
         """An imported name and its local name."""
@@ -194,7 +206,9 @@ class Builder(ExpressionBuilder):
         for item in c:
             if isinstance(item, Token):
                 if star:
-                    self.report.error("T0144", "a second `*` in a parameter list", item.span(self.file), help=("remove it",))
+                    self.report.error(
+                        "T0144", "a second `*` in a parameter list", item.span(self.file), help=("remove it",)
+                    )
                 star = item
                 continue
             param = s.Param(item.name, item.annotation, item.default, star is not None, item.span)

@@ -1,11 +1,11 @@
-"""Rules about whole statements: where `return` may stand, what may be imported, which contexts `with` knows."""
+"""Rules about whole statements: what may be imported, where `return` may stand, which contexts `with` knows."""
 
 from __future__ import annotations
 
 from tesserac.parser import syntax as s
 from tesserac.parser.report import Report
 
-__all__ = ["check_unit"]
+__all__ = ["check_import", "check_unit"]
 
 _CONTEXTS = frozenset(["policy", "numerics", "schedule"])
 
@@ -13,6 +13,15 @@ _CONTEXTS = frozenset(["policy", "numerics", "schedule"])
 def check_unit(body: tuple[s.Stmt, ...], report: Report) -> None:
     """Report statements that are well formed but not allowed where they stand."""
     _Checker(report).block(body, False)
+
+
+def check_import(stmt: s.Import, report: Report) -> None:
+    """Report the import of anything but ``tessera``."""
+    root = stmt.module.split(".")[0]
+    if root != "tessera":
+        notes = ("the source is compiled, not run, so no Python library can take part in it",)
+        advice = _ADVICE.get(root, "remove the import, and write what you need with `op`, `graph`, `dist` and `optim`")
+        report.error("T0201", f"cannot import `{root}`", stmt.span, notes=notes, help=(advice,))
 
 
 class _Checker:
@@ -38,22 +47,9 @@ class _Checker:
                     help_text = "a top-level result needs no `return`: assign it to a name"
                     self._report.error("T0145", "`return` outside a function", stmt.span, help=(help_text,))
                 case s.Import():
-                    self._import(stmt, in_function)
+                    self._contexts.update(alias or name for name, alias in stmt.names if name in _CONTEXTS)
                 case _:
                     pass
-
-    def _import(self, stmt: s.Import, in_function: bool) -> None:
-        root = stmt.module.split(".")[0]
-        if root == "__future__":
-            return
-        if root != "tessera":
-            notes = ("the source is compiled, not run, so no Python library can take part in it",)
-            advice = _ADVICE.get(root, "remove the import, and write what you need with `op`, `graph`, `dist` and `optim`")
-            self._report.error("T0201", f"cannot import `{root}`", stmt.span, notes=notes, help=(advice,))
-            return
-        for name, alias in stmt.names:
-            if name in _CONTEXTS:
-                self._contexts.add(alias or name)
 
     def _with(self, stmt: s.With) -> None:
         for context, _ in stmt.items:
@@ -69,7 +65,7 @@ class _Checker:
                     "T0123",
                     "`with` is only supported for numerics and schedule contexts",
                     context.span,
-                    help=("write `with numerics.policy(\"mixed\"):`, or put the statements without `with`",),
+                    help=('write `with numerics.policy("mixed"):`, or put the statements without `with`',),
                 )
 
 
@@ -84,6 +80,6 @@ _ADVICE = {
     "os": "give sizes with `--set NAME=value` and files on the built program's command line",
     "sys": "give sizes with `--set NAME=value` and files on the built program's command line",
     "random": "use `op.random_normal` or `op.random_uniform`; seeds are given to the built program",
-    "typing": "annotations need no import: write `x: Tensor[\"B\", \"S\"]`",
+    "typing": 'annotations need no import: write `x: Tensor["B", "S"]`',
     "dataclasses": "use a dict or plain names for configuration",
 }

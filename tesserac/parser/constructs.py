@@ -29,7 +29,10 @@ CONSTRUCTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "while": (
         "T0120",
         "`while` loops are not supported",
-        ("use `for i in range(n)` with a compile-time n; it is unrolled", "training steps repeat at run time: see `train --steps`"),
+        (
+            "use `for i in range(n)` with a compile-time n; it is unrolled",
+            "training steps repeat at run time: see `train --steps`",
+        ),
     ),
     "class": (
         "T0121",
@@ -73,7 +76,7 @@ SOFT: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "print": (
         "T0133",
         "this is Python 2's `print` statement, and a compiled program prints nothing",
-        ("return the value as a metric: `return grads, {\"loss\": loss}`", "to look at shapes, use `tesserac inspect`"),
+        ('return the value as a metric: `return grads, {"loss": loss}`', "to look at shapes, use `tesserac inspect`"),
     ),
     "exec": (
         "T0133",

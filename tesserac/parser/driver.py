@@ -164,8 +164,22 @@ class Parser:
         at_start = index == 0 or tokens[index - 1].type in _LINE_START
         if token.type != "ERROR":
             friendly.report(friendly.Site(tokens, index, self.accepts, self._report))
-        in_list = "stmt" in self._tables.states[self._states[-1]]
-        return self._resume(index, at_start and not in_list and index != self._resumed)
+        if token.type == "$END":
+            return None
+        # A line that fails at its first token may still be a statement, if what failed is the line above: a header
+        # without its block, or a decorator without its function.
+        complete = self.accepts("pass")
+        if complete:
+            self._settle()
+        return self._resume(index, at_start and not complete and index != self._resumed)
+
+    def _settle(self) -> None:
+        """Finish the statement above, whose reductions wait for a token that starts another."""
+        while True:
+            action = self._tables.states[self._states[-1]]["pass"]
+            if action >= 0:
+                return
+            self._reduce(self._tables.rules[-1 - action])
 
     def _resume(self, index: int, retry: bool) -> int | None:
         """Drop the statement under way; ``retry`` reads the token again, else the rest of its line is skipped."""
@@ -222,7 +236,8 @@ def _children(rule: Rule, values: list[Any]) -> list[Any]:
 def _header(indent: Token) -> list[Token]:
     """Tokens that make an orphaned block the body of something, so that it is still checked."""
     return [
-        Token(kind, "", indent.line, indent.column, indent.line, indent.column) for kind in ("if", "NAME", ":", "NEWLINE")
+        Token(kind, "", indent.line, indent.column, indent.line, indent.column)
+        for kind in ("if", "NAME", ":", "NEWLINE")
     ]
 
 

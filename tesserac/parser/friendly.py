@@ -21,32 +21,33 @@ _HEADERS = frozenset(["if", "elif", "else", "for", "def", "with"])
 _OPERANDS = frozenset(["NAME", "NUMBER", "STRING", "True", "False", "None", ")", "]", "}", "..."])
 _OPERAND_STARTS = frozenset(["NAME", "NUMBER", "STRING", "True", "False", "None", "lambda"])
 _AFTER_COLON = frozenset(["NEWLINE", "return", "pass", "assert", "import", "from"])
+_BEFORE_NAME = frozenset(["def", ".", "as", "import", "from", "for", ",", "(", "lambda"])
 
 
 class Site(NamedTuple):
     """An error: the tokens, the index of the offending one, and what would have been accepted there."""
 
     tokens: list[Token]
-    index: int
+    at: int
     accepts: Callable[[str], bool]
     report: Report
 
     @property
     def token(self) -> Token:
         """The offending token."""
-        return self.tokens[self.index]
+        return self.tokens[self.at]
 
     @property
     def previous(self) -> Token | None:
         """The token before it on the same logical line."""
-        if self.index == 0 or self.tokens[self.index - 1].type in _BREAKS:
+        if self.at == 0 or self.tokens[self.at - 1].type in _BREAKS:
             return None
-        return self.tokens[self.index - 1]
+        return self.tokens[self.at - 1]
 
     @property
     def first(self) -> int:
         """Index of the first token of the logical line."""
-        return _line_start(self.tokens, self.index)
+        return _line_start(self.tokens, self.at)
 
     def span(self, token: Token) -> Span:
         """Where a token stands."""
@@ -59,7 +60,7 @@ class Site(NamedTuple):
     def opening(self) -> Token | None:
         """The innermost bracket open at the error."""
         stack: list[Token] = []
-        for token in self.tokens[self.first : self.index]:
+        for token in self.tokens[self.first : self.at]:
             if token.type in OPENERS:
                 stack.append(token)
             elif token.type in CLOSERS and stack:
@@ -97,12 +98,10 @@ def _line_start(tokens: list[Token], index: int) -> int:
 def _construct(site: Site) -> bool:
     """Python statements and operators that the language leaves out."""
     token = site.token
-    if token.type in ("except", "finally") and token is site.tokens[site.first]:
-        # The `try` above has been reported and says it all.
-        if any(t.type == "try" for t in site.tokens[: site.index]):
-            return True
+    if token.type in ("except", "finally") and any(t.type == "try" for t in site.tokens[: site.at]):
+        return True  # the `try` above has been reported and says it all
     entry = CONSTRUCTS.get(token.type)
-    if entry is None and site.previous is not None and site.index == site.first + 1:
+    if entry is None and site.previous is not None and site.at == site.first + 1:
         soft = SOFT.get(site.previous.text)
         if soft and token.type in _OPERAND_STARTS | {"[", "(", "{", "MINUS"}:
             entry, token = soft, site.previous
@@ -117,11 +116,11 @@ def _construct(site: Site) -> bool:
 def _indentation(site: Site) -> bool:
     token = site.token
     if token.type == "INDENT":
-        follow = site.tokens[site.index + 1]
+        follow = site.tokens[site.at + 1]
         advice = "align it with the line above, or end that line with `:` if it opens a block"
         return site.error("T0107", "unexpected indentation", site.span(follow), advice)
     if site.accepts("INDENT"):
-        header = site.tokens[_line_start(site.tokens, site.index - 1)] if site.index else token
+        header = site.tokens[_line_start(site.tokens, site.at - 1)] if site.at else token
         place = token if token.type not in ("DEDENT", "$END") else header
         labels = (Label(site.span(header), "this opens a block"),) if place is not header else ()
         return site.error(
@@ -151,7 +150,8 @@ def _stars(site: Site) -> bool:
         return _position_marker(site)
     first = site.tokens[site.first]
     if first.type == "from":
-        return site.error("T0115", "`import *` is not supported", site.span(place), "name what you import: `import op, graph`")
+        advice = "name what you import: `from tessera import op, graph`"
+        return site.error("T0115", "`import *` is not supported", site.span(place), advice)
     before = site.tokens[site.tokens.index(place, site.first) - 1] if place is not first else None
     if before is not None and before.type not in ("(", ",", "=", "lambda", "[", "{", "return", "in", ":"):
         return False
@@ -165,7 +165,7 @@ def _stars(site: Site) -> bool:
 
 def _bare_star(site: Site) -> bool:
     """Whether the star before the error was read as the marker of keyword-only parameters."""
-    before = site.tokens[site.index - 2]
+    before = site.tokens[site.at - 2]
     return site.token.type == "NAME" and before.type in ("(", ",", "lambda") and site.accepts(",")
 
 
@@ -211,9 +211,11 @@ def _foreign_operator(site: Site) -> bool:
     pairs = {"AMPERSAND": ("&&", "and"), "BAR": ("||", "or"), "PLUS": ("++", "+= 1"), "MINUS": ("--", "-= 1")}
     if token.type in pairs and previous is not None and previous.type == token.type:
         wrong, right = pairs[token.type]
-        return site.error("T0118", f"there is no operator `{wrong}`", site.span(previous).to(site.span(token)), f"write `{right}`")
+        return site.error(
+            "T0118", f"there is no operator `{wrong}`", site.span(previous).to(site.span(token)), f"write `{right}`"
+        )
     if token.type == "NEWLINE" and previous is not None and previous.type in ("PLUS", "MINUS"):
-        before = site.tokens[site.index - 2]
+        before = site.tokens[site.at - 2]
         if before.type == previous.type:
             span = site.span(before).to(site.span(previous))
             wrong, right = pairs[previous.type]
@@ -238,16 +240,18 @@ def _relative_import(site: Site) -> bool:
 
 
 def _keyword_as_name(site: Site) -> bool:
-    token = site.token
-    if token.text in KEYWORDS | RESERVED and site.accepts("NAME") and site.previous is not None:
-        if site.previous.type in ("def", ".", "as", "import", "from", "for", ",", "(", "lambda"):
-            message = f"`{token.text}` is a keyword and cannot be a name"
-            return site.error("T0140", message, site.span(token), f"choose another name, such as `{token.text}_`")
-    follow = site.tokens[site.index + 1].type if site.index + 1 < len(site.tokens) else ""
-    if token.text in KEYWORDS and site.previous is None and follow == "=":
-        message = f"`{token.text}` is a keyword and cannot be a name"
-        return site.error("T0140", message, site.span(token), f"choose another name, such as `{token.text}_`")
-    return False
+    token, previous = site.token, site.previous
+    if token.text not in KEYWORDS | RESERVED:
+        return False
+    if previous is None:
+        # The first word of a line is only a misused name when something is assigned to it.
+        meant = site.at + 1 < len(site.tokens) and site.tokens[site.at + 1].type == "="
+    else:
+        meant = previous.type in _BEFORE_NAME and site.accepts("NAME")
+    if not meant:
+        return False
+    message = f"`{token.text}` is a keyword and cannot be a name"
+    return site.error("T0140", message, site.span(token), f"choose another name, such as `{token.text}_`")
 
 
 def _incomplete(site: Site) -> bool:
@@ -270,13 +274,17 @@ def _adjacent(site: Site) -> bool:
     opening = site.opening()
     what = "an operator or `,`" if opening else "an operator"
     message = f"expected {what} between `{_shown(previous)}` and `{_shown(token)}`"
-    advice = "separate the two with `,`, or combine them with an operator" if opening else "combine the two with an operator"
+    advice = (
+        "separate the two with `,`, or combine them with an operator" if opening else "combine the two with an operator"
+    )
     return site.error("T0140", message, site.span(token), advice)
 
 
 def _generic(site: Site) -> None:
     token = site.token
-    expected = [kind for kind in ("NAME", ":", ")", "]", "}", ",", "=", "in", "import", "NEWLINE") if site.accepts(kind)]
+    expected = [
+        kind for kind in ("NAME", ":", ")", "]", "}", ",", "=", "in", "import", "NEWLINE") if site.accepts(kind)
+    ]
     words = {"NAME": "a name or an expression", "NEWLINE": "the end of the line"}
     if expected and "NAME" not in expected[1:]:
         listed = [words.get(kind, f"`{kind}`") for kind in expected[:3]]

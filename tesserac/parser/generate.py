@@ -1,8 +1,8 @@
 """Regenerate tables.json from tessera.lark: ``python -m tesserac.parser.generate``.
 
-lark computes the LALR(1) table; what is stored is the bare automaton, so that a compilation need neither import lark nor
-rebuild the table. The output depends on the grammar only (states are numbered in the order of a breadth-first walk, rules
-and keys are sorted), and carries the grammar's hash, which a test compares.
+lark computes the LALR(1) table; what is stored is the bare automaton, so that a compilation need neither import lark
+nor rebuild the table. The output depends on the grammar only (states are numbered in the order of a breadth-first walk,
+rules and keys are sorted), and carries the grammar's hash, which a test compares.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class _NoLexer(Lexer):
 def grammar_tables(grammar: str) -> dict[str, Any]:
     """The automaton of a grammar as plain data.
 
-    ``starts`` maps a start symbol to its first state, ``accept`` to the state in which the end of input completes it. ``states`` holds one row per state: symbol to action, where an
+    ``starts`` maps a start symbol to its first state, ``accept`` to the state in which the end of input completes it.
+    ``states`` holds one row per state: symbol to action, where an
     action n >= 0 is "go to state n" and n < 0 is "reduce by rule -n - 1". ``rules`` holds
     ``[symbol, length, action, single, take]``: ``action`` names the builder's method, ``single`` means that one child
     stands for the node, and ``take`` lists the children as ``[index, splice]``; an index of -1 is an absent optional
@@ -56,9 +57,7 @@ def grammar_tables(grammar: str) -> dict[str, Any]:
 
 def _automaton(table: dict[str, Any], memo: dict[int, Any], names: dict[str, str]) -> dict[str, Any]:
     symbols = {key: names.get(name, name) for key, name in table["tokens"].items()}
-    old_rows = {
-        state: {symbols[key]: action for key, action in row.items()} for state, row in table["states"].items()
-    }
+    old_rows = {state: {symbols[key]: action for key, action in row.items()} for state, row in table["states"].items()}
     order: list[int] = [table["start_states"][start] for start in STARTS]
     number = {state: i for i, state in enumerate(order)}
     for state in order:

@@ -10,7 +10,8 @@ __all__ = ["Field", "LiteralFault", "decode", "fields", "number", "split"]
 
 _MAX_DIGITS = 1000
 _SIMPLE = {
-    "\n": "", "\\": "\\", "'": "'", '"': '"', "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+    "\n": "", "\\": "\\", "'": "'", '"': '"',
+    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
 }  # fmt: skip
 _HEX = {"x": 2, "u": 4, "U": 8}
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|(N\{[^{}\n]*\})|(.))", re.DOTALL)

@@ -22,8 +22,8 @@ _PYTHON = re.compile(r"^\{?\.?(python3?|py|tessera)\b", re.IGNORECASE)
 def read_source(path: str | Path) -> str:
     """The text of a source file, without a byte order mark.
 
-    Raises `CompileError` when the path is missing, is not a regular file, cannot be read, is larger than `MAX_BYTES` or is
-    not UTF-8; never waits for a device or a pipe.
+    Raises `CompileError` when the path is missing, is not a regular file, cannot be read, is larger than `MAX_BYTES`
+    or is not UTF-8; never waits for a device or a pipe.
     """
     name = str(path)
     try:
@@ -33,7 +33,9 @@ def read_source(path: str | Path) -> str:
         raise _fault("T0100", f"cannot find source file `{name}`", "check the path") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise _fault("T0100", f"cannot read source file `{name}`: {reason}", "check the path and its permissions") from None
+        raise _fault(
+            "T0100", f"cannot read source file `{name}`: {reason}", "check the path and its permissions"
+        ) from None
     try:
         with os.fdopen(descriptor, "rb") as handle:
             status = os.fstat(handle.fileno())
@@ -78,9 +80,9 @@ def is_markdown(file: str) -> bool:
 def blocks(text: str, file: str) -> list[tuple[SourceBlock, int]]:
     """The stretches of code in a source text (line ends already normalised), each with its column offset.
 
-    A ``.py`` text is one stretch. In Markdown each fenced block marked ``python`` (or ``py``, ``tessera``) is one, read as
-    CommonMark does: up to three spaces before the fence, which are removed from the lines inside; the closing fence has
-    at least as many marks; an open fence runs to the end of the file.
+    A ``.py`` text is one stretch. In Markdown each fenced block marked ``python`` (or ``py``, ``tessera``) is one, read
+    as CommonMark does: up to three spaces before the fence, which are removed from the lines inside; the closing
+    fence has at least as many marks; an open fence runs to the end of the file.
     """
     if not is_markdown(file):
         return [(SourceBlock(file, text, 1), 0)]

@@ -1,8 +1,8 @@
 """The Tessera syntax tree: immutable nodes, each with the source span it came from.
 
 The tree is concrete enough to point at any operand and abstract enough that no pass needs to know about parentheses,
-semicolons or line joining. A parenthesised expression has the span of what is inside the parentheses, as in Python's own
-tree; a tuple written with parentheses includes them.
+semicolons or line joining. A parenthesised expression has the span of what is inside the parentheses, as in Python's
+own tree; a tuple written with parentheses includes them.
 """
 
 from __future__ import annotations

@@ -32,12 +32,49 @@ class Token:
 
 
 KEYWORDS = frozenset(
-    "False None True and as assert def elif else for from if import in is lambda not or pass return with".split()
+    [
+        "False",
+        "None",
+        "True",
+        "and",
+        "as",
+        "assert",
+        "def",
+        "elif",
+        "else",
+        "for",
+        "from",
+        "if",
+        "import",
+        "in",
+        "is",
+        "lambda",
+        "not",
+        "or",
+        "pass",
+        "return",
+        "with",
+    ]
 )
 """Words with a meaning in Tessera."""
 
 RESERVED = frozenset(
-    "async await break class continue del except finally global nonlocal raise try while yield".split()
+    [
+        "async",
+        "await",
+        "break",
+        "class",
+        "continue",
+        "del",
+        "except",
+        "finally",
+        "global",
+        "nonlocal",
+        "raise",
+        "try",
+        "while",
+        "yield",
+    ]
 )
 """Python's other keywords: never identifiers, always answered with a diagnostic."""
 
@@ -58,12 +95,43 @@ _NAMED = {
     "~": "TILDE",
     "not": "NOT",
 }
-AUGMENTED = {f"{op}=": op for op in "+ - * / // % @ ** & | ^ << >>".split()}
+AUGMENTED = {f"{op}=": op for op in ["+", "-", "*", "/", "//", "%", "@", "**", "&", "|", "^", "<<", ">>"]}
 """Augmented assignment operators and the binary operators they apply."""
 
 OPERATORS: dict[str, str] = {
-    **{op: op for op in "( ) [ ] { } , : ; . ... = == != < <= > >= -> := ! * ** @ ? $ `".split()},
+    **{
+        op: op
+        for op in [
+            "(",
+            ")",
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            ":",
+            ";",
+            ".",
+            "...",
+            "=",
+            "==",
+            "!=",
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "->",
+            ":=",
+            "!",
+            "*",
+            "**",
+            "@",
+            "?",
+            "$",
+            "`",
+        ]
+    },
     **_NAMED,
-    **{op: "AUGMENT" for op in AUGMENTED},
+    **dict.fromkeys(AUGMENTED, "AUGMENT"),
 }
 """Operator text to token type."""
