@@ -1,0 +1,79 @@
+"""The examples as a newcomer meets them: what builds, what is refused, and that the GPT learns and writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+SIZES = ("--mesh", "none", "--shape", "input=4x64x32", "--shape", "Wo=32x48")
+SMALL = [part for setting in ("L=2", "D=32", "H=2", "S=32", "B=8") for part in ("--set", setting)]
+
+
+def call(program: Path, *arguments: str | Path) -> str:
+    """What the emitted program prints; it must succeed."""
+    command = [str(program), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def build(tesserac: Command, folder: Path, source: str, *flags: str) -> Path:
+    """Builds an example into a folder and returns the folder."""
+    done = tesserac("build", source, *flags, "-o", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt(tesserac: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GPT example at a size that trains in a second."""
+    return build(tesserac, tmp_path_factory.mktemp("gpt") / "out", "examples/gpt.py", *SMALL) / "gpt"
+
+
+@pytest.mark.parametrize("source", ["examples/chapter6/listing1.py", "examples/chapter6.md"])
+def test_first_listing_proves_itself(tesserac: Command, tmp_path: Path, source: str) -> None:
+    folder = build(tesserac, tmp_path / "out", source, "--entry", "TransformerLM", *SIZES)
+    assert call(folder / "TransformerLM", "selftest").splitlines()[-1] == "selftest: ok"
+
+
+@pytest.mark.parametrize(
+    ("listing", "flags", "named"),
+    [
+        (2, ("--shape", "x=64x1"), "op.grad"),
+        (3, ("--shape", "x=8x4096"), "op.router"),
+        (4, ("--shape", "input=8x4096"), "op.fft"),
+    ],
+)
+def test_later_listings_are_refused_by_name(
+    tesserac: Command, listing: int, flags: tuple[str, ...], named: str
+) -> None:
+    done = tesserac("check", f"examples/chapter6/listing{listing}.py", *flags)
+    assert done.returncode == 1
+    assert "not supported yet" in done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_gpt_proves_itself(gpt: Path) -> None:
+    assert call(gpt, "selftest").splitlines()[-1] == "selftest: ok"
+
+
+def test_gpt_learns_and_writes(gpt: Path, root: Path, tmp_path: Path) -> None:
+    log, weights = tmp_path / "loss.jsonl", tmp_path / "gpt.safetensors"
+    corpus = root / "examples" / "data" / "moby_dick.txt"
+    flags = ("--steps", "150", "--optimizer", "adamw", "--lr", "3e-3", "--quiet", "--log", log, "--save", weights)
+    call(gpt, "train", "--data", f"input={corpus}", *flags)
+    losses = [json.loads(line)["loss"] for line in log.read_text(encoding="utf-8").splitlines()]
+    assert len(losses) == 150
+    assert losses[0] > 5.0, "a new model knows nothing of 256 bytes: log(256) is 5.5"
+    assert sum(losses[-10:]) / 10 < 3.05, "knowing only how often each byte occurs gives 3.10"
+    text = call(
+        gpt, "generate", "--weights", weights, "--prompt", "The whale ", "--tokens", "60", "--temperature", "0.5"
+    )
+    assert text.startswith("The whale ")
+    assert len(text) >= 70
