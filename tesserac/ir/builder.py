@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tesserac.diagnostics import InternalError, Span
@@ -25,16 +25,20 @@ class Builder:
         self._names: dict[str, int] = {}
         self._span = Span.point("<none>", 1, 1)
         self._hint: str | None = None
+        self._prefix = ""
 
     @contextmanager
-    def at(self, span: Span, hint: str | None = None) -> Iterator[None]:
-        """Equations added inside carry this span; ``hint`` names values that have no name of their own."""
-        saved = self._span, self._hint
-        self._span, self._hint = span, hint
+    def at(self, span: Span, hint: str | None = None, prefix: str = "") -> Iterator[None]:
+        """Equations added inside carry this span; ``hint`` names values that have no name of their own.
+
+        Without a hint they are called after their op, behind ``prefix``.
+        """
+        saved = self._span, self._hint, self._prefix
+        self._span, self._hint, self._prefix = span, hint, prefix
         try:
             yield
         finally:
-            self._span, self._hint = saved
+            self._span, self._hint, self._prefix = saved
 
     @property
     def span(self) -> Span:
@@ -47,6 +51,14 @@ class Builder:
         count = self._names.get(stem, 0)
         self._names[stem] = count + 1
         return stem if count == 0 else f"{stem}.{count}"
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keeps ``fresh`` from giving out these names; for functions that are copied with their names."""
+        for name in names:
+            suffix = _SUFFIX.search(name)
+            stem = name[: suffix.start()] if suffix else name
+            count = int(suffix.group()[1:]) + 1 if suffix else 1
+            self._names[stem] = max(self._names.get(stem, 0), count)
 
     def add_input(self, item: Input) -> Var:
         """Declares an input; its variable gets a unique name."""
@@ -68,9 +80,10 @@ class Builder:
         given = dict(attrs or {})
         full = {key: given.pop(key, default) for key, default in spec.attrs}
         if given or REQUIRED in full.values() or (spec.arity is not None and len(operands) != spec.arity):
-            raise InternalError(f"wrong operands or attributes for {name}: {len(operands)} operands, {full}, extra {given}")
+            raise InternalError(f"wrong operands or attributes for {name}: {len(operands)} operands, {full}, "
+                                f"extra {given}")
         types = spec.infer([v.type for v in operands], full, self._dims)
-        stem = named or self._hint or name
+        stem = named or self._hint or self._prefix + name
         results = tuple(Var(self.fresh(stem), t) for t in types)
         self.equations.append(Equation(name, tuple(operands), results, sorted_attrs(full), self._span))
         return results

@@ -135,7 +135,7 @@ def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:
 def _samples() -> tuple[Sample, ...]:
     def numbers(*shape: int) -> Array:
         n = int(np.prod(shape, dtype=int))
-        return np.sin(1.0 + 1.7 * np.arange(n)).reshape(shape)
+        return np.asarray(np.sin(1.0 + 1.7 * np.arange(n)).reshape(shape))
 
     return tuple(Sample((numbers(*x), numbers(*y) * 0.9), (("spec", spec),)) for spec, x, y in (
         ("bsd,dn->bsn", (2, 4, 6), (6, 2)), ("bhsd,bhtd->bhst", (2, 2, 4, 2), (2, 2, 6, 2)),

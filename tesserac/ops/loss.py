@@ -68,7 +68,7 @@ def _kept(b: Builder, e: Equation) -> tuple[Var | None, Var]:
 
 def _hard_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     logits, labels = e.operands
-    lowered, _, total = row_exponentials(b, logits)
+    _, lowered, _, total = row_exponentials(b, logits)
     picked = last_sum(b, masked(b, _one_hot(b, logits, labels), lowered))
     each = b.op("sub", b.op("log", total), picked)
     keep, count = _kept(b, e)
@@ -82,7 +82,7 @@ def _hard_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optiona
     (ct,), (logits, labels) = cts, e.operands
     if ct is None:
         return (None, None)
-    _, powers, total = row_exponentials(b, logits)
+    _, _, powers, total = row_exponentials(b, logits)
     hot = b.op("cast", _one_hot(b, logits, labels), dtype=logits.type.dtype)
     keep, count = _kept(b, e)
     weight = fill(b, b.op("div", ct, count), total.type)
@@ -115,7 +115,7 @@ def _mean_factor(logits: Var) -> float:
 
 def _soft_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     logits, probabilities = e.operands
-    lowered, _, total = row_exponentials(b, logits)
+    _, lowered, _, total = row_exponentials(b, logits)
     logs = b.op("sub", lowered, along_last(b, b.op("log", total), lowered.type))
     return (scaled(b, everything_sum(b, b.op("mul", probabilities, logs)), -_mean_factor(logits)),)
 
@@ -125,7 +125,7 @@ def _soft_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optiona
     (ct,), (logits, p) = cts, e.operands
     if ct is None:
         return (None, None)
-    lowered, powers, total = row_exponentials(b, logits)
+    _, lowered, powers, total = row_exponentials(b, logits)
     weight = fill(b, scaled(b, ct, _mean_factor(logits)), powers.type)
     spread = b.op("mul", powers, along_last(b, b.op("div", last_sum(b, p), total), powers.type))
     logs = b.op("sub", along_last(b, b.op("log", total), lowered.type), lowered)

@@ -129,19 +129,19 @@ def _rmsnorm(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
     return as_tuple(x / np.sqrt((x * x).mean(-1, keepdims=True) + number(attrs, "eps")) * gain)
 
 
-def row_exponentials(b: Builder, x: Var) -> tuple[Var, Var, Var]:
-    """Over the last axis: x - max, its exponentials, and their sum per row.
+def row_exponentials(b: Builder, x: Var) -> tuple[Var, Var, Var, Var]:
+    """Over the last axis: the maximum per row, x - max, its exponentials, and their sum per row.
 
     The maximum only guards against overflow: results do not depend on it, so it is a constant to differentiation.
     """
     largest = b.op("stop_gradient", b.op("reduce_max", x, axes=(x.type.rank - 1,)))
     lowered = b.op("sub", x, along_last(b, largest, x.type))
     powers = b.op("exp", lowered)
-    return lowered, powers, last_sum(b, powers)
+    return largest, lowered, powers, last_sum(b, powers)
 
 
 def _softmax_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
-    _, powers, total = row_exponentials(b, e.operands[0])
+    _, _, powers, total = row_exponentials(b, e.operands[0])
     return (b.op("div", powers, along_last(b, total, powers.type)),)
 
 
@@ -166,7 +166,7 @@ def log_softmax(x: Array) -> Array:
 
 
 def _log_softmax_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
-    lowered, _, total = row_exponentials(b, e.operands[0])
+    _, lowered, _, total = row_exponentials(b, e.operands[0])
     return (b.op("sub", lowered, along_last(b, b.op("log", total), lowered.type)),)
 
 

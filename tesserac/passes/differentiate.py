@@ -1,0 +1,170 @@
+"""Reverse-mode differentiation: replaces every ``backward`` equation by the equations of its gradients.
+
+Equations are visited from the loss back. Each is linearised at its operands and the linear piece is
+transposed at once, so that the primal values its derivative needs are computed next to their use; an op with
+a vjp rule is turned around as one unit. ``backward`` equations are replaced in order, so that a later one may
+differentiate the gradients of an earlier one, to any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tesserac.diagnostics import Diagnostics, InternalError, Label
+from tesserac.ir.builder import Builder
+from tesserac.ir.program import Equation, Function, Var
+from tesserac.ops.base import spec_of
+from tesserac.passes.linearize import expanded, linearize, no_rule
+from tesserac.passes.rename import renamed_equation, tidy
+from tesserac.passes.transpose import Cotangents, transpose
+
+
+def differentiate(function: Function) -> Function:
+    """The same outputs without ``backward`` equations.
+
+    The cotangent of ``%h`` is called ``%d_h`` and carries the span of the equation it comes from. A parameter
+    that the loss does not use gets zeros; an op without a derivative rule on the way is CompileError T0601, and a
+    parameter that reaches the loss only where derivatives vanish is T0602.
+    """
+    if not any(equation.op == "backward" for equation in function.equations):
+        return function
+    return _Differentiation(function).run()
+
+
+class _Differentiation:
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._builder = Builder()
+        self._builder.reserve(v.name for v in function.variables())
+        self._paths = {item.var.name: item.path for item in function.inputs}
+        self._replaced: dict[str, Var] = {}
+        self._names: dict[str, str] = {}
+
+    def run(self) -> Function:
+        b = self._builder
+        original = {item.var.name for item in self._function.inputs}
+        first = True
+        for equation in self._function.equations:
+            equation = renamed_equation(equation, self._replaced)
+            if equation.op != "backward":
+                b.append(equation)
+                original.update(v.name for v in equation.results)
+                continue
+            gradients = self._gradients(equation, first)
+            self._replaced.update((r.name, g) for r, g in zip(equation.results, gradients, strict=True))
+            first = False
+        outputs = tuple(replace(o, var=self._replaced.get(o.var.name, o.var)) for o in self._function.outputs)
+        whole = replace(self._function, equations=tuple(b.equations), outputs=outputs)
+        return tidy(whole, original, self._names)
+
+    def _gradients(self, backward: Equation, first: bool) -> list[Var]:
+        b, (loss, *wrt) = self._builder, backward.operands
+        equations = tuple(b.equations)
+        active = forward_active(equations, {v.name for v in wrt})
+        with b.at(backward.span):
+            sums = Cotangents(b, [(loss.name, b.constant(1.0, loss.type, named=f"d_{loss.name}"))])
+        pull_back(b, equations, sums, active, self._path_through(equations, wrt))
+        self._names.update(sums.readable_names())
+        gradients = []
+        for var in wrt:
+            found = sums.get(var.name)
+            if found is None:
+                if first:
+                    self._refuse_silent_zero(var, loss, equations, backward)
+                with b.at(backward.span):
+                    found = b.constant(0.0, var.type, named=f"d_{var.name}")
+            gradients.append(found)
+        return gradients
+
+    def _path_through(self, equations: Sequence[Equation], wrt: Sequence[Var]) -> Mapping[str, str]:
+        """For every value that depends on a wrt: the user's name of one such wrt."""
+        found = {v.name: self._paths.get(v.name, str(v)) for v in wrt}
+        for equation in equations:
+            through = next((found[v.name] for v in equation.operands if v.name in found), None)
+            if through is not None:
+                for var in equation.results:
+                    found.setdefault(var.name, through)
+        return found
+
+    def _refuse_silent_zero(self, var: Var, loss: Var, equations: Sequence[Equation], backward: Equation) -> None:
+        """T0602 if the loss depends on ``var`` but only where every derivative is zero."""
+        reached = {var.name}
+        blocking: Equation | None = None
+        carrying = forward_active(equations, {var.name})
+        for equation in equations:
+            if equation.op != "stop_gradient" and any(v.name in reached for v in equation.operands):
+                reached.update(v.name for v in equation.results)
+                if blocking is None and any(v.name in carrying for v in equation.operands) and _vanishes(equation):
+                    blocking = equation
+        if loss.name not in reached or blocking is None:
+            return
+        path = self._paths.get(var.name, str(var))
+        bag = Diagnostics()
+        bag.error("T0602", f"the gradient of {path} is zero everywhere", backward.span,
+                  labels=(Label(backward.span, "asked for here"),
+                          Label(blocking.span, f"`{blocking.op}` has the derivative 0, and nothing bypasses it")),
+                  help=(f"let {path} reach the loss through differentiable ops",
+                        "or write op.stop_gradient(...) where it is meant to be a constant"))
+        bag.raise_if_errors()
+
+
+def _vanishes(equation: Equation) -> bool:
+    return equation.op in ("floor", "sign") or not any(v.type.dtype.is_differentiable for v in equation.results)
+
+
+def forward_active(equations: Sequence[Equation], start: set[str]) -> set[str]:
+    """Names of the values that carry a tangent when those in ``start`` do."""
+    active = set(start)
+    for equation in equations:
+        if equation.op != "stop_gradient" and any(v.name in active for v in equation.operands):
+            active.update(v.name for v in equation.results if v.type.dtype.is_differentiable)
+    return active
+
+
+def pull_back(b: Builder, equations: Sequence[Equation], sums: Cotangents, active: set[str],
+              paths: Mapping[str, str]) -> None:
+    """Adds to ``sums`` the cotangents of all active values, from those of the results already in it."""
+    for equation in reversed(equations):
+        given = [sums.get(v.name) for v in equation.results]
+        flags = [v.name in active for v in equation.operands]
+        if not any(flags) or all(ct is None for ct in given):
+            continue
+        with b.at(equation.span, prefix=f"{equation.results[0].name}_"):
+            found = _equation_back(b, equation, given, flags, paths)
+            for operand, flag, ct in zip(equation.operands, flags, found, strict=True):
+                if flag and ct is not None:
+                    sums.add(operand.name, ct, equation.results[0].name)
+
+
+def _equation_back(b: Builder, equation: Equation, given: Sequence[Var | None], flags: Sequence[bool],
+                   paths: Mapping[str, str]) -> tuple[Var | None, ...]:
+    """Cotangents of one equation's operands."""
+    spec = spec_of(equation.op)
+    if spec.vjp is not None:
+        closed = spec.vjp(b, equation, given)
+        if closed is not None:
+            return closed
+    if spec.jvp is not None:
+        return transpose(b, linearize(b, equation, flags), given)
+    if spec.expand is None:
+        raise no_rule(equation, next((paths[v.name] for v in equation.operands if v.name in paths), None))
+    return _expansion_back(b, equation, given, flags, paths)
+
+
+def _expansion_back(b: Builder, equation: Equation, given: Sequence[Var | None], flags: Sequence[bool],
+                    paths: Mapping[str, str]) -> tuple[Var | None, ...]:
+    block, results = expanded(b, equation)
+    seeds = Cotangents(b)
+    for var, ct in zip(results, given, strict=True):
+        if ct is not None:
+            seeds.add(var.name, ct)
+    start = {v.name for v, flag in zip(equation.operands, flags, strict=True) if flag}
+    if any(v.name in start for v in results):
+        raise InternalError(f"the expansion of {equation.op} returns one of its operands")
+    pull_back(b, block, seeds, forward_active(block, start), paths)
+    found: list[Var | None] = []
+    for var, flag in zip(equation.operands, flags, strict=True):
+        found.append(seeds.get(var.name) if flag and var.name in start else None)
+        start.discard(var.name)
+    return tuple(found)
