@@ -31,7 +31,7 @@ class Builder:
     def at(self, span: Span, hint: str | None = None, prefix: str = "") -> Iterator[None]:
         """Equations added inside carry this span; ``hint`` names values that have no name of their own.
 
-        Without a hint they are called after their op, behind ``prefix``.
+        Without a hint they are called after their op. ``prefix`` goes before a name of their own or of their op.
         """
         saved = self._span, self._hint, self._prefix
         self._span, self._hint, self._prefix = span, hint, prefix
@@ -83,7 +83,7 @@ class Builder:
             raise InternalError(f"wrong operands or attributes for {name}: {len(operands)} operands, {full}, "
                                 f"extra {given}")
         types = spec.infer([v.type for v in operands], full, self._dims)
-        stem = named or self._hint or self._prefix + name
+        stem = self._prefix + named if named else self._hint or self._prefix + name
         results = tuple(Var(self.fresh(stem), t) for t in types)
         self.equations.append(Equation(name, tuple(operands), results, sorted_attrs(full), self._span))
         return results

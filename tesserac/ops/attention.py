@@ -88,22 +88,22 @@ def _split(b: Builder, x: Var, e: Equation, query: bool) -> Var:
 
 def _scores(b: Builder, e: Equation, q: Var, k: Var) -> tuple[Var, Var | None]:
     """Scaled scores [B,G,R,S,T] with masked ones at -inf, and the mask."""
-    scores = scaled(b, b.op("contract", q, k, spec=SCORES), number(e.attributes, "scale"))
+    scores = scaled(b, b.op("contract", q, k, spec=SCORES, named="qk"), number(e.attributes, "scale"), "scores")
     if not e.attr("causal"):
         return scores, None
     shape = scores.type.shape
-    row = b.op("iota", shape=shape, axis=3, dtype=DType.I32)
+    row = b.op("iota", shape=shape, axis=3, dtype=DType.I32, named="query")
     if shape[3] != shape[4]:
         row = b.op("add", row, b.constant(scores.type.sizes[4] - scores.type.sizes[3], row.type))
-    mask = b.op("ge", row, b.op("iota", shape=shape, axis=4, dtype=DType.I32))
-    return b.op("select", mask, scores, b.constant(-math.inf, scores.type)), mask
+    mask = b.op("ge", row, b.op("iota", shape=shape, axis=4, dtype=DType.I32, named="key"), named="seen")
+    return b.op("select", mask, scores, b.constant(-math.inf, scores.type, "never"), named="scores"), mask
 
 
 def _expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands))
     scores, _ = _scores(b, e, q, k)
     largest, _, powers, total = row_exponentials(b, scores)
-    p = b.op("div", powers, along_last(b, total, powers.type))
+    p = b.op("div", powers, along_last(b, total, powers.type, "totals"), named="p")
     o = b.op("reshape", b.op("contract", p, v, spec=MIX), shape=e.results[0].type.shape)
     lse = b.op("add", largest, b.op("log", total))
     return o, b.op("reshape", lse, shape=e.results[1].type.shape)
@@ -124,11 +124,11 @@ def _grad_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     o, do = (_split(b, e.operands[i], e, True) for i in (3, 5))
     scores, mask = _scores(b, e, q, k)
     lse = b.op("reshape", e.operands[4], shape=scores.type.shape[:4])
-    p = b.op("exp", b.op("sub", scores, along_last(b, lse, scores.type)))
-    dp = b.op("contract", do, v, spec=SCORES)
-    delta = b.op("transpose", last_sum(b, b.op("mul", o, do)), perm=(0, 2, 3, 1))
-    ds = b.op("mul", p, b.op("sub", dp, along_last(b, delta, dp.type)))
-    ds = scaled(b, ds if mask is None else masked(b, mask, ds), number(e.attributes, "scale"))
+    p = b.op("exp", b.op("sub", scores, along_last(b, lse, scores.type, "lses")), named="p")
+    dp = b.op("contract", do, v, spec=SCORES, named="d_p")
+    delta = b.op("transpose", last_sum(b, b.op("mul", o, do), "delta"), perm=(0, 2, 3, 1), named="delta")
+    ds = b.op("mul", p, b.op("sub", dp, along_last(b, delta, dp.type, "deltas")))
+    ds = scaled(b, ds if mask is None else masked(b, mask, ds), number(e.attributes, "scale"), "d_scores")
     dq = b.op("contract", ds, k, spec=MIX)
     dk = b.op("contract", ds, q, spec="bgrst,bsgrd->btgd")
     dv = b.op("contract", p, do, spec="bgrst,bsgrd->btgd")

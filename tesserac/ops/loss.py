@@ -50,8 +50,9 @@ def _hard_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...
 
 def _one_hot(b: Builder, logits: Var, labels: Var) -> Var:
     """Mask of the labelled class."""
-    classes = b.op("iota", shape=logits.type.shape, axis=logits.type.rank - 1, dtype=labels.type.dtype)
-    return b.op("eq", classes, along_last(b, labels, logits.type))
+    classes = b.op("iota", shape=logits.type.shape, axis=logits.type.rank - 1, dtype=labels.type.dtype,
+                   named="classes")
+    return b.op("eq", classes, along_last(b, labels, logits.type, "labels"), named="hit")
 
 
 def _kept(b: Builder, e: Equation) -> tuple[Var | None, Var]:
@@ -59,22 +60,22 @@ def _kept(b: Builder, e: Equation) -> tuple[Var | None, Var]:
     (logits, labels), ignore = e.operands, e.attr("ignore_index")
     scalar = TensorType(logits.type.dtype)
     if ignore is None:
-        return None, b.constant(float(max(labels.type.size, 1)), scalar)
-    keep = b.op("ne", labels, b.constant(integer(e.attributes, "ignore_index"), labels.type))
-    count = everything_sum(b, b.op("cast", keep, dtype=scalar.dtype))
+        return None, b.constant(float(max(labels.type.size, 1)), scalar, "count")
+    keep = b.op("ne", labels, b.constant(integer(e.attributes, "ignore_index"), labels.type, "ignored"), named="keep")
+    count = everything_sum(b, b.op("cast", keep, dtype=scalar.dtype), "kept")
     # Nothing to predict: loss and gradient 0 instead of 0/0.
-    return keep, b.op("maximum", count, b.constant(1.0, scalar))
+    return keep, b.op("maximum", count, b.constant(1.0, scalar, "one"), named="count")
 
 
 def _hard_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     logits, labels = e.operands
     _, lowered, _, total = row_exponentials(b, logits)
-    picked = last_sum(b, masked(b, _one_hot(b, logits, labels), lowered))
-    each = b.op("sub", b.op("log", total), picked)
+    picked = last_sum(b, masked(b, _one_hot(b, logits, labels), lowered), "picked")
+    each = b.op("sub", b.op("log", total), picked, named="each")
     keep, count = _kept(b, e)
     if keep is not None:
-        each = masked(b, keep, each)
-    return (b.op("div", everything_sum(b, each), count),)
+        each = masked(b, keep, each, "each")
+    return (b.op("div", everything_sum(b, each, "sum"), count),)
 
 
 def _hard_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ...]:
@@ -83,13 +84,13 @@ def _hard_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optiona
     if ct is None:
         return (None, None)
     _, _, powers, total = row_exponentials(b, logits)
-    hot = b.op("cast", _one_hot(b, logits, labels), dtype=logits.type.dtype)
+    hot = b.op("cast", _one_hot(b, logits, labels), dtype=logits.type.dtype, named="hot")
     keep, count = _kept(b, e)
     weight = fill(b, b.op("div", ct, count), total.type)
     if keep is not None:
-        weight = masked(b, keep, weight)
-    probabilities = b.op("div", powers, along_last(b, total, powers.type))
-    return (b.op("mul", b.op("sub", probabilities, hot), along_last(b, weight, powers.type)), None)
+        weight = masked(b, keep, weight, "weight")
+    probabilities = b.op("div", powers, along_last(b, total, powers.type, "totals"), named="p")
+    return (b.op("mul", b.op("sub", probabilities, hot), along_last(b, weight, powers.type, "weights")), None)
 
 
 def _hard(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:

@@ -68,16 +68,17 @@ def _per_element(work: float) -> FlopRule:
 
 def normalized(b: Builder, x: Var, eps: float) -> tuple[Var, Var]:
     """(x - mean) * rstd over the last axis, and rstd per row."""
-    centered = b.op("sub", x, along_last(b, last_mean(b, x), x.type))
-    variance = last_mean(b, b.op("square", centered))
-    rstd = b.op("rsqrt", shifted(b, variance, eps))
-    return b.op("mul", centered, along_last(b, rstd, x.type)), rstd
+    centered = b.op("sub", x, along_last(b, last_mean(b, x, "mean"), x.type, "means"), named="centered")
+    variance = last_mean(b, b.op("square", centered), "variance")
+    rstd = b.op("rsqrt", shifted(b, variance, eps), named="rstd")
+    return b.op("mul", centered, along_last(b, rstd, x.type, "rstds"), named="unit"), rstd
 
 
 def _layernorm_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     x, gain, bias = e.operands
-    scaled_x = b.op("mul", normalized(b, x, number(e.attributes, "eps"))[0], along_rows(b, gain, x.type))
-    return (b.op("add", scaled_x, along_rows(b, bias, x.type)),)
+    unit, _ = normalized(b, x, number(e.attributes, "eps"))
+    stretched = b.op("mul", unit, along_rows(b, gain, x.type, "gains"), named="stretched")
+    return (b.op("add", stretched, along_rows(b, bias, x.type, "biases")),)
 
 
 def _layernorm_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ...]:
@@ -86,11 +87,11 @@ def _layernorm_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Op
     if ct is None:
         return (None, None, None)
     unit, rstd = normalized(b, x, number(e.attributes, "eps"))
-    weighted = b.op("mul", ct, along_rows(b, gain, x.type))
-    mean = along_last(b, last_mean(b, weighted), x.type)
-    slope = along_last(b, last_mean(b, b.op("mul", weighted, unit)), x.type)
+    weighted = b.op("mul", ct, along_rows(b, gain, x.type, "gains"), named="d_unit")
+    mean = along_last(b, last_mean(b, weighted, "d_mean"), x.type, "d_means")
+    slope = along_last(b, last_mean(b, b.op("mul", weighted, unit), "d_slope"), x.type, "d_slopes")
     inner = b.op("sub", b.op("sub", weighted, mean), b.op("mul", unit, slope))
-    return (b.op("mul", inner, along_last(b, rstd, x.type)), row_sum(b, b.op("mul", ct, unit)), row_sum(b, ct))
+    return (b.op("mul", inner, along_last(b, rstd, x.type, "rstds")), row_sum(b, b.op("mul", ct, unit)), row_sum(b, ct))
 
 
 def _layernorm(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
@@ -102,13 +103,13 @@ def _layernorm(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 def _root(b: Builder, x: Var, eps: float) -> Var:
     """1 / root mean square of the last axis, per row."""
-    return b.op("rsqrt", shifted(b, last_mean(b, b.op("square", x)), eps))
+    return b.op("rsqrt", shifted(b, last_mean(b, b.op("square", x), "mean_square"), eps), named="rstd")
 
 
 def _rmsnorm_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     x, gain = e.operands
-    unit = b.op("mul", x, along_last(b, _root(b, x, number(e.attributes, "eps")), x.type))
-    return (b.op("mul", unit, along_rows(b, gain, x.type)),)
+    rstd = along_last(b, _root(b, x, number(e.attributes, "eps")), x.type, "rstds")
+    return (b.op("mul", b.op("mul", x, rstd, named="unit"), along_rows(b, gain, x.type, "gains")),)
 
 
 def _rmsnorm_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ...]:
@@ -116,10 +117,10 @@ def _rmsnorm_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Opti
     (ct,), (x, gain) = cts, e.operands
     if ct is None:
         return (None, None)
-    rstd = along_last(b, _root(b, x, number(e.attributes, "eps")), x.type)
-    unit = b.op("mul", x, rstd)
-    weighted = b.op("mul", ct, along_rows(b, gain, x.type))
-    slope = along_last(b, last_mean(b, b.op("mul", weighted, unit)), x.type)
+    rstd = along_last(b, _root(b, x, number(e.attributes, "eps")), x.type, "rstds")
+    unit = b.op("mul", x, rstd, named="unit")
+    weighted = b.op("mul", ct, along_rows(b, gain, x.type, "gains"), named="d_unit")
+    slope = along_last(b, last_mean(b, b.op("mul", weighted, unit), "d_slope"), x.type, "d_slopes")
     inner = b.op("sub", weighted, b.op("mul", unit, slope))
     return (b.op("mul", inner, rstd), row_sum(b, b.op("mul", ct, unit)))
 
@@ -134,22 +135,22 @@ def row_exponentials(b: Builder, x: Var) -> tuple[Var, Var, Var, Var]:
 
     The maximum only guards against overflow: results do not depend on it, so it is a constant to differentiation.
     """
-    largest = b.op("stop_gradient", b.op("reduce_max", x, axes=(x.type.rank - 1,)))
-    lowered = b.op("sub", x, along_last(b, largest, x.type))
-    powers = b.op("exp", lowered)
-    return largest, lowered, powers, last_sum(b, powers)
+    largest = b.op("stop_gradient", b.op("reduce_max", x, axes=(x.type.rank - 1,), named="row_max"), named="max")
+    lowered = b.op("sub", x, along_last(b, largest, x.type, "maxima"), named="lowered")
+    powers = b.op("exp", lowered, named="exp")
+    return largest, lowered, powers, last_sum(b, powers, "total")
 
 
 def _softmax_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     _, _, powers, total = row_exponentials(b, e.operands[0])
-    return (b.op("div", powers, along_last(b, total, powers.type)),)
+    return (b.op("div", powers, along_last(b, total, powers.type, "totals")),)
 
 
 def _softmax_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ...]:
     (ct,), y = cts, e.result
     if ct is None:
         return (None,)
-    mean = along_last(b, last_sum(b, b.op("mul", ct, y)), y.type)
+    mean = along_last(b, last_sum(b, b.op("mul", ct, y), "d_mean"), y.type, "d_means")
     return (b.op("mul", y, b.op("sub", ct, mean)),)
 
 
@@ -167,7 +168,7 @@ def log_softmax(x: Array) -> Array:
 
 def _log_softmax_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     _, lowered, _, total = row_exponentials(b, e.operands[0])
-    return (b.op("sub", lowered, along_last(b, b.op("log", total), lowered.type)),)
+    return (b.op("sub", lowered, along_last(b, b.op("log", total), lowered.type, "logs")),)
 
 
 def _log_softmax_vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ...]:

@@ -90,14 +90,14 @@ def zeros(builder: Builder, like: TensorType) -> Var:
     return builder.constant(0.0, like, named="zero")
 
 
-def scaled(builder: Builder, x: Var, factor: float) -> Var:
+def scaled(builder: Builder, x: Var, factor: float, named: str | None = None) -> Var:
     """x times a number."""
-    return builder.op("mul", x, builder.constant(factor, x.type, named="scale"))
+    return builder.op("mul", x, builder.constant(factor, x.type, named="factor"), named=named)
 
 
-def shifted(builder: Builder, x: Var, offset: float) -> Var:
+def shifted(builder: Builder, x: Var, offset: float, named: str | None = None) -> Var:
     """x plus a number."""
-    return builder.op("add", x, builder.constant(offset, x.type, named="offset"))
+    return builder.op("add", x, builder.constant(offset, x.type, named="offset"), named=named)
 
 
 def one_minus(builder: Builder, x: Var) -> Var:
@@ -105,9 +105,9 @@ def one_minus(builder: Builder, x: Var) -> Var:
     return builder.op("sub", builder.constant(1.0, x.type, named="one"), x)
 
 
-def masked(builder: Builder, mask: Var, x: Var) -> Var:
+def masked(builder: Builder, mask: Var, x: Var, named: str | None = None) -> Var:
     """x where the mask holds, 0 elsewhere."""
-    return builder.op("select", mask, x, zeros(builder, x.type))
+    return builder.op("select", mask, x, zeros(builder, x.type), named=named)
 
 
 def add_optional(builder: Builder, a: Var | None, b: Var | None) -> Var | None:
@@ -117,26 +117,27 @@ def add_optional(builder: Builder, a: Var | None, b: Var | None) -> Var | None:
     return builder.op("add", a, b)
 
 
-def last_sum(builder: Builder, x: Var) -> Var:
+def last_sum(builder: Builder, x: Var, named: str | None = None) -> Var:
     """Sum over the last axis."""
-    return builder.op("reduce_sum", x, axes=(x.type.rank - 1,))
+    return builder.op("reduce_sum", x, axes=(x.type.rank - 1,), named=named)
 
 
-def last_mean(builder: Builder, x: Var) -> Var:
+def last_mean(builder: Builder, x: Var, named: str | None = None) -> Var:
     """Mean over the last axis."""
-    return scaled(builder, last_sum(builder, x), 1.0 / x.type.sizes[-1])
+    total = last_sum(builder, x, None if named is None else f"{named}_sum")
+    return scaled(builder, total, 1.0 / x.type.sizes[-1], named)
 
 
-def along_last(builder: Builder, x: Var, like: TensorType) -> Var:
+def along_last(builder: Builder, x: Var, like: TensorType, named: str | None = None) -> Var:
     """Repeats x of shape [...] along a new last axis, giving ``like``'s shape."""
-    return builder.op("broadcast", x, shape=like.shape, axes=tuple(range(x.type.rank)))
+    return builder.op("broadcast", x, shape=like.shape, axes=tuple(range(x.type.rank)), named=named)
 
 
-def along_rows(builder: Builder, x: Var, like: TensorType) -> Var:
+def along_rows(builder: Builder, x: Var, like: TensorType, named: str | None = None) -> Var:
     """Repeats a vector over every row of ``like``'s shape."""
     if like.rank == 1:
         return x
-    return builder.op("broadcast", x, shape=like.shape, axes=(like.rank - 1,))
+    return builder.op("broadcast", x, shape=like.shape, axes=(like.rank - 1,), named=named)
 
 
 def row_sum(builder: Builder, x: Var) -> Var:
@@ -146,11 +147,11 @@ def row_sum(builder: Builder, x: Var) -> Var:
     return builder.op("reduce_sum", x, axes=tuple(range(x.type.rank - 1)))
 
 
-def everything_sum(builder: Builder, x: Var) -> Var:
+def everything_sum(builder: Builder, x: Var, named: str | None = None) -> Var:
     """Sum over all axes."""
     if x.type.rank == 0:
         return x
-    return builder.op("reduce_sum", x, axes=tuple(range(x.type.rank)))
+    return builder.op("reduce_sum", x, axes=tuple(range(x.type.rank)), named=named)
 
 
 def fill(builder: Builder, scalar: Var, like: TensorType) -> Var:
