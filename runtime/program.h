@@ -34,9 +34,10 @@ struct Call {
   const void* const* inputs;  // in the order of Function::inputs, dense row-major
   void* const* outputs;       // in the order of Function::outputs, dense row-major
   const char* params;         // parameter arena
-  char* grads;                // `workers` gradient arenas one after another; on return the first holds the sum (train functions only)
-  char* shared;               // Function::shared_bytes
-  char* scratch;              // workers * Function::scratch_bytes
+  char* grads;                // `workers` gradient arenas one after another; on return the first holds the sum (train functions only).
+                              // Contents on entry are those of the call before (zero at first): run overwrites, it does not add
+  char* shared;               // Function::shared_bytes; zero before the first call, then as the call before left it
+  char* scratch;              // workers * Function::scratch_bytes, likewise
   int workers;                // threads; also the number of fixed chunks the batch is cut into
   int64_t elements;           // batch elements to compute, <= Function::batch (train functions always get batch)
   uint64_t seed, step;        // for dropout and other random operations
@@ -53,13 +54,13 @@ struct Function {
   size_t scratch_bytes;      // per worker
   double flops;              // multiply-adds counted as two, for one call
   void (*run)(const Call&);
-  void (*reference)(const Call&);  // the same function as plain double-precision loops; params, grads, float inputs and outputs are double arrays,
-                                   // dense, parameters packed one after another in table order (null: none emitted)
+  void (*reference)(const Call&);  // the same function as plain double-precision loops; params, grads, float inputs and all outputs are double arrays,
+                                   // dense, parameters packed one after another in table order; workers is 1, shared and scratch are null (null: none emitted)
 };
 
 struct Optimizer {           // what the source fixed with optim.*; kind null: chosen on the command line
-  const char* kind;          // "sgd", "adam", "adamw"
-  double lr, momentum, beta1, beta2, eps, weight_decay;
+  const char* kind;          // "sgd" (with momentum > 0: heavy ball), "adam", "adamw"
+  double lr, momentum, beta1, beta2, eps, weight_decay;  // NaN: left open, a flag may set it
 };
 
 struct Kernel {              // one line of `describe` and `profile`

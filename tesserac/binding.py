@@ -28,8 +28,6 @@ __all__ = ["Evaluation", "Library", "LibraryError", "Model", "TensorInfo", "Trai
 
 Array = NDArray[Any]
 
-Array = NDArray[Any]
-
 
 class LibraryError(Exception):
     """A call failed. ``code`` is the number from ``tessera.h``, the text its message."""
