@@ -1,7 +1,221 @@
-"""Explanations of T09xx: data, weights and run-time options."""
+"""Explanations of T09xx: data, weights, checkpoints and options of built programs."""
 
 from __future__ import annotations
 
 from tesserac.explanations import Explanation
 
-EXPLANATIONS: tuple[Explanation, ...] = ()
+EXPLANATIONS: tuple[Explanation, ...] = (
+    Explanation(
+        "T0901",
+        "a file or folder cannot be read",
+        "The system refused to open it: it does not exist, is a folder or a pipe, or you may not read it.",
+        "./gpt train --data input=corpsu.txt",
+        "Check the spelling and the permissions. Paths are relative to the folder you start the program in. Data is "
+        "memory-mapped, so it must be a regular file.",
+    ),
+    Explanation(
+        "T0902",
+        "not a .npy file",
+        "A file ending in .npy does not start with NumPy's signature, has a malformed header, or has bytes behind its "
+        "array.",
+        "./net train --data x=x.npy   # x.npy was written by numpy.savez or pickle",
+        "Write it with numpy.save(path, array).",
+    ),
+    Explanation(
+        "T0903",
+        "a data file is truncated",
+        "The header announces more bytes than the file has (or a .u16 file has an odd number of them): it was not "
+        "copied or written to its end.",
+        "head -c 1000 x.npy > y.npy; ./net train --data x=y.npy",
+        "Copy or write the file again.",
+    ),
+    Explanation(
+        "T0904",
+        "a .npy file in a form that is not read",
+        "The array is big-endian, in Fortran order, or has a type that is no number (strings, objects, records).",
+        "./net train --data x=x.npy   # written by numpy.save(path, numpy.asfortranarray(x))",
+        "Save numpy.ascontiguousarray(x).astype('<f4').",
+    ),
+    Explanation(
+        "T0905",
+        "the shape of an array does not fit the input",
+        "Every axis but the first must have the size the program was compiled for. The first may have any length when "
+        "the input has a batch axis: it counts samples.",
+        "./net train --data x=x.npy   # x.npy is 100 x 6, the input takes N x 5",
+        "Reshape the array, or compile with the other size (--shape x=8x6).",
+    ),
+    Explanation(
+        "T0906",
+        "the type of the data does not fit the input",
+        "An integer input (labels, tokens) was given floating-point numbers, a float input a stream of tokens, or "
+        "complex and real numbers were mixed.",
+        "./net train --data labels=y.npy   # y.npy holds float64",
+        "Save array.astype(numpy.int64) for integer inputs. Float inputs take any float or integer .npy.",
+    ),
+    Explanation(
+        "T0907",
+        "NaN or infinity in the data",
+        "A value is not finite. One such value makes every weight NaN within a step. The message names input, sample "
+        "and position.",
+        "./net train --data x=x.npy   # x[3, 2] is nan",
+        "Clean the data: numpy.argwhere(~numpy.isfinite(x)) lists the places.",
+    ),
+    Explanation(
+        "T0908",
+        "a label, token or index is out of range",
+        "The program uses this input as class or row numbers, and the value lies outside the table. The message names "
+        "input, sample, position, value and the valid range.",
+        "./gpt train --data input=utf16.txt   # byte 255, but the vocabulary has 128 entries",
+        "Correct the data, or enlarge the number of classes in the source.",
+    ),
+    Explanation(
+        "T0909",
+        "a token stream is shorter than one window",
+        "A training sample is a window of consecutive tokens, and its labels need one token more. The file is shorter.",
+        "./gpt train --data input=short.txt",
+        "Give a longer text, or compile with a shorter sequence.",
+    ),
+    Explanation(
+        "T0910",
+        "inputs and data do not match",
+        "An input has no data, a name given is no input (or output) of the program, or one is given twice.",
+        "./net train --data X=x.npy   # the input is called x",
+        "`describe` lists inputs and outputs. Give --data KEY=SPEC once for each input.",
+    ),
+    Explanation(
+        "T0911",
+        "a malformed data specification",
+        "The argument is not KEY=SPEC, or a sampler has wrong arguments.",
+        "./net train --data x=uniform(0)",
+        "SPEC is a file (.npy, .u16, or any file for its bytes), uniform(lo,hi), normal(mean,std), zeros or randint(n).",
+    ),
+    Explanation(
+        "T0912",
+        "sample counts do not match",
+        "Two arrays hold different numbers of samples, or an array holds fewer than one batch.",
+        "./net train --data x=x.npy --data labels=y.npy   # 100 and 99 samples",
+        "Sample i of one file belongs to sample i of the others. Give equally many, at least one batch.",
+    ),
+    Explanation(
+        "T0913",
+        "not a usable safetensors file",
+        "The file is truncated, has a malformed header or offsets outside the file, or its checksum does not match.",
+        "./net infer --weights model.pt --input x=x.npy --output y.npy",
+        "Write it with safetensors.torch.save_file or safetensors.numpy.save_file, or with a built program's --save.",
+    ),
+    Explanation(
+        "T0914",
+        "weights do not fit the program",
+        "Tensors are missing, extra, or have another shape or an inconvertible type. All of them are listed.",
+        "./net infer --weights other.safetensors --input x=x.npy --output y.npy",
+        "Rename or transpose the tensors (`describe` lists what the program takes). Any float type is converted.",
+    ),
+    Explanation(
+        "T0915",
+        "NaN or infinity in weights",
+        "The weights come from a run that diverged.",
+        "./net generate --weights diverged.safetensors",
+        "Use an earlier file or checkpoint; train with a lower --lr, --warmup or --clip 1, and --check-finite.",
+    ),
+    Explanation(
+        "T0916",
+        "a file cannot be written",
+        "The folder does not exist or you may not write to it.",
+        "./gpt train --data input=corpus.txt --checkpoint /proc/ckpt",
+        "Choose a folder that you may write to.",
+    ),
+    Explanation(
+        "T0917",
+        "the disk is full",
+        "The system reported that no space, quota or file size is left. Files are written beside their final place "
+        "and moved there when complete: every earlier checkpoint is whole.",
+        "./gpt train --data input=corpus.txt --checkpoint /small/disk",
+        "Free space or keep fewer checkpoints (--keep 1), then continue with --resume.",
+    ),
+    Explanation(
+        "T0918",
+        "no checkpoint can be used",
+        "The folder has no checkpoint that is whole; what is wrong with each is listed.",
+        "./gpt train --data input=corpus.txt --checkpoint ckpt --resume   # every file in ckpt is truncated",
+        "Restore one of the files, or start again in another folder.",
+    ),
+    Explanation(
+        "T0919",
+        "the checkpoint belongs to another run",
+        "It was written by another program or another optimizer, whose state does not carry over.",
+        "./gpt train --optimizer sgd --checkpoint ckpt --resume   # ckpt is from adamw",
+        "Pass the same --optimizer, or take over the weights alone with --weights FILE in a new --checkpoint folder.",
+    ),
+    Explanation(
+        "T0920",
+        "wrong usage of a built program",
+        "A command or flag is unknown, lacks its value, or needs another flag.",
+        "./gpt train --leraning-rate 1e-3",
+        "`./gpt --help` lists the commands, `./gpt train --help` the flags of one.",
+    ),
+    Explanation(
+        "T0921",
+        "the value of a flag cannot be used",
+        "It is no number, out of range, not one of the known words, or the flag means nothing to the optimizer.",
+        "./gpt train --lr fast",
+        "See the flag's line in --help.",
+    ),
+    Explanation(
+        "T0922",
+        "a flag contradicts the source",
+        "The source fixes the optimizer or one of its settings; a flag asks for something else.",
+        "./net train --optimizer adamw   # the source says optim.sgd",
+        "Drop the flag, or change the source and build again.",
+    ),
+    Explanation(
+        "T0923",
+        "the checkpoint folder is in use",
+        "It holds checkpoints of an earlier run, and --resume was not given. Two runs in one folder would delete each "
+        "other's files.",
+        "./gpt train --data input=corpus.txt --checkpoint ckpt   # for the second time",
+        "Pass --resume to go on, or choose another folder.",
+    ),
+    Explanation(
+        "T0924",
+        "the program cannot do this",
+        "It has no training step, no forward outputs, is no token model, or has parameters of a type that optimizers "
+        "do not update.",
+        "./net generate --weights w.safetensors   # net has a float input",
+        "`describe` shows what the program has.",
+    ),
+    Explanation(
+        "T0925",
+        "training diverged",
+        "With --check-finite: the loss or a gradient is NaN or infinite. The message names the first tensor.",
+        "./gpt train --lr 100 --check-finite",
+        "Lower --lr, add --warmup or --clip 1, or look at the data.",
+    ),
+    Explanation(
+        "T0926",
+        "not enough memory",
+        "The program maps all its memory before the first step, and the system refused.",
+        "./gpt train --threads 4096",
+        "Compile with a smaller batch, or use fewer threads: each has its own gradients and scratch memory.",
+    ),
+    Explanation(
+        "T0927",
+        "no reference to test against",
+        "The program was built without the double-precision reference that selftest compares with.",
+        "./gpt selftest",
+        "Build it again with the reference.",
+    ),
+    Explanation(
+        "T0928",
+        "no timing hooks in this binary",
+        "profile needs hooks around every kernel, which are compiled in on request only.",
+        "./gpt profile trace.json",
+        "Build with CXXFLAGS+=-DTSR_TRACE and run it again.",
+    ),
+    Explanation(
+        "T0929",
+        "a wrong argument of the C interface",
+        "A pointer is null, an index out of range, or a name unknown.",
+        'tessera_create("GTP", NULL, &context, error, sizeof error)',
+        "See runtime/tessera.h; the message names the argument.",
+    ),
+)
