@@ -21,7 +21,7 @@ EVERY_50 := awk -F '[:,}]+' 'NR == 1 || NR % 50 == 0 {printf "step %5d   loss %.
 # These two variables halve the speed of every OpenBLAS on the machines that export them.
 unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE NVPL_BLAS_DEBUG_CPU_TYPE
 
-.PHONY: help setup setup-bench setup-cuda demo test lint fuzz bench wheel clean
+.PHONY: help setup setup-bench setup-cuda demo test lint fuzz docs bench wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lint: $(STAMP) ## ruff and mypy --strict
 
 fuzz: $(STAMP) ## Thousands of random programs through every pass and back end
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(WORKERS) -m property -q
+
+docs: $(STAMP) ## Regenerate docs/errors.md from the catalogue of errors
+	$(BIN)/python -m docs.generate
 
 bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block
 	$(BIN)/python -m bench.run --case $(CASE)

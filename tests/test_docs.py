@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import generate
 from tests.conftest import ROOT, Command, command_environment
 
 PAGES = [
@@ -122,6 +123,10 @@ def test_long_commands_name_the_target_that_runs_them() -> None:
             if block.kind == "console" and block.mark.startswith("long: "):
                 assert re.fullmatch(r"long: make ([a-z-]+).*", block.mark), f"{block}: {block.mark}"
                 assert block.mark.split()[2] in targets, f"{block}: no such target"
+
+
+def test_page_of_errors_is_the_catalogues() -> None:
+    assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "`make docs` writes it anew"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
