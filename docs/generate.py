@@ -11,8 +11,8 @@ PAGE = Path(__file__).resolve().parent / "errors.md"
 
 _HEAD = """# Errors
 
-Every message of the compiler and of the programs it emits carries one of these codes. `tesserac explain CODE` prints the
-entry in a terminal. This page is generated from the catalogue by `make docs`.
+Every message of the compiler and of the programs it emits carries one of these codes. `tesserac explain CODE` prints
+the entry in a terminal. This page is generated from the catalogue by `make docs`.
 """
 
 _FAMILIES = {
