@@ -56,7 +56,7 @@ def load_tables() -> Tables:
     data = json.loads(Path(__file__).with_name("tables.json").read_bytes())
     rules = []
     for symbol, length, action, single, take in data["rules"]:
-        passes = bool(single) and len(take) == 1 and take[0][0] == 0 and length == 1
+        passes = bool(single) and take == [[0, 0]] and length == 1
         rules.append(Rule(symbol, length, action, bool(single), tuple((i, bool(s)) for i, s in take), passes))
     return Tables(data["starts"], data["accept"], data["states"], rules)
 
