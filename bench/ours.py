@@ -35,6 +35,12 @@ class Program:
     folder: Path
     executable: Path
 
+    def profile(self) -> str:
+        """The table of time per kernel that `profile` prints, from a copy of the program built with `make trace`."""
+        traced = self.executable.with_name(f"{self.executable.name}-trace")
+        _run("make trace", ["make", "-s", "-C", str(traced.parent), "trace"])
+        return Program(self.case, self.size, self.folder, traced)._call("profile", "--steps", "5")
+
     def _call(self, *arguments: str) -> str:
         # A process inherits the peak resident set of the one that replaced itself by it, here Python's. Through a shell
         # that stays, the program is forked from something small and reports its own.
@@ -85,11 +91,15 @@ def build(case: str, size: str, extra: Sequence[str] = ()) -> Program:
     compiler = [sys.executable, "-c", "from tesserac.cli import main; main()"]
     command = [*compiler, "build", str(environment.ROOT / "bench" / "models" / source)]
     command += [*settings, "--mesh", "none", *extra, "-o", str(folder / "out")]
-    for name, step in (("tesserac build", command), ("make", ["make", "-s", "-C", str(folder / "out")])):
-        done = subprocess.run(step, env=environment.plain(), capture_output=True, text=True)
-        if done.returncode:
-            raise contestants.Failed(f"`{name} {source}` failed:\n{done.stderr.strip()}")
+    _run(f"tesserac build {source}", command)
+    _run("make", ["make", "-s", "-C", str(folder / "out")])
     return Program(case, size, folder, folder / "out" / label)
+
+
+def _run(name: str, command: list[str]) -> None:
+    done = subprocess.run(command, env=environment.plain(), capture_output=True, text=True)
+    if done.returncode:
+        raise contestants.Failed(f"`{name}` failed:\n{done.stderr.strip()}")
 
 
 def constants(case: str, size: str) -> dict[str, int | bool]:

@@ -81,6 +81,8 @@ def race(options: argparse.Namespace, size: str, peak: float) -> dict[str, Any]:
     _progress("")
     print(table(rows, cases.CASES[case][size].gflop(), peak))
     print("\n".join(remarks(rows)))
+    if program is not None:
+        print(where_time_goes(program))
     return {
         "case": case,
         "size": size,
@@ -155,6 +157,14 @@ def remarks(rows: list[Row]) -> list[str]:
     if environment.cleared_names():
         said.append(f"cleared for every contestant (slower kernels): {', '.join(environment.cleared_names())}")
     return said
+
+
+def where_time_goes(program: ours.Program, lines: int = 14) -> str:
+    """The head of the program's own profile, or why there is none."""
+    try:
+        return "\n" + "\n".join(program.profile().splitlines()[:lines])
+    except contestants.Failed as failure:
+        return f"no profile: {failure}"
 
 
 def largest_difference(ours: list[float], theirs: list[float]) -> float:
