@@ -125,8 +125,15 @@ def test_listings_are_the_chapters_blocks(root: Path) -> None:
     assert len(blocks) == 4
 
 
+def test_readme_shows_the_first_listing(root: Path) -> None:
+    listing = (root / "examples" / "chapter6" / "listing1.py").read_text(encoding="utf-8")
+    assert f"```python\n{listing}```\n" in (root / "README.md").read_text(encoding="utf-8")
+
+
 def test_gpt_example_is_short(root: Path) -> None:
-    assert (root / "examples" / "gpt.py").read_text(encoding="utf-8").count("\n") < 40
+    lines = (root / "examples" / "gpt.py").read_text(encoding="utf-8").count("\n")
+    assert lines < 40
+    assert f"in {lines} lines" in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_corpus_is_what_its_readme_says(root: Path) -> None:
