@@ -182,8 +182,8 @@ def _cast_evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 
 def _cast_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
-    (t,) = tangents
-    return (None if t is None else b.op("cast", t, dtype=e.result.type.dtype),)
+    (t,), target = tangents, e.result.type.dtype
+    return (b.op("cast", t, dtype=target) if t is not None and target.is_differentiable else None,)
 
 
 def _cast_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
