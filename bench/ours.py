@@ -16,14 +16,24 @@ from safetensors.numpy import save_file
 
 from bench import cases, contestants, environment
 
-#: The peers' names of the parameters of one GPT layer, by position in the tuple that bench/models/gpt_bench.py builds.
-_LAYER = (
-    ("ln1_w", "ln1_b"),
-    ("qkv_w", "qkv_b"),
-    ("proj_w", "proj_b"),
-    ("ln2_w", "ln2_b"),
-    ("fc_w", "fc_b", "out_w", "out_b"),
-)
+#: Parameters whose name in bench/models/ is not the peers': the path without its first part, and the peers' name, both
+#: with `{}` for the number of the layer.
+_NAMES = {
+    "layers.{}.norm1.weight": "b{}.ln1_w",
+    "layers.{}.norm1.bias": "b{}.ln1_b",
+    "layers.{}.qkv.weight": "b{}.qkv_w",
+    "layers.{}.qkv.bias": "b{}.qkv_b",
+    "layers.{}.proj.weight": "b{}.proj_w",
+    "layers.{}.proj.bias": "b{}.proj_b",
+    "layers.{}.norm2.weight": "b{}.ln2_w",
+    "layers.{}.norm2.bias": "b{}.ln2_b",
+    "layers.{}.mlp.w1": "b{}.fc_w",
+    "layers.{}.mlp.b1": "b{}.fc_b",
+    "layers.{}.mlp.w2": "b{}.out_w",
+    "layers.{}.mlp.b2": "b{}.out_b",
+    "norm.weight": "lnf_w",
+    "norm.bias": "lnf_b",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +140,19 @@ def _optimizer(case: str, size: str) -> list[str]:
 def rename(weights: cases.Arrays, parameters: Sequence[dict[str, Any]]) -> cases.Arrays:
     """The peers' weights under the names the program gives its parameters.
 
-    A parameter of the module keeps its own name as the last part of its path. Parts of a layer lie in a tuple, so
-    their paths hold two numbers, `layers.<layer>.<part>`; biases are told from weights by a name that begins with `b`.
     Raises Failed where a parameter stays without a weight, a weight without a parameter, or shapes differ.
     """
-    wanted: dict[str, str] = {}
-    parts: dict[tuple[int, int] | None, list[str]] = {}
     shapes = {str(entry["name"]): tuple(entry["shape"]) for entry in parameters}
-    for path in shapes:
-        last = path.rsplit(".", 1)[-1]
-        inside = re.search(r"\blayers\.(\d+)\.(\d+)\.", path)
-        if inside:
-            parts.setdefault((int(inside[1]), int(inside[2])), []).append(path)
-        elif last in weights:
-            wanted[path] = last
-        else:
-            parts.setdefault(None, []).append(path)
-    for key, paths in parts.items():
-        names = ("lnf_w", "lnf_b") if key is None else tuple(f"b{key[0]}.{name}" for name in _LAYER[key[1]])
-        for kind in (False, True):  # weights, then biases
-            chosen = [path for path in paths if path.rsplit(".", 1)[-1].startswith("b") is kind]
-            wanted |= dict(zip(chosen, [name for name in names if name.endswith("_b") is kind], strict=False))
-    unmatched = sorted(set(shapes) - set(wanted)) + sorted(set(weights) - set(wanted.values()))
-    wrong = [path for path, name in wanted.items() if weights[name].shape != shapes[path]]
-    if unmatched or wrong:
-        raise contestants.Failed(f"the program's parameters are not the peers': {', '.join(unmatched + wrong)}")
-    return {path: weights[name] for path, name in wanted.items()}
+    renamed = {path: _peers_name(path) for path in shapes}
+    unknown = [path for path, name in renamed.items() if name not in weights or weights[name].shape != shapes[path]]
+    unused = sorted(set(weights) - set(renamed.values()))
+    if unknown or unused:
+        raise contestants.Failed(f"the program's parameters are not the peers': {', '.join(unknown + unused)}")
+    return {path: weights[name] for path, name in renamed.items()}
+
+
+def _peers_name(path: str) -> str:
+    inner = path.partition(".")[2]
+    number = re.search(r"\d+", inner)
+    layer = number[0] if number else ""
+    return _NAMES.get(inner.replace(f".{layer}.", ".{}."), inner).replace("{}", layer)

@@ -109,19 +109,15 @@ def test_renaming_refuses_what_it_cannot_match() -> None:
 
 def test_renaming_finds_the_parts_of_a_layer() -> None:
     weights, _ = cases.initial("gpt", "tiny")
-    outer = ("tok_emb", "pos_emb", "head_w")
-    parameters = [{"name": f"gpt.{name}", "shape": list(weights[name].shape)} for name in outer]
-    for layer in range(2):
-        for part, names in enumerate(ours._LAYER):
-            own = ["w1", "b1", "w2", "b2"] if len(names) == 4 else ["w", "b"]
-            for mine, name in zip(own, names, strict=True):
-                shape = list(weights[f"b{layer}.{name}"].shape)
-                parameters.append({"name": f"gpt.layers.{layer}.{part}.{mine}", "shape": shape})
-    parameters += [{"name": f"gpt.norm.{kind}", "shape": [32]} for kind in ("w", "b")]
+    outer = {"gpt.tok_emb": "tok_emb", "gpt.pos_emb": "pos_emb", "gpt.head_w": "head_w"}
+    names = {
+        f"gpt.{mine.format(layer)}": theirs.format(layer) for layer in range(2) for mine, theirs in ours._NAMES.items()
+    }
+    parameters = [{"name": path, "shape": list(weights[name].shape)} for path, name in (outer | names).items()]
     renamed = ours.rename(weights, parameters)
-    assert renamed["gpt.layers.1.4.w2"] is weights["b1.out_w"]
-    assert renamed["gpt.layers.0.3.b"] is weights["b0.ln2_b"]
-    assert renamed["gpt.norm.w"] is weights["lnf_w"]
+    assert renamed["gpt.layers.1.mlp.w2"] is weights["b1.out_w"]
+    assert renamed["gpt.layers.0.norm2.bias"] is weights["b0.ln2_b"]
+    assert renamed["gpt.norm.weight"] is weights["lnf_w"]
     assert len(renamed) == len(weights)
 
 
