@@ -29,7 +29,7 @@ class Node:
 
     kind: ``constant`` (value), ``load`` (slot, strides over the domain), ``take`` (slot, args[0] = row number,
     strides over the domain, ``row_stride`` of the table), ``iota`` (strides, value = offset), ``random`` (op, strides,
-    attrs), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over args[0]), ``sum_of_products`` (the
+    attrs, row_stride = elements of the tensor), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over args[0]), ``sum_of_products`` (the
     contraction's own result).
     """
 
@@ -52,6 +52,7 @@ class Store:
 
     mode ``set`` writes once per element; ``sum``/``max``/``min`` combine all points that share an address, starting from
     the identity unless ``across_tiles`` (then from what earlier tiles left); ``scatter`` adds to row ``index`` (a node).
+    ``extent`` is the shape of the result and ``row_stride`` the distance of its rows.
     """
 
     node: int
@@ -128,7 +129,22 @@ class AttentionKernel:
     strides: tuple[tuple[int, int], ...]
 
 
-Kernel = RowKernel | ContractKernel | AttentionKernel
+@dataclass(frozen=True, slots=True)
+class TransposeKernel:
+    """Slot 0 (rows x columns, row stride ``source``) to slot 1 (columns x rows, row stride ``target``), per outer point.
+
+    ``outer`` lists (size, source stride, target stride).
+    """
+
+    slots: tuple[Slot, ...]
+    rows: int
+    columns: int
+    source: int
+    target: int
+    outer: tuple[tuple[int, int, int], ...] = ()
+
+
+Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel
 
 
 @dataclass(frozen=True, slots=True)

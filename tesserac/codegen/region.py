@@ -29,6 +29,18 @@ class NeedsCopy(Exception):
         self.var = var
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a region had come."""
+
+    nodes: int
+    slots: int
+    stores: int
+    memo: dict[tuple[Var, Chain, str], int]
+    inlined: dict[Var, None]
+    reads: dict[Var, None]
+
+
 @dataclass
 class Region:
     """A loop nest over ``domain`` under construction. ``row_values`` says whether rows may be reduced here."""
@@ -43,6 +55,7 @@ class Region:
     sealed: set[Var] = field(default_factory=set)
     roots: list[Equation] = field(default_factory=list)
     inlined: dict[Var, None] = field(default_factory=dict)
+    reads: dict[Var, None] = field(default_factory=dict)
     stores: list[Store] = field(default_factory=list)
     _memo: dict[tuple[Var, Chain, str], int] = field(default_factory=dict)
 
@@ -70,16 +83,17 @@ class Region:
 
     # -- checkpoints: a failed attempt leaves no trace --------------------------------------------------
 
-    def mark(self) -> tuple[int, int, dict[tuple[Var, Chain, str], int], dict[Var, None]]:
+    def mark(self) -> Mark:
         """State to return to when an equation turns out not to fit."""
-        return len(self.nodes), len(self.slots), dict(self._memo), dict(self.inlined)
+        return Mark(len(self.nodes), len(self.slots), len(self.stores), dict(self._memo), dict(self.inlined), dict(self.reads))
 
-    def rollback(self, mark: tuple[int, int, dict[tuple[Var, Chain, str], int], dict[Var, None]]) -> None:
+    def rollback(self, mark: Mark) -> None:
         """Forgets everything since the mark."""
-        del self.nodes[mark[0]:]
-        del self.slots[mark[1]:]
-        del self.bound[mark[1]:]
-        self._memo, self.inlined = mark[2], mark[3]
+        del self.nodes[mark.nodes:]
+        del self.slots[mark.slots:]
+        del self.bound[mark.slots:]
+        del self.stores[mark.stores:]
+        self._memo, self.inlined, self.reads = mark.memo, mark.inlined, mark.reads
 
     # -- nodes ----------------------------------------------------------------------------------------
 
@@ -111,6 +125,9 @@ class Region:
         return self._add(Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name))
 
     def _add(self, node: Node) -> int:
+        for number, other in enumerate(self.nodes):
+            if other == node:
+                return number
         self.nodes.append(node)
         return len(self.nodes) - 1
 
@@ -159,6 +176,7 @@ class Region:
 
     def _load(self, var: Var, extent: str, chain: Chain) -> int:
         view = self.stored(var, chain)
+        self.reads[var] = None
         strides = self.over_domain(view, extent)
         kind = "full" if strides[-1] else "row"
         return self._add(Node("load", kind, var.type.dtype, slot=self.slot(self.values.root(var), view.offset),
@@ -167,6 +185,8 @@ class Region:
     def _indexed(self, equation: Equation, extent: str, chain: Chain) -> int:
         var = equation.result
         shape = var.type.sizes
+        if chain and equation.op != "iota":
+            raise NeedsCopy(var)
         if equation.op == "iota":
             axis = equation.attr("axis")
             start = View(shape, tuple(1 if i == axis else 0 for i in range(len(shape))))
@@ -200,6 +220,7 @@ class Region:
         if numbers.type.sizes != self.row_domain:
             raise Incompatible("take over other rows")
         number = self.node(numbers, "row")
+        self.reads[base] = None
         strides = tuple(0 for _ in self.row_domain) + (view.strides[1],)
         return self._add(Node("take", "full", equation.result.type.dtype, args=(number,), strides=strides,
                               slot=self.slot(self.values.root(base), view.offset), row_stride=view.strides[0],

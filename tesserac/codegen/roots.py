@@ -89,7 +89,7 @@ def _reduce(region: Region, equation: Equation) -> None:
     last = len(region.domain) - 1
     node = region.node(operand, "full")
     mode = REDUCTIONS[equation.op]
-    across = var in region.values.exports and region.values.exports[var].axis is None
+    across = region.values.is_partial(var)
     if last in axes:
         region.nodes.append(Node("reduce", "row", var.type.dtype, op=mode, args=(node,), name=var.name))
         node = len(region.nodes) - 1
@@ -101,7 +101,8 @@ def _reduce(region: Region, equation: Equation) -> None:
     kept = iter(view.normalized().strides)
     strides = tuple(0 if axis in axes else next(kept) for axis in range(len(region.domain)))
     slot = region.slot(region.values.root(var), view.offset, written=True)
-    region.stores.append(Store(node, slot, strides, mode, across, extent=var.type.sizes))
+    row = view.strides[-2] if len(view.strides) > 1 else 1
+    region.stores.append(Store(node, slot, strides, mode, across, row_stride=row, extent=var.type.sizes))
 
 
 def _scatter(region: Region, equation: Equation) -> None:
@@ -115,7 +116,7 @@ def _scatter(region: Region, equation: Equation) -> None:
     view = region.values.storage(var)
     if len(view.strides) != 2:
         raise Incompatible("scatter needs a table of rows")
-    across = var in region.values.exports and region.values.exports[var].axis is None
+    across = region.values.is_partial(var)
     slot = region.slot(region.values.root(var), view.offset, written=True)
     strides = tuple(0 for _ in region.row_domain) + (view.strides[1],)
     region.stores.append(Store(node, slot, strides, "scatter", across, index, view.strides[0], var.type.sizes))

@@ -32,6 +32,7 @@ class StageValues:
     outer_view: Callable[[Var], View]
     kept: set[Var] = field(default_factory=set)
     dense_rows: set[Var] = field(default_factory=set)
+    row_strides: dict[Var, int] = field(default_factory=dict)
     aliases: dict[Var, tuple[Var, View]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +82,9 @@ class StageValues:
             outer = self.outer_view(self.exports[var].outer)
             return View(var.type.sizes, outer.strides, outer.offset)
         shape = var.type.sizes
-        return dense(shape, shape[-1] if shape and var in self.dense_rows else padded_row(shape))
+        if var in self.dense_rows:
+            return dense(shape)
+        return dense(shape, self.row_strides.get(var, padded_row(shape)))
 
     def root(self, var: Var) -> Var:
         """The value that owns the buffer."""
@@ -100,12 +103,13 @@ class StageValues:
                 start += var.type.sizes[axis]
                 free = (var not in self.imports and var not in self.exports and var not in self.aliases
                         and self.producer[var].op not in VIEW_OPS and equation.operands.count(var) == 1)
-                if free and self.kind(var) in (*KERNEL_KINDS, "elementwise") and not self._reduced_by_tiles(equation.result):
+                if free and self.kind(var) in (*KERNEL_KINDS, "elementwise") and not self.is_partial(equation.result):
                     self.aliases[var] = (equation.result, view)
                     self.kept.add(var)
 
-    def _reduced_by_tiles(self, var: Var) -> bool:
-        return var in self.exports and self.exports[var].axis is None
+    def is_partial(self, var: Var) -> bool:
+        """Whether tiles add up what they compute for this value."""
+        return var in self.exports and self.exports[var].partial
 
 
 def chained(view: View, chain: tuple[Equation, ...]) -> View | None:

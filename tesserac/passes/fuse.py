@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tesserac.codegen import roots
+from tesserac.codegen.contract import check_operands
+from tesserac.codegen.records import Node
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
 from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.views import VIEW_OPS, View
@@ -62,6 +65,7 @@ class Fuse:
         values = StageValues(stage, outer_view)
         values.kept.update(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
+        values.dense_rows.update(e.results[1] for e in stage.equations if e.op == "attention")
         if not self.enabled:
             values.kept.update(e.result for e in stage.equations if spec_of(e.op).kind == "elementwise")
         values.place_in_concat()
@@ -154,6 +158,7 @@ class _Grouping:
     def _assign(self, equation: Equation) -> None:
         kind = spec_of(equation.op).kind
         if kind == "contract":
+            check_operands(self.values, equation)
             region = Region(self.values, equation.result.type.sizes or (1,), row_values=False)
             index = self._new(Group("contract", region, equation))
             root_product(region, equation)
@@ -254,8 +259,6 @@ def natural_domain(equation: Equation) -> tuple[int, ...]:
 
 def root_product(region: Region, equation: Equation) -> None:
     """The accumulator of a product is the first node of its epilogue."""
-    from tesserac.codegen.records import Node
-
     region.nodes.append(Node("sum_of_products", "full", equation.result.type.dtype, name=equation.result.name))
     region.members[equation.result] = ("full", 0)
     region.roots.append(equation)
@@ -263,7 +266,5 @@ def root_product(region: Region, equation: Equation) -> None:
 
 def add_root(region: Region, equation: Equation) -> None:
     """Computes a root inside a region, or raises Incompatible."""
-    from tesserac.codegen.roots import add
-
-    add(region, equation)
+    roots.add(region, equation)
     region.roots.append(equation)

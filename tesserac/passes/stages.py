@@ -18,11 +18,12 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A tile stage writes ``local`` to ``outer``: its part along ``axis``, or a term of the sum (axis None)."""
+    """A stage leaves ``local`` behind as ``outer``: whole, its part along ``axis``, or a term of the sum (``partial``)."""
 
     local: Var
     outer: Var
-    axis: int | None
+    axis: int | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

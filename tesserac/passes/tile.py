@@ -43,7 +43,9 @@ class Tile:
 
 def _whole_stage(function: Function) -> Stage:
     imports = tuple(Import(item.var, item.var) for item in function.inputs)
-    return Stage(function.equations, imports, ())
+    made = {v for e in function.equations for v in e.results}
+    exports = dict.fromkeys(output.var for output in function.outputs if output.var in made)
+    return Stage(function.equations, imports, tuple(Export(v, v) for v in exports))
 
 
 def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
@@ -102,18 +104,19 @@ class _Tiling:
         return self.level[var] + (1 if var in self.partial or gathered else 0)
 
     def _delay(self) -> None:
-        last = max(self.equation_level.values(), default=0)
-        latest: dict[Var, int] = defaultdict(lambda: last)
+        """As late as possible: what only the outputs need waits for the last stage, so that forward and backward meet."""
+        last = max((self.equation_level[i] for i in self.split_equations), default=0)
+        latest: dict[Var, int] = defaultdict(lambda: last + 1)
         for index in range(len(self.function.equations) - 1, -1, -1):
             equation, placed = self.function.equations[index], self.placed[index]
-            if index in self.split_equations:
-                level = min(latest[v] for v in equation.results)
-                self.equation_level[index] = max(level, self.equation_level[index])
-                for var in equation.results:
-                    self.level[var] = self.equation_level[index]
+            bound = last if index in self.split_equations else last + 1
+            level = max(min(bound, *(latest[v] for v in equation.results)), self.equation_level[index])
+            self.equation_level[index] = level
+            for var in equation.results:
+                self.level[var] = level
             for i, var in enumerate(equation.operands):
                 gathered = var in self.partial or (isinstance(self.placement[var], Split) and placed.operands[i] is None)
-                latest[var] = min(latest[var], self.equation_level[index] - (1 if gathered else 0))
+                latest[var] = min(latest[var], level - (1 if gathered else 0))
 
 
 class _Stages:
@@ -124,7 +127,6 @@ class _Stages:
         self.function = tiling.function
         self.producer = {v: (i, e) for i, e in enumerate(self.function.equations) for v in e.results}
         self.needed: set[Var] = {output.var for output in self.function.outputs}
-        self.names = {v.name for v in self.function.variables()}
 
     def build(self) -> list[Stage]:
         """Stages in order of execution (built backwards, so that only what is needed is kept)."""
@@ -137,15 +139,20 @@ class _Stages:
 
     def _once(self, level: int) -> Stage:
         kept: list[Equation] = []
+        after, here = set(self.needed), set(self.needed)
         for index in range(len(self.function.equations) - 1, -1, -1):
             equation = self.function.equations[index]
-            here = self.tiling.equation_level[index] == level and index not in self.tiling.split_equations
-            if here and any(v in self.needed for v in equation.results):
+            mine = self.tiling.equation_level[index] == level and index not in self.tiling.split_equations
+            # A constant is repeated in every stage that reads it.
+            if (mine or equation.op == "full") and any(v in here for v in equation.results):
                 kept.append(equation)
-                self.needed.update(equation.operands)
-        made = {v for e in kept for v in e.results}
+                here.update(equation.operands)
+        kept_results = {v for e in kept for v in e.results}
+        self.needed = {v for v in here if v not in kept_results}
+        made = dict.fromkeys(v for e in reversed(kept) for v in e.results)
         read = dict.fromkeys(v for e in reversed(kept) for v in e.operands if v not in made)
-        return Stage(tuple(kept[::-1]), tuple(Import(v, v) for v in read), ())
+        exports = tuple(Export(v, v) for v in made if v in after)
+        return Stage(tuple(kept[::-1]), tuple(Import(v, v) for v in read), exports)
 
     def _tiles(self, level: int) -> Stage:
         chosen: list[int] = []
@@ -163,7 +170,8 @@ class _Stages:
             for var in self.function.equations[index].results:
                 if var in self.needed:
                     placement = self.tiling.placement[var]
-                    exports.append(Export(stage.local[var], var, placement.axis if placement else None))
+                    axis = placement.axis if placement else None
+                    exports.append(Export(stage.local[var], var, axis, partial=axis is None))
         self.needed.update(item.outer for item in stage.imports)
         tiles = self.batch // self.tile
         return Stage(tuple(stage.equations), tuple(stage.imports), tuple(exports), tiles, self.tile)
@@ -177,6 +185,7 @@ class _TileStage:
         self.equations: list[Equation] = []
         self.imports: list[Import] = []
         self.local: dict[Var, Var] = {}
+        self.names: set[str] = set()
         self._cut: dict[tuple[Var, int], Var] = {}
         self._whole: dict[Var, Var] = {}
 
@@ -249,11 +258,12 @@ class _TileStage:
         return local
 
     def _fresh(self, name: str) -> str:
-        count, candidate = 1, name
-        while candidate in self.owner.names:
-            candidate = f"{name}.part{count if count > 1 else ''}"
+        """The same name as outside, unless another part of that value has it here."""
+        candidate, count = name, 1
+        while candidate in self.names:
             count += 1
-        self.owner.names.add(candidate)
+            candidate = f"{name}.part{count}"
+        self.names.add(candidate)
         return candidate
 
 

@@ -1,0 +1,79 @@
+// Small helpers of emitted row kernels: clearing accumulators, masks, integers in vectors, sums over threads.
+#pragma once
+#include <initializer_list>
+#include <limits>
+
+#include "simd.h"
+#include "vmath.h"
+
+namespace tsr {
+
+/// -1, 0 or 1 by sign; 0 for NaN.
+template <class V>
+TSR_INLINE V vsign(V x) {
+  const V zero{}, one = zero + 1;
+  return x > zero ? one : (x < zero ? -one : zero);
+}
+
+/// Largest whole number not above x.
+TSR_INLINE float vfloor(float x) { return __builtin_floorf(x); }
+TSR_INLINE double vfloor(double x) { return __builtin_floor(x); }
+template <class V, std::enable_if_t<!std::is_arithmetic_v<V>, int> = 0>
+TSR_INLINE V vfloor(V x) {
+  for (int i = 0; i < lanes<Element<V>>; ++i) x[i] = vfloor(x[i]);
+  return x;
+}
+
+/// A row's condition as a mask over its columns.
+template <class T>
+TSR_INLINE IntVec<T> mask_of(bool condition) {
+  return IntVec<T>{} - Element<IntVec<T>>(condition);
+}
+
+/// Stores the valid columns of v converted to integers (bool: 0 or 1 from a mask).
+template <class C, class I, class V>
+TSR_INLINE void store_int(C c, I* row, V v) {
+  for (int i = 0; i < c.size(); ++i) row[c.begin + i] = std::is_same_v<Element<V>, float> || std::is_same_v<Element<V>, double> ? I(v[i]) : I(v[i] != 0);
+}
+
+/// Sets `rows` rows of `columns` elements, `stride` apart.
+template <class T>
+inline void fill_rows(T* p, long rows, long columns, long stride, T value) {
+  for (long i = 0; i < rows; ++i)
+    for (long j = 0; j < columns; ++j) p[i * stride + j] = value;
+}
+
+/// total[i] = sum over workers w of terms[w * distance + i], added in the order of w. All threads share the work.
+template <class T>
+inline void sum_workers(T* total, const T* terms, long distance, int workers, long n) {
+#pragma omp parallel for schedule(static) num_threads(workers) if (n > 16384)
+  for (long i = 0; i < n; i += 1024) {
+    const long end = i + 1024 < n ? i + 1024 : n;
+    for (long j = i; j < end; ++j) {
+      T sum = terms[j];
+      for (int w = 1; w < workers; ++w) sum += terms[w * distance + j];
+      total[j] = sum;
+    }
+  }
+}
+
+/// A typed pointer into a byte arena.
+template <class T>
+TSR_INLINE T* at(char* base, size_t offset) {
+  return reinterpret_cast<T*>(base + offset);
+}
+
+/// The largest of some sizes.
+constexpr size_t largest(std::initializer_list<size_t> sizes) {
+  size_t result = 0;
+  for (size_t size : sizes)
+    if (size > result) result = size;
+  return result;
+}
+
+/// What random operations depend on besides their stream and index.
+struct RandomKey {
+  uint64_t seed, step;
+};
+
+}  // namespace tsr

@@ -1,0 +1,1 @@
+"""The CPU target: kernel records as C++17 with explicit vectors."""

@@ -1,0 +1,92 @@
+"""Products, attention and transpositions: sizes for the runtime's templates and epilogues as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tesserac.codegen.cpu.expressions import LONGEST, Expressions, address
+from tesserac.codegen.names import CppNames
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Store, TransposeKernel
+
+
+class ProductRenderer:
+    """Prepares one contraction for templates/cpu/product.cpp.j2."""
+
+    def __init__(self, kernel: ContractKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool) -> None:
+        self.kernel, self.slot_names, self.real, self.parallel = kernel, slot_names, real, parallel
+        self.loops = [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
+        self.scope = CppNames(parent=names, reserved=("c", "i", "v"))
+        self.text = Expressions(kernel.nodes, kernel.slots, slot_names, self.scope, [*self.loops, "i"], real)
+
+    def render(self) -> dict[str, Any]:
+        """Values for the template."""
+        k = self.kernel
+        shape = f"{k.m}, {k.n}, {k.k}, {k.a.stride}, {k.b.stride}" + (", kTransposed" if k.a.transposed else "")
+        simple = self._plain()
+        return {"loops": list(zip(self.loops, k.outer, strict=True)), "shape": shape, "real": self.real,
+                "a": address(self.slot_names[k.a.slot], k.a.outer, self.loops),
+                "b": address(self.slot_names[k.b.slot], k.b.outer, self.loops), "target": simple,
+                "accumulates": bool(simple) and k.stores[0].across_tiles, "lines": [] if simple else self._epilogue(),
+                "parallel": self.parallel and not any(s.across_tiles for s in k.stores)}
+
+    def _plain(self) -> tuple[str, int] | None:
+        """Destination and leading dimension when the product is only stored."""
+        k = self.kernel
+        if len(k.stores) != 1 or k.stores[0].node != 0:
+            return None
+        store = k.stores[0]
+        if store.strides[-1] != 1 and k.n != 1:
+            return None
+        return address(self.slot_names[store.slot], store.strides[:-2], self.loops), store.strides[-2] or k.n
+
+    def _epilogue(self) -> list[str]:
+        lines: list[str] = []
+        known: dict[int, str] = {0: "v"}
+        uses: dict[int, int] = dict(self.text.uses)
+        for store in self.kernel.stores:
+            uses[store.node] = uses.get(store.node, 0) + 1
+        for i, node in enumerate(self.kernel.nodes):
+            if i == 0 or node.kind == "constant":
+                continue
+            if node.extent == "row":
+                lines.append(self.text.declare_row(i))
+                continue
+            text, _ = self.text.full(i, known)
+            if uses.get(i, 0) > 1 or len(text) > LONGEST:
+                known[i] = self.scope.fresh(node.name or node.op)
+                lines.append(f"const auto {known[i]} = {text};")
+        lines += [self._store(store, known) for store in self.kernel.stores]
+        return lines
+
+    def _store(self, store: Store, known: dict[int, str]) -> str:
+        value, level = self.text.full(store.node, known)
+        where = address(self.slot_names[store.slot], store.strides[:-1], [*self.loops, "i"])
+        stride = "" if store.strides[-1] == 1 or self.kernel.n == 1 else f"{store.strides[-1]}, "
+        if not self.kernel.slots[store.slot].dtype.is_float:
+            return f"store_int(c, {where}, {value});"
+        if store.across_tiles:
+            load = f"c.load({where}{', ' + stride.rstrip(', ') if stride else ''})"
+            value = f"first ? {value} : {load} + {value}" if level <= 6 else f"first ? ({value}) : {load} + ({value})"
+        return f"c.store({where}, {stride}{value});"
+
+
+def render_attention(kernel: AttentionKernel, slot_names: list[str], real: str) -> dict[str, Any]:
+    """Values for templates/cpu/attention.cpp.j2."""
+    rows = [s[1] for s in kernel.strides]
+    sizes = f"{kernel.queries}, {kernel.keys}, {kernel.head_dim}, {kernel.heads}, {kernel.kv_heads}, " \
+            f"{'kCausal' if kernel.causal else 'kFull'}, {rows[0]}, {rows[1]}, {rows[2]}, {rows[3]}"
+    def pointer(number: int) -> str:
+        stride = kernel.strides[number][0]
+        return slot_names[number] + (f" + b * {stride}" if kernel.batch > 1 and stride else "")
+
+    return {"batch": kernel.batch, "backward": kernel.backward, "sizes": sizes, "scale": repr(kernel.scale), "real": real,
+            "pointers": [pointer(i) for i in range(len(slot_names))], "value_dim": kernel.value_dim}
+
+
+def render_transpose(kernel: TransposeKernel, slot_names: list[str], names: CppNames, parallel: bool) -> dict[str, Any]:
+    """Values for templates/cpu/transpose.cpp.j2."""
+    loops = [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
+    source = address(slot_names[0], [s for _, s, _ in kernel.outer], loops)
+    target = address(slot_names[1], [t for _, _, t in kernel.outer], loops)
+    return {"loops": [(name, n) for name, (n, _, _) in zip(loops, kernel.outer, strict=True)], "source": source, "target": target,
+            "rows": kernel.rows, "columns": kernel.columns, "lds": kernel.source, "ldd": kernel.target, "parallel": parallel}

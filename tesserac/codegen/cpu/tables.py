@@ -1,0 +1,103 @@
+"""Tables of a program: parameters in their memory layout, inputs, outputs, kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.names import CppNames, cpp_double, cpp_string
+from tesserac.codegen.stage_values import padded_row
+from tesserac.codegen.views import dense
+from tesserac.ir.program import Entry, Function, Input
+from tesserac.ir.types import TensorType
+from tesserac.passes.plan import storage_bytes
+
+MEMBER_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One row of the parameter table and one member of the struct Parameters."""
+
+    item: Input
+    member: str
+    elements: int
+
+    @property
+    def type(self) -> TensorType:
+        """Its type."""
+        return self.item.var.type
+
+    @property
+    def declaration(self) -> str:
+        """``alignas(64) float transformer_Wq[32 * 48];  // transformer.Wq (32, 48)``"""
+        return f"alignas({MEMBER_ALIGNMENT}) {CPP_TYPE[self.type.dtype]} {self.member}[{self.elements}];"
+
+    @property
+    def shape_text(self) -> str:
+        """Shape and row stride for the comment."""
+        row = padded_row(self.type.sizes)
+        padded = f", rows {row} apart" if self.type.rank > 1 and row != self.type.sizes[-1] else ""
+        return f"{self.item.path} ({', '.join(map(str, self.type.sizes))}{padded})"
+
+
+def parameters_of(entry: Entry) -> list[Parameter]:
+    """Parameters of an entry in declaration order (the training function's, else the forward function's)."""
+    names = CppNames()
+    items: dict[str, Input] = {}
+    for function in (entry.train, entry.infer):
+        for item in function.parameters if function is not None else ():
+            items.setdefault(item.path, item)
+    rows = []
+    for item in items.values():
+        view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
+        size = item.var.type.dtype.itemsize
+        rows.append(Parameter(item, names.of(item.path), storage_bytes(view, size) // size))
+    return rows
+
+
+def tensor_row(path: str, kind: TensorType, item: Input | None, *, row_stride: int, offset: str = "0",
+               batched: bool = False) -> str:
+    """One initialiser of tsr::Tensor."""
+    shape = ", ".join(map(str, kind.sizes)) or "0"
+    init, a, b, decay, bound, ignore = "zeros", 0.0, 0.0, False, 0, None
+    if item is not None:
+        if item.init is not None:
+            init, a, b = item.init.kind, item.init.a, item.init.b
+        decay = item.decay and kind.rank >= 2 and item.is_parameter
+        bound, ignore = item.index_bound, item.ignore_index
+    names = {"f32": "f32", "f64": "f64", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8", "u8": "u8", "bool": "boolean",
+             "bf16": "bf16", "f16": "f16", "c64": "c64", "c128": "c128"}
+    return (f"{{{cpp_string(path)}, DType::{names[kind.dtype.value]}, {kind.rank}, {{{shape}}}, {row_stride}, {offset}, Init::{init}, "
+            f"{cpp_double(a)}, {cpp_double(b)}, {str(decay).lower()}, {bound}, {'INT64_MIN' if ignore is None else ignore}, "
+            f"{str(batched).lower()}}}")
+
+
+def parameter_rows(parameters: Sequence[Parameter]) -> list[str]:
+    """The parameter table."""
+    return [tensor_row(p.item.path, p.type, p.item, row_stride=padded_row(p.type.sizes),
+                       offset=f"offsetof(Parameters, {p.member})") for p in parameters]
+
+
+def data_rows(function: Function, batch: int | None) -> list[str]:
+    """The input table of a function."""
+    rows = []
+    for item in function.data:
+        kind = item.var.type
+        last = kind.sizes[-1] if kind.rank else 1
+        batched = batch is not None and kind.rank > 0 and kind.sizes[0] == batch
+        rows.append(tensor_row(item.path, kind, item, row_stride=last, batched=batched))
+    return rows
+
+
+def output_rows(function: Function, batch: int | None) -> list[str]:
+    """The output table of a function (gradients are not in it)."""
+    rows = []
+    for output in function.outputs:
+        if not output.name.startswith("grad:"):
+            kind = output.var.type
+            last = kind.sizes[-1] if kind.rank else 1
+            batched = batch is not None and kind.rank > 0 and kind.sizes[0] == batch
+            rows.append(tensor_row(output.name, kind, None, row_stride=last, batched=batched))
+    return rows

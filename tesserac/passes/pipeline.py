@@ -1,0 +1,114 @@
+"""The compiler's order of work, top to bottom, with one reason per line.
+
+Everything up to ``orient`` maps a function to an equivalent function, is verified after every pass and can be printed
+between passes; ``tile`` cuts it into stages, ``fuse`` groups a stage into kernels and ``plan`` gives everything a place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tesserac.ir.program import Equation, Function, Output, Var
+from tesserac.ir.verify import verify
+from tesserac.passes.differentiate import differentiate
+from tesserac.passes.expand import expand
+from tesserac.passes.fuse import Fuse
+from tesserac.passes.orient import Orient
+from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
+from tesserac.passes.simplify import simplify
+from tesserac.passes.tile import Tile
+
+KEPT_WHOLE = ("attention", "attention_grad")
+"""Fused ops with a kernel of their own; all others are expanded into primitives, which the row fuser joins again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the pipeline."""
+
+    name: str
+    reason: str
+    run: Callable[[Function], Function]
+
+
+def _expand_norms_and_losses(function: Function) -> Function:
+    composite = {e.op for e in function.equations} - set(KEPT_WHOLE)
+    return expand(function, composite)
+
+
+def own_outputs(function: Function) -> Function:
+    """Gives every output a value of its own: no output is an input, and no two outputs are one value."""
+    seen: set[Var] = {item.var for item in function.inputs}
+    names = {v.name for v in function.variables()}
+    copies: list[Equation] = []
+    outputs: list[Output] = []
+    for output in function.outputs:
+        var = output.var
+        if var in seen:
+            name = next(f"{var.name}.out{n}" for n in range(1, len(names) + 2) if f"{var.name}.out{n}" not in names)
+            names.add(name)
+            copy = Var(name, var.type)
+            copies.append(Equation("relayout", (var,), (copy,), (("perm", tuple(range(var.type.rank))),)))
+            var = copy
+        seen.add(var)
+        outputs.append(Output(output.name, var))
+    return Function(function.name, function.inputs, (*function.equations, *copies), tuple(outputs))
+
+
+PIPELINE: tuple[Step, ...] = (
+    Step("differentiate", "gradients become ordinary equations: linearise, then transpose", differentiate),
+    Step("simplify", "what autodiff leaves behind: zeros, sums of pads, equal subexpressions", simplify),
+    Step("expand", "norms, softmax and losses in primitives, so that they fuse with their neighbours", _expand_norms_and_losses),
+    Step("simplify2", "forward and backward of a norm share their row statistics", simplify),
+    Step("outputs", "every output gets memory of its own", own_outputs),
+    Step("orient", Orient().reason, Orient().run),
+)
+
+
+@dataclass
+class Trace:
+    """What a caller wants to see of a run: ``after`` is called with every step's name and result; seconds per step."""
+
+    after: Callable[[str, Function], None] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def step(self, name: str, function: Function, start: float) -> None:
+        """Records one step and checks its result."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        verify(function)
+        if self.after is not None:
+            self.after(name, function)
+
+
+def optimize(function: Function, trace: Trace | None = None, stop_after: str | None = None) -> Function:
+    """The function after the pipeline's function-to-function steps."""
+    trace = trace or Trace()
+    for step in PIPELINE:
+        start = time.perf_counter()
+        function = step.run(function)
+        trace.step(step.name, function, start)
+        if step.name == stop_after:
+            break
+    return function
+
+
+def schedule(function: Function, parameters: list[str], tile: Tile = Tile(), fuse: Fuse = Fuse(),
+             trace: Trace | None = None) -> Plan:
+    """Stages, kernels and memory of an optimized function. ``parameters``: paths in table order."""
+    from tesserac.codegen.lower import lower
+
+    trace = trace or Trace()
+    start = time.perf_counter()
+    staged = tile.run(function)
+    places = outer_places(function, parameters)
+    trace.seconds["tile"] = trace.seconds.get("tile", 0.0) + time.perf_counter() - start
+    start = time.perf_counter()
+    fused = [fuse.run(stage, lambda var: outer_view(places, var)) for stage in staged.stages]
+    launches = [lower(item) for item in fused]
+    trace.seconds["fuse"] = trace.seconds.get("fuse", 0.0) + time.perf_counter() - start
+    start = time.perf_counter()
+    plan = make_plan(staged, fused, launches, places)
+    trace.seconds["plan"] = trace.seconds.get("plan", 0.0) + time.perf_counter() - start
+    return plan

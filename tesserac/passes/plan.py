@@ -1,0 +1,236 @@
+"""The static memory plan: where every value that is kept in memory lies, decided at compile time.
+
+Four kinds of memory. *Parameters* and *gradients* have one layout, the parameter table's. *Shared* memory holds what all
+threads see (relayouts of weights, sums of the tiles' terms, everything of a program that is not cut). *Scratch* is one
+thread's: values of the tile in flight. Shared memory and scratch are laid out by liveness: values that never live at the
+same time share addresses, and a kernel may write where it last read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, RowKernel
+from tesserac.codegen.stage_values import padded_row
+from tesserac.codegen.views import View, dense
+from tesserac.ir.program import Function, Var
+from tesserac.passes.fuse import Fused
+from tesserac.passes.stages import Staged
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a buffer lies: kind is param, grad, input, output (``index`` in the table), shared or scratch (``offset`` in bytes)."""
+
+    kind: str
+    offset: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage ready to emit: launches, and the places of its own buffers (``partial``: sums over tiles, one per thread)."""
+
+    fused: Fused
+    launches: tuple[Launch, ...]
+    places: Mapping[Var, Place]
+    partial: Mapping[Var, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Places of the values that outlive a stage, the stages, and the sizes of shared memory and scratch in bytes."""
+
+    staged: Staged
+    outer: Mapping[Var, Place]
+    stages: tuple[StagePlan, ...]
+    shared_bytes: int
+    scratch_bytes: int
+
+
+def storage_bytes(view: View, itemsize: int) -> int:
+    """Bytes from the first to the last element of a view, its last row whole."""
+    last = sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True)) + 1
+    row = max(view.strides[-2], view.shape[-1]) if len(view.shape) > 1 else 1
+    return -(-last // row) * row * itemsize
+
+
+def outer_places(function: Function, parameters: Sequence[str]) -> dict[Var, Place]:
+    """Inputs, outputs and gradients; everything else that crosses stages goes to shared memory later."""
+    places: dict[Var, Place] = {}
+    for number, item in enumerate(function.data):
+        places[item.var] = Place("input", index=number)
+    for item in function.parameters:
+        places[item.var] = Place("param", index=parameters.index(item.path))
+    number = 0
+    for output in function.outputs:
+        if output.name.startswith("grad:"):
+            places[output.var] = Place("grad", index=parameters.index(output.name[5:]))
+        else:
+            places[output.var] = Place("output", index=number)
+            number += 1
+    return places
+
+
+def outer_view(places: Mapping[Var, Place], var: Var) -> View:
+    """Layout of a value outside its stage: dense for the caller's arrays, padded rows in our own memory."""
+    place = places.get(var)
+    shape = var.type.sizes
+    return dense(shape) if place is not None and place.kind in ("input", "output") else dense(shape, padded_row(shape))
+
+
+@dataclass
+class _Interval:
+    var: Var
+    size: int
+    first: int
+    last: int
+    offset: int = -1
+    merge: set[Var] = field(default_factory=set)
+
+
+def pack(intervals: Iterable[_Interval], start: int = 0) -> int:
+    """Gives every interval an offset, largest first at the lowest place that is free during its life; returns the end."""
+    placed: list[_Interval] = []
+    end = start
+    for item in sorted(intervals, key=lambda i: (-i.size, i.first, i.var.name)):
+        offset = start
+        for other in sorted((p for p in placed if _overlap(item, p)), key=lambda p: p.offset):
+            if offset + item.size <= other.offset:
+                break
+            offset = max(offset, other.offset + other.size)
+        item.offset = offset
+        placed.append(item)
+        end = max(end, offset + item.size)
+    return end
+
+
+def _overlap(a: _Interval, b: _Interval) -> bool:
+    if a.last == b.first and b.var in a.merge and a.size == b.size:
+        return False
+    if b.last == a.first and a.var in b.merge and a.size == b.size:
+        return False
+    return a.first <= b.last and b.first <= a.last
+
+
+def rounded(size: int) -> int:
+    """Size rounded up to whole cache lines."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def make_plan(staged: Staged, fused: Sequence[Fused], launches: Sequence[tuple[Launch, ...]],
+              places: dict[Var, Place]) -> Plan:
+    """Lays out shared memory and scratch of a staged function."""
+    outer = dict(places)
+    shared: dict[Var, _Interval] = {}
+    stage_positions: list[range] = []
+    position = 0
+    for stage, group in zip(staged.stages, launches, strict=True):
+        count = 1 if stage.tiles is not None else max(len(group), 1)
+        stage_positions.append(range(position, position + count))
+        position += count
+    for stage, item, group, span in zip(staged.stages, fused, launches, stage_positions, strict=True):
+        _touch_shared(stage.tiles is not None, item, group, span, outer, shared)
+    shared_bytes = pack(shared.values())
+    outer.update({v: Place("shared", i.offset) for v, i in shared.items()})
+    plans, scratch_bytes = [], 0
+    for stage, item, group in zip(staged.stages, fused, launches, strict=True):
+        if stage.tiles is None:
+            plans.append(StagePlan(item, group, {}, {}))
+            continue
+        plan, size = _plan_tiles(item, group, outer)
+        plans.append(plan)
+        scratch_bytes = max(scratch_bytes, size)
+    return Plan(staged, outer, tuple(plans), shared_bytes, scratch_bytes)
+
+
+def _touch_shared(tiled: bool, fused: Fused, launches: tuple[Launch, ...], span: range, outer: Mapping[Var, Place],
+                  shared: dict[Var, _Interval]) -> None:
+    values = fused.values
+    for number, launch in enumerate(launches):
+        at = span[0] if tiled else span[number]
+        for argument in launch.arguments:
+            var = argument.var
+            if tiled:
+                if var in values.imports:
+                    var = values.imports[var].outer
+                elif var in values.exports:
+                    var = values.exports[var].outer
+                else:
+                    continue
+            if var in outer:
+                continue
+            view = outer_view(outer, var) if tiled or var in values.imports else values.storage(argument.var)
+            size = rounded(storage_bytes(view, var.type.dtype.itemsize))
+            item = shared.setdefault(var, _Interval(var, size, at, at))
+            item.last = at
+        if not tiled:
+            _allow_in_place(launch, shared)
+
+
+def _allow_in_place(launch: Launch, intervals: Mapping[Var, _Interval]) -> None:
+    for source, target in in_place_pairs(launch.kernel):
+        a, b = launch.arguments[source], launch.arguments[target]
+        if a.var in intervals and b.var in intervals and a.offset == 0 and b.offset == 0:
+            intervals[a.var].merge.add(b.var)
+
+
+def in_place_pairs(kernel: Kernel) -> list[tuple[int, int]]:
+    """(read slot, written slot) that may be one buffer: every element is read, in one pass, where it is then written."""
+    if isinstance(kernel, ContractKernel):
+        matrices: set[int] = {kernel.a.slot, kernel.b.slot}
+    elif isinstance(kernel, RowKernel) and not any(n.kind in ("reduce", "take") for n in kernel.nodes):
+        matrices = set()
+    else:
+        return []
+    pairs = []
+    for store in kernel.stores:
+        if store.mode != "set" or store.across_tiles:
+            continue
+        for slot in range(len(kernel.slots)):
+            loads = [n for n in kernel.nodes if n.slot == slot]
+            same = loads and all(n.kind == "load" and n.strides == store.strides for n in loads)
+            if same and slot not in matrices and kernel.slots[slot].dtype == kernel.slots[store.slot].dtype:
+                pairs.append((slot, store.slot))
+    return pairs
+
+
+def _plan_tiles(fused: Fused, launches: tuple[Launch, ...], outer: Mapping[Var, Place]) -> tuple[StagePlan, int]:
+    values = fused.values
+    intervals: dict[Var, _Interval] = {}
+    partial: dict[Var, Place] = {}
+    end = 0
+    for export in values.stage.exports:
+        if export.partial and outer[export.outer].kind != "grad":
+            view = values.storage(export.local)
+            partial[export.local] = Place("scratch", end)
+            end += rounded(storage_bytes(view, export.local.type.dtype.itemsize))
+    for number, launch in enumerate(launches):
+        for argument in launch.arguments:
+            var = argument.var
+            if var in values.imports or var in values.exports:
+                continue
+            size = rounded(storage_bytes(values.storage(var), var.type.dtype.itemsize))
+            item = intervals.setdefault(var, _Interval(var, size, number, number))
+            item.last = number
+        _allow_in_place(launch, intervals)
+    end = pack(intervals.values(), end)
+    return StagePlan(fused, launches, {v: Place("scratch", i.offset) for v, i in intervals.items()}, partial), end
+
+
+def attention_pairs(plan: StagePlan) -> dict[int, int]:
+    """Backward launch -> forward launch of the same attention (they share the log-sum-exp), within one stage."""
+    made: dict[Var, int] = {}
+    pairs: dict[int, int] = {}
+    for number, launch in enumerate(plan.launches):
+        if isinstance(launch.kernel, AttentionKernel):
+            if launch.kernel.backward:
+                lse = launch.arguments[4].var
+                if lse in made:
+                    pairs[number] = made[lse]
+            else:
+                made[launch.arguments[4].var] = number
+    return pairs
