@@ -4,4 +4,49 @@ from __future__ import annotations
 
 from tesserac.explanations import Explanation
 
-EXPLANATIONS: tuple[Explanation, ...] = ()
+EXPLANATIONS: tuple[Explanation, ...] = (
+    Explanation(
+        "T0501",
+        "Not supported yet",
+        "The name is part of Tessera and this version of tesserac does not compile it.",
+        "@graph.module\ndef net(x: Tensor[8]):\n    return op.fft(x)\n",
+        "`tesserac ops` lists what can be compiled.",
+    ),
+    Explanation(
+        "T0502",
+        "Unknown op",
+        "There is no op of that name.",
+        "@graph.module\ndef net(x: Tensor[8]):\n    return op.sofmax(x)\n",
+        "`tesserac ops` lists every op; the message names the nearest one.",
+    ),
+    Explanation(
+        "T0503",
+        "Wrong kind of operand",
+        "The value cannot stand there: a function, a layer or a list where a tensor is needed, or something that "
+        "cannot be called.",
+        '@graph.module\ndef net(x: Tensor[8]):\n    return op.exp("x")\n',
+        "Pass a tensor; apply a layer to its input.",
+    ),
+    Explanation(
+        "T0504",
+        "Arguments do not fit an op",
+        "A missing, surplus or unknown argument, or a value that the argument does not take. The message shows the"
+        " signature.",
+        "@graph.module\ndef net(x: Tensor[8]):\n    return op.softmax(x, dim=0)\n",
+        "Follow the signature; `tesserac ops` shows it too.",
+    ),
+    Explanation(
+        "T0505",
+        "Attention that sees the future",
+        "The step is labelled as a language model, and an attention is not causal, so every position sees the ones"
+        " it should predict.",
+        "@graph.module\n"
+        "def net(x, W):\n"
+        "    return op.flash_attention(x, x, x) @ W\n"
+        "\n"
+        '@graph.training_step(module="TinyLM")\n'
+        'def step(batch: {"x": Tensor[2, 4, 8], "y": Tensor[2, 4, 8]}):\n'
+        '    return op.mse(net(batch["x"]), batch["y"])\n',
+        "op.flash_attention(q, k, v, causal=True), unless the model is meant to be bidirectional.",
+    ),
+)

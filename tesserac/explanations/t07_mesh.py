@@ -4,4 +4,23 @@ from __future__ import annotations
 
 from tesserac.explanations import Explanation
 
-EXPLANATIONS: tuple[Explanation, ...] = ()
+EXPLANATIONS: tuple[Explanation, ...] = (
+    Explanation(
+        "T0701",
+        "Several devices",
+        "The program asks for a mesh of several devices, and this version of tesserac compiles for one.",
+        'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8]):\n    return x * 2\n',
+        "Compile the same source for one device with --mesh none.",
+    ),
+    Explanation(
+        "T0702",
+        "Wrong mesh",
+        "A mesh has named axes and nested, rectangular lists of different device numbers, one level per axis.",
+        'mesh = dist.Mesh(axes=["tp", "dp"], devices=[0, 1, 2, 3])\n'
+        "\n"
+        "@graph.module\n"
+        "def net(x: Tensor[8]):\n"
+        "    return x * 2\n",
+        'dist.Mesh(axes=["tp", "dp"], devices=[[0, 1], [2, 3]]), or shape=(2, 2) with a flat list.',
+    ),
+)

@@ -1,0 +1,234 @@
+"""Type annotations: ``Tensor["B", "S", bf16]``, ``tensor[(B, T), fp16]``, ``ts.Tensor[B, N]``, ``Tensor[B, N] @ shard(...)``.
+
+Names inside an annotation are compile-time integers when they are bound, and dimension names otherwise; the same name is
+the same size throughout the unit. ``"3*D"`` and ``"B*H"`` are products.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tesserac.diagnostics import Label
+from tesserac.elaborate.report import Failed
+from tesserac.elaborate.scopes import Frame
+from tesserac.elaborate.values import Batch, Slot, TypeForm, Value, describe
+from tesserac.ir.program import Var
+from tesserac.ir.types import Dim, DType
+from tesserac.parser import syntax
+
+if TYPE_CHECKING:
+    from tesserac.elaborate.interpreter import Interpreter
+
+DTYPES: dict[str, DType] = {
+    "fp64": DType.F64,
+    "float64": DType.F64,
+    "f64": DType.F64,
+    "double": DType.F64,
+    "fp32": DType.F32,
+    "float32": DType.F32,
+    "f32": DType.F32,
+    "bf16": DType.BF16,
+    "bfloat16": DType.BF16,
+    "fp16": DType.F16,
+    "float16": DType.F16,
+    "f16": DType.F16,
+    "half": DType.F16,
+    "int8": DType.I8,
+    "i8": DType.I8,
+    "int16": DType.I16,
+    "i16": DType.I16,
+    "int32": DType.I32,
+    "i32": DType.I32,
+    "int64": DType.I64,
+    "i64": DType.I64,
+    "uint8": DType.U8,
+    "u8": DType.U8,
+    "bool": DType.BOOL,
+    "complex64": DType.C64,
+    "c64": DType.C64,
+    "complex128": DType.C128,
+    "c128": DType.C128,
+}
+"""Every spelling of an element type."""
+
+FP8 = ("fp8", "fp8_e4m3", "fp8_e5m2")
+"""Element types that parse and are not supported."""
+
+
+def annotate(it: Interpreter, param: syntax.Param, value: Value, frame: Frame) -> None:
+    """Applies a parameter's annotation to what was bound to it."""
+    if param.annotation is None:
+        return
+    if isinstance(param.annotation, syntax.DictExpr):
+        if isinstance(value, Batch):
+            for key, form in param.annotation.items:
+                name = it.eval(key, frame)
+                if isinstance(name, str):
+                    slot = it.session.slot(name, key.span, aliases=(f"{it.session.label}.{name}",))
+                    value.slots[name] = slot
+                    apply(it, slot, type_form(it, form, frame), form)
+        return
+    form_value = type_form(it, param.annotation, frame)
+    if form_value is not None:
+        apply(it, value, form_value, param.annotation)
+
+
+def apply_annotation(it: Interpreter, name: str, annotation: syntax.Expr, value: Value, frame: Frame) -> None:
+    """Applies ``name: annotation = value``."""
+    form = type_form(it, annotation, frame)
+    if form is not None:
+        apply(it, value, form, annotation)
+
+
+def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | None:
+    """What an annotation says; None for ``int``, ``float``, ``dict`` and the like."""
+    if isinstance(node, syntax.Binary) and node.op == "@":
+        return type_form(it, node.left, frame)
+    if isinstance(node, syntax.Name | syntax.Attribute | syntax.String | syntax.NoneLit):
+        return None
+    name = (
+        node.value.id
+        if isinstance(node, syntax.Subscript) and isinstance(node.value, syntax.Name)
+        else node.value.attr
+        if isinstance(node, syntax.Subscript) and isinstance(node.value, syntax.Attribute)
+        else ""
+    )
+    if name in ("list", "tuple", "dict"):
+        return None
+    if not isinstance(node, syntax.Subscript) or name not in ("Tensor", "tensor"):
+        raise it.report.fail(
+            "T0408",
+            "this annotation is not a tensor type",
+            node.span,
+            help=['write Tensor["B", "S", 64], Tensor[B, S, int32] or tensor[(B, S), bf16]'],
+        )
+    items = list(node.index.items) if isinstance(node.index, syntax.TupleExpr) else [node.index]
+    dtype = _dtype(it, items[-1]) if items else None
+    if dtype is not None:
+        items.pop()
+    if len(items) == 1 and isinstance(items[0], syntax.TupleExpr):
+        items = list(items[0].items)
+    elif not items:
+        return TypeForm(None, dtype)
+    return TypeForm(tuple(_dim(it, item, frame) for item in items), dtype)
+
+
+def _dtype(it: Interpreter, node: syntax.Expr) -> DType | None:
+    name = (
+        node.id
+        if isinstance(node, syntax.Name)
+        else node.attr
+        if isinstance(node, syntax.Attribute)
+        else node.value
+        if isinstance(node, syntax.String)
+        else ""
+    )
+    if name in FP8 or (
+        isinstance(node, syntax.Subscript) and isinstance(node.value, syntax.Name) and node.value.id in FP8
+    ):
+        raise it.report.fail(
+            "T0409", f"{name or 'fp8'} is not supported on this target", node.span, help=["use bf16 or fp16"]
+        )
+    return DTYPES.get("fp32" if name == "float" else name)
+
+
+def _dim(it: Interpreter, node: syntax.Expr, frame: Frame) -> Dim:
+    solver = it.session.solver
+    if isinstance(node, syntax.Name):
+        try:
+            value = frame.lookup(node.id)
+        except KeyError:
+            return node.id
+    elif isinstance(node, syntax.String):
+        return _dim_text(it, node)
+    elif isinstance(node, syntax.Binary) and node.op == "*":
+        return solver.product((_dim(it, node.left, frame), _dim(it, node.right, frame)))
+    else:
+        value = it.eval(node, frame)
+    if isinstance(value, str) and value.isidentifier():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise it.report.fail("T0408", f"a dimension is a positive integer or a name, not {describe(value)}", node.span)
+
+
+def _dim_text(it: Interpreter, node: syntax.String) -> Dim:
+    """``"B"``, ``"4"``, ``"3*D"``, ``"4D"``, ``"B*H"``."""
+    factors: list[Dim] = []
+    for part in (p.strip() for p in node.value.split("*")):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        rest = part[len(digits) :]
+        if digits:
+            factors.append(int(digits[:15]))
+        if rest.isidentifier():
+            factors.append(rest)
+        elif rest or not digits:
+            raise it.report.fail(
+                "T0408",
+                f"{node.value!r} is not a dimension",
+                node.span,
+                help=['a dimension is a name, a number or a product: "B", "64", "3*D"'],
+            )
+    return it.session.solver.product(tuple(factors))
+
+
+def apply(it: Interpreter, value: Value, form: TypeForm | None, node: syntax.Expr) -> None:
+    """Requires a value to have an annotated type; an input without one takes it."""
+    if form is None:
+        return
+    if isinstance(value, Slot) and value.var is None:
+        if form.dtype is not None:
+            if value.declared_dtype and value.dtype != form.dtype:
+                raise it.report.fail("T0407", f"`{value.path}` is {value.dtype} and {form.dtype}", node.span)
+            value.dtype, value.declared_dtype = form.dtype, True
+        if form.shape is not None and value.shape is None:
+            value.shape, value.shape_text = form.shape, ""
+            value.span = node.span
+            return
+        shape = value.shape
+    elif isinstance(value, Var):
+        if form.dtype is not None and form.dtype != value.type.dtype:
+            _wrong_dtype(it, value, form.dtype, node)
+        shape = value.type.shape
+    elif isinstance(value, Slot):
+        apply(it, value.var, form, node)
+        return
+    else:
+        return
+    if form.shape is None or shape is None:
+        return
+    with it.at(node.span):
+        if len(shape) != len(form.shape):
+            name = it.session.name_of(value) if isinstance(value, Var) else value.path
+            source = it.session.definitions.get(value.name) if isinstance(value, Var) else value
+            labels = (
+                [Label(source.span, "it comes from here")] if source is not None and source.span != node.span else []
+            )
+            it.report.error(
+                "T0403",
+                f"`{name}` has {len(shape)} axes and is annotated with {len(form.shape)}",
+                node.span,
+                labels=labels,
+            )
+            return
+        for axis, (a, b) in enumerate(zip(shape, form.shape, strict=True)):
+            try:
+                it.session.unify(b, a, f"axis {axis} of this annotation", (value,) if isinstance(value, Var) else ())
+            except Failed:
+                return
+
+
+def _wrong_dtype(it: Interpreter, value: Var, dtype: DType, node: syntax.Expr) -> None:
+    source = it.session.definitions.get(value.name)
+    labels = (
+        [Label(source.span, f"it is {value.type.dtype} because of this")]
+        if source is not None and source.span != node.span
+        else []
+    )
+    it.report.error(
+        "T0407",
+        f"`{it.session.name_of(value)}` has {value.type.dtype} and is annotated with {dtype}",
+        node.span,
+        labels=labels,
+        help=[f"convert it: op.cast(x, {dtype})"],
+    )

@@ -1,0 +1,97 @@
+"""``def`` statements: what decorators make of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tesserac.elaborate.scopes import Frame
+from tesserac.elaborate.values import Builtin, Function, Unsupported, Value
+from tesserac.parser import syntax
+
+if TYPE_CHECKING:
+    from tesserac.elaborate.interpreter import Interpreter
+
+ENTRY_DECORATORS = {"graph.module": "module", "graph.training_step": "step", "graph.loss": "loss"}
+"""Decorators that make entries or parts of them."""
+
+_PLAIN = frozenset({"graph.checkpoint", "ts.check_shapes", "tessera.check_shapes"})
+
+
+def dotted(node: syntax.Expr) -> str:
+    """``graph.module`` of a decorator, called or not; empty when it is something else."""
+    if isinstance(node, syntax.Call):
+        return dotted(node.func)
+    if isinstance(node, syntax.Attribute):
+        inner = dotted(node.value)
+        name = f"{inner}.{node.attr}" if inner else ""
+        return name.removeprefix("ts.").removeprefix("tessera.") if name.count(".") > 1 else name
+    return node.id if isinstance(node, syntax.Name) else ""
+
+
+def kind_of(node: syntax.FunctionDef) -> str:
+    """module, step, loss or plain, from the decorators' spelling alone."""
+    for decorator in node.decorators:
+        kind = ENTRY_DECORATORS.get(dotted(decorator))
+        if kind is not None:
+            return kind
+    return "plain"
+
+
+def label_of(node: syntax.FunctionDef) -> str:
+    """The name a decorator gives (``@graph.module("net")``, ``module="TransformerLM"``), else the function's own."""
+    for decorator in node.decorators:
+        kind = ENTRY_DECORATORS.get(dotted(decorator))
+        if kind in ("module", "step") and isinstance(decorator, syntax.Call):
+            values = [*decorator.args, *(k.value for k in decorator.keywords if k.name in ("module", "name"))]
+            for value in values:
+                if isinstance(value, syntax.String):
+                    return value.value
+    return node.name
+
+
+def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
+    """The function that a ``def`` makes."""
+    kind, attach = "plain", ""
+    for decorator in node.decorators:
+        name = dotted(decorator)
+        if name in ENTRY_DECORATORS:
+            kind = ENTRY_DECORATORS[name]
+            if isinstance(decorator, syntax.Call):
+                attach = _argument(it, decorator, name, frame)
+        elif name not in _PLAIN:
+            value = it.eval(decorator.func if isinstance(decorator, syntax.Call) else decorator, frame)
+            if isinstance(value, Unsupported):
+                raise it.report.fail(
+                    "T0501",
+                    f"@{value.name} is not supported yet",
+                    decorator.span,
+                    notes=[value.what] if value.what else (),
+                )
+            if not (isinstance(value, Builtin) and value.name.startswith("schedule.")):
+                raise it.report.fail(
+                    "T0303",
+                    f"@{name or '...'} is not a decorator that Tessera knows",
+                    decorator.span,
+                    help=["@graph.module, @graph.training_step and @graph.loss make entries"],
+                )
+    label = label_of(node) if kind in ("module", "step") else node.name
+    return Function(node.name, node.params, node.body, frame, node.span, kind, label, attach)
+
+
+def _argument(it: Interpreter, decorator: syntax.Call, name: str, frame: Frame) -> str:
+    """The module that ``@graph.loss(module=...)`` names; checks the decorator's arguments."""
+    values = [(k.name, k.value) for k in decorator.keywords] + [("module", a) for a in decorator.args]
+    found = ""
+    for key, node in values:
+        if key not in ("module", "name"):
+            raise it.report.fail(
+                "T0303", f"@{name} has no argument `{key}`", decorator.span, help=['write module="label"']
+            )
+        value = it.eval(node, frame)
+        if isinstance(value, Function):
+            found = value.label
+        elif isinstance(value, str) and value and len(value) <= 100 and all(c.isalnum() or c in "_-." for c in value):
+            found = value
+        else:
+            raise it.report.fail("T0303", f"@{name} takes a label of letters, digits, `_`, `-` and `.`", node.span)
+    return found

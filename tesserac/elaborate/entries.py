@@ -1,0 +1,421 @@
+"""Elaboration of one entry: from its statements to the outputs of its train and infer functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tesserac.diagnostics import Label, Span
+from tesserac.elaborate.annotations import annotate
+from tesserac.elaborate.calls import Arguments, body, invoke, named_outputs
+from tesserac.elaborate.catalogue import SURFACES
+from tesserac.elaborate.catalogue.language import differentiate
+from tesserac.elaborate.finish import Wanted, finish
+from tesserac.elaborate.interpreter import Interpreter
+from tesserac.elaborate.options import Options
+from tesserac.elaborate.plan import EntryPlan, UnitPlan, walk
+from tesserac.elaborate.report import Failed, Report
+from tesserac.elaborate.scopes import Frame, Scope
+from tesserac.elaborate.session import ModuleCall, Restart, Session
+from tesserac.elaborate.statements import run
+from tesserac.elaborate.values import Batch, Function, Gradients, Poison, Slot, Value, describe
+from tesserac.ir.program import Entry, Var
+from tesserac.ir.types import Dim, DType
+from tesserac.parser import syntax
+
+MAX_RESTARTS = 32
+"""Each restart fixes the dtype of one more input."""
+
+_WEIGHT = re.compile(r"[A-Z]\w*|(w|b|weight|bias|gain|gamma|beta|scale)_?\d*(_\w+)?|\w+_(weight|bias|w|b)")
+"""Parameter names that stand for weights when no call shows which parameters are data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every entry of a unit shares."""
+
+    plan: UnitPlan
+    options: Options
+    report: Report
+    shapes: Mapping[str, tuple[tuple[Dim, ...], str]]
+    literals: dict[int, int]
+    sets: dict[str, Value]
+    used_flags: set[str]
+
+
+def elaborate_entry(context: Context, entry: EntryPlan) -> Entry | None:
+    """One entry, elaborated again whenever the dtype of an input turns out late."""
+    dtypes: dict[str, DType] = {}
+    for _ in range(MAX_RESTARTS):
+        session = Session(entry.label, context.options, context.report, context.shapes, dtypes)
+        try:
+            result = Elaboration(context, entry, session).run()
+        except Restart as restart:
+            dtypes[restart.path] = restart.dtype
+            continue
+        except Failed:
+            result = None
+        except RecursionError:
+            context.report.error("T0209", "expressions nest too deeply", session.span)
+            result = None
+        context.used_flags.update(session.used_flags)
+        return result
+    return None
+
+
+class Elaboration:
+    """One attempt at one entry."""
+
+    def __init__(self, context: Context, entry: EntryPlan, session: Session) -> None:
+        self.context = context
+        self.entry = entry
+        self.session = session
+        self.it = Interpreter(session, context.literals, context.sets)
+        self.report = context.report
+
+    def run(self) -> Entry | None:
+        """The finished entry; None after errors."""
+        module = self._module_of_loss() if self.entry.kind == "loss" else None
+        top = self.it.top
+        if self.entry.kind == "main":
+            top.names["batch"] = Batch("batch")
+        run(self.it, self.context.plan.slice_for(self.entry, module), top)
+        wanted = {"step": self._step, "loss": lambda: self._loss(module), "module": self._forward, "main": self._main}[
+            self.entry.kind
+        ]()
+        self._check_mesh()
+        self._remarks()
+        if self.report.has_errors:
+            return None
+        return finish(self.session, wanted, self.entry.label)
+
+    # ---------------------------------------------------------------------------------------------- kinds of entries
+
+    def _function(self, definition: syntax.FunctionDef | None) -> Function:
+        assert definition is not None
+        value = self.it.top.names.get(definition.name)
+        if not isinstance(value, Function):
+            if value is not None and not isinstance(value, Poison):
+                self.report.error(
+                    "T0303", f"`{definition.name}` is assigned again after its definition", definition.span
+                )
+            raise Failed
+        return value
+
+    def _step(self) -> Wanted:
+        function = self._function(self.entry.function)
+        frame = Frame(function.frame, Scope(None, ""), function.name, self.session.label, depth=1)
+        keyed = _subscripted(function)
+        for param in function.params:
+            value: Value
+            if param.name == "batch" or param.name in keyed or isinstance(param.annotation, syntax.DictExpr):
+                value = Batch(param.name)
+            elif param.default is not None:
+                value = self.it.eval(param.default, function.frame)
+            else:
+                value = self.session.slot(param.name, param.span, aliases=(f"{self.session.label}.{param.name}",))
+            frame.names[param.name] = value
+            annotate(self.it, param, value, frame)
+        with self.it.at(function.span):
+            return self._returned(body(self.it, function, frame), function)
+
+    def _returned(self, value: Value, function: Function) -> Wanted:
+        session = self.session
+        span = _return_span(function)
+        parts = list(value) if isinstance(value, tuple) else [value]
+        metrics: dict[Value, Value] = {}
+        losses: list[Value] = []
+        for part in parts:
+            if isinstance(part, dict):
+                metrics.update(part)
+            elif not isinstance(part, Gradients) and part is not None:
+                losses.append(part)
+        gradients = session.gradients
+        if gradients is None:
+            if len(losses) != 1 or not isinstance(losses[0], Var | Slot):
+                raise self.report.fail(
+                    "T0305",
+                    f"the step `{function.name}` returns {describe(value)}, from which there is nothing to train",
+                    span,
+                    help=['return graph.backward(loss), or (grads, {"loss": loss}), or the loss itself'],
+                )
+            with self.it.at(span):
+                gradients = self._backward(losses[0])
+        elif any(part is not gradients.loss for part in losses):
+            raise self.report.fail(
+                "T0305",
+                f"the step `{function.name}` returns {describe(losses[0])} beside its gradients",
+                span,
+                help=["return grads, (grads, metrics) or the loss; metrics are a dict of scalars"],
+            )
+        outputs = self._metrics(metrics, gradients.loss, span)
+        return Wanted(gradients, outputs, self._predicted(gradients.loss))
+
+    def _backward(self, loss: Value) -> Gradients:
+        site_loss = (
+            loss if isinstance(loss, Var) else self.session.materialise(loss) if isinstance(loss, Slot) else None
+        )
+        if site_loss is None or site_loss.type.rank or not site_loss.type.dtype.is_float:
+            raise self.report.fail(
+                "T0307",
+                f"the loss must be a floating-point scalar, not {describe(loss)}",
+                self.session.span,
+                help=["reduce it first: op.mean(...) or a loss such as op.mse"],
+            )
+        return differentiate(self.session, site_loss, None)
+
+    def _metrics(self, metrics: Mapping[Value, Value], loss: Var, span: Span) -> list[tuple[str, Var]]:
+        found: list[tuple[str, Var]] = []
+        for name, value in metrics.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                value = self.session.emit("full", value=float(value), shape=(), dtype=self.session.float)
+            if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_.-/" for c in name):
+                self.report.error(
+                    "T0305", "a metric's name is a string of letters, digits, `_`, `.`, `/` and `-`", span
+                )
+            elif isinstance(value, Var) and not value.type.rank:
+                if value is not loss or name != "loss":
+                    found.append((name if name != "loss" else "metric.loss", value))
+            elif not isinstance(value, Poison):
+                self.report.error(
+                    "T0305",
+                    f"the metric `{name}` must be a scalar, not {describe(value)}",
+                    span,
+                    help=["reduce it: op.mean(x)"],
+                )
+        return found
+
+    def _predicted(self, loss: Var) -> list[tuple[str, Var]]:
+        """What ``infer`` yields: the outputs of the modules the step runs, else what its losses compare."""
+        outputs: dict[str, Var] = {}
+        modules: set[str] = set()
+        for call in self.session.calls:
+            if call.module not in modules and not any(v is loss for _, v in call.outputs):
+                modules.add(call.module)
+                for name, var in call.outputs:
+                    outputs.setdefault(name if name not in outputs else f"{call.module}.{name}", var)
+        if not outputs:
+            for var in self.session.predictions:
+                outputs.setdefault(self.session.display.get(var.name, "output"), var)
+        return list(outputs.items())
+
+    def _run_module(self, definition: syntax.FunctionDef | None) -> tuple[Function, Value, list[tuple[str, Var]]]:
+        """Runs a module on data inputs of its own."""
+        function = self._function(definition)
+        assert definition is not None
+        data = self._data_parameters(function, definition)
+        slots = {
+            p.name: self.session.slot(
+                p.name, p.span, aliases=(f"{function.label}.{p.name}", f"{self.session.label}.{p.name}")
+            )
+            for p in function.params
+            if p.name in data
+        }
+        node = syntax.Call(syntax.Name(function.name, function.span), (), (), function.span)
+        with self.it.at(function.span):
+            value = invoke(self.it, function, Arguments((), slots, node, self.it.top, None))
+            if isinstance(value, Slot):
+                value = self.session.materialise(value)
+        return function, value, named_outputs(function, value, None)
+
+    def _data_parameters(self, function: Function, definition: syntax.FunctionDef) -> set[str]:
+        called = self.context.plan.call_arguments(definition)
+        if called is not None:
+            return set(called)
+        names = [p.name for p in function.params]
+        weights: list[str] = []
+        while names and len(names) > 1 and _WEIGHT.fullmatch(names[-1]):
+            weights.insert(0, names.pop())
+        if weights:
+            self.report.note(
+                "T0309",
+                f"nothing calls `{function.name}`, so {', '.join(weights)} "
+                f"{'are' if len(weights) > 1 else 'is'} taken to be trainable and {', '.join(names)} to be data",
+                function.span,
+                help=["a call shows which parameters are data: the ones it binds"],
+            )
+        return set(names)
+
+    def _forward(self) -> Wanted:
+        function, value, outputs = self._run_module(self.entry.function)
+        if not outputs:
+            raise self.report.fail(
+                "T0305", f"the module `{function.name}` returns {describe(value)}, not a tensor", function.span
+            )
+        return self._with_loss(outputs)
+
+    def _main(self) -> Wanted:
+        session = self.session
+        names = [n for n in self.context.plan.main_outputs() if n in self.it.top.names]
+        found = {n: self.it.top.names[n] for n in names}
+        if any(isinstance(v, Poison) for v in found.values()):
+            raise Failed
+        outputs = [(n, v) for n, v in found.items() if isinstance(v, Var)]
+        if session.gradients is not None:
+            return Wanted(session.gradients, [], self._predicted(session.gradients.loss) or outputs)
+        if not outputs:
+            raise self.report.fail(
+                "T0305", "the top-level statements that use `batch` leave no tensor to output", self.entry.span
+            )
+        session.calls = [ModuleCall("main", outputs)]
+        return self._with_loss(outputs)
+
+    def _loss(self, module: syntax.FunctionDef | None) -> Wanted:
+        if module is None:
+            raise Failed
+        loss = self._function(self.entry.function)
+        function, value, outputs = self._run_module(module)
+        by_name = dict(outputs)
+        values: list[Value] = list(value) if isinstance(value, tuple | list) else [value]
+        if {p.name for p in loss.params} <= set(by_name):
+            values = [by_name[p.name] for p in loss.params]
+        node = syntax.Call(syntax.Name(loss.name, loss.span), (), (), loss.span)
+        with self.it.at(loss.span):
+            frame = Arguments(tuple(values), {}, node, self.it.top, None)
+            scalar = invoke(self.it, loss, frame)
+        with self.it.at(_return_span(loss)):
+            gradients = self._backward(scalar)
+        return Wanted(gradients, [], outputs)
+
+    def _module_of_loss(self) -> syntax.FunctionDef | None:
+        """The module that a ``@graph.loss`` belongs to [A19]."""
+        assert self.entry.function is not None
+        return attached_module(self.context.plan, self.entry.function, self.report)
+
+    def _with_loss(self, outputs: list[tuple[str, Var]]) -> Wanted:
+        """Applies ``--loss KIND:OUTPUT,KEY`` where it names one of these outputs."""
+        text = self.context.options.loss
+        if text is None:
+            return Wanted(None, [], outputs)
+        kind, _, rest = text.partition(":")
+        name, _, key = rest.partition(",")
+        surface = SURFACES.get(f"op.{kind}")
+        if surface is None or surface.family != "loss" or not name or not key.isidentifier():
+            raise self.report.fail(
+                "T0311",
+                f"--loss {text!r} is not of the form KIND:OUTPUT,KEY",
+                None,
+                help=["for example --loss mse:Y,target or --loss cross_entropy:logits,labels"],
+            )
+        var = dict(outputs).get(name)
+        if var is None:
+            raise self.report.fail(
+                "T0311",
+                f"--loss names the output `{name}`, which `{self.entry.label}` does not have",
+                self.entry.span,
+                notes=[f"its outputs are {', '.join(n for n, _ in outputs)}"],
+            )
+        from tesserac.elaborate.calls import Site
+
+        node = syntax.Call(syntax.Name(kind, self.entry.span), (), (), self.entry.span)
+        with self.it.at(self.entry.span):
+            slot = self.session.slot(key, self.entry.span, aliases=(f"{self.session.label}.{key}",))
+            site = Site(self.it, self.session, Arguments((var, slot), {}, node, self.it.top, None))
+            values = (var, slot, None, -100) if kind == "cross_entropy" else (var, slot)
+            gradients = self._backward(surface.build(site, *values))
+        return Wanted(gradients, [], outputs)
+
+    # ---------------------------------------------------------------------------------------------- checks
+
+    def _check_mesh(self) -> None:
+        meshes = self.session.meshes
+        if self.context.options.mesh is not None or not meshes:
+            return
+        for mesh in meshes:
+            if len(mesh.devices) > 1:
+                axes = ", ".join(f"{a}={n}" for a, n in zip(mesh.axes, mesh.shape, strict=True))
+                self.report.error(
+                    "T0701",
+                    f"this mesh has {len(mesh.devices)} devices ({axes}), and programs for several devices "
+                    "arrive with a later stage of tesserac",
+                    mesh.span,
+                    help=["compile the same source for one device: --mesh none"],
+                )
+
+    def _remarks(self) -> None:
+        session = self.session
+        if session.bidirectional and self.entry.kind == "step" and re.search(r"LM|gpt|GPT", self.entry.label):
+            self.report.note(
+                "T0505",
+                f"`{self.entry.label}` is labelled as a language model, but this attention is not causal: every "
+                "position sees the ones after it",
+                session.bidirectional[0],
+                help=["op.flash_attention(q, k, v, causal=True) hides the future"],
+            )
+        if session.gradients is not None and not self.report.has_errors:
+            trained = {slot for slot, _ in session.gradients.items}
+            for slot in session.slots:
+                if slot.scope is not None and slot.scope.layer is None and slot.var is None and slot not in trained:
+                    self.report.warning("T0312", f"the parameter `{slot.path}` is never used", slot.span)
+
+
+def attached_module(plan: UnitPlan, loss: syntax.FunctionDef, report: Report) -> syntax.FunctionDef | None:
+    """By ``module=``, else by returned names, else the nearest earlier module with as many outputs."""
+    from tesserac.elaborate.decorators import dotted, label_of
+
+    named = ""
+    for decorator in loss.decorators:
+        if dotted(decorator) == "graph.loss" and isinstance(decorator, syntax.Call):
+            for value in (*decorator.args, *(k.value for k in decorator.keywords)):
+                named = (
+                    value.value
+                    if isinstance(value, syntax.String)
+                    else value.id
+                    if isinstance(value, syntax.Name)
+                    else named
+                )
+    if named:
+        for module in plan.modules:
+            if named in (module.name, label_of(module)):
+                return module
+        report.error(
+            "T0310",
+            f"@graph.loss names the module `{named}`, which does not exist",
+            loss.span,
+            notes=[f"modules: {', '.join(m.name for m in plan.modules) or 'none'}"],
+        )
+        return None
+    wanted = [p.name for p in loss.params]
+    matching = [m for m in plan.modules if _outputs(m) == wanted]
+    if len(matching) == 1:
+        return matching[0]
+    earlier = [m for m in plan.modules if m.span.line < loss.span.line and len(_outputs(m)) == len(wanted)]
+    if not matching and earlier:
+        return earlier[-1]
+    report.error(
+        "T0310",
+        f"no single module returns what the loss `{loss.name}` takes ({', '.join(wanted)})",
+        loss.span,
+        labels=[Label(m.span, f"`{m.name}` returns {', '.join(_outputs(m)) or 'nothing'}") for m in plan.modules],
+        help=['name it: @graph.loss(module="...")'],
+    )
+    return None
+
+
+def _outputs(module: syntax.FunctionDef) -> list[str]:
+    """Names of what a module returns; ``?`` for an expression."""
+    returns = [s for s in module.body if isinstance(s, syntax.Return)]
+    if not returns or returns[-1].value is None:
+        return []
+    value = returns[-1].value
+    items = value.items if isinstance(value, syntax.TupleExpr) else (value,)
+    return [i.id if isinstance(i, syntax.Name) else "?" for i in items]
+
+
+def _subscripted(function: Function) -> set[str]:
+    """Parameters that the body indexes with a string."""
+    return {
+        n.value.id
+        for n in walk(function.body)
+        if isinstance(n, syntax.Subscript) and isinstance(n.value, syntax.Name) and isinstance(n.index, syntax.String)
+    }
+
+
+def _return_span(function: Function) -> Span:
+    """The last ``return`` of a function, or the function."""
+    statements = function.body if isinstance(function.body, tuple) else ()
+    for statement in reversed(statements):
+        if isinstance(statement, syntax.Return):
+            return statement.span
+    return function.span
