@@ -16,6 +16,9 @@ from safetensors.numpy import save_file
 
 from bench import cases, contestants, environment
 
+#: The Tessera source of each case in bench/models/, and the name of its program.
+SOURCES = {"block": ("block.py", "block"), "gpt": ("gpt_bench.py", "gpt_bench")}
+
 #: Parameters whose name in bench/models/ is not the peers': the path without its first part, and the peers' name, both
 #: with `{}` for the number of the layer.
 _NAMES = {
@@ -94,7 +97,7 @@ class Program:
 
 def build(case: str, size: str, extra: Sequence[str] = ()) -> Program:
     """Compiles the Tessera source of a case at a size into build/bench. Raises Failed with the compiler's message."""
-    source, label = {"block": ("block.py", "block"), "gpt": ("gpt_bench.py", "gpt_bench")}[case]
+    source, label = SOURCES[case]
     folder = environment.WORK / f"{case}-{size}{''.join(extra)}"
     folder.mkdir(parents=True, exist_ok=True)
     settings = [part for name, value in constants(case, size).items() for part in ("--set", f"{name}={value}")]

@@ -11,6 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from bench import cases, contestants, ours, run
+from tesserac.diagnostics import Diagnostics
+from tesserac.elaborate import Options, elaborate
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.program import Function
+from tesserac.parser import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED: list[dict[str, Any]] = json.loads((ROOT / "bench" / "expected" / "tiny.json").read_text(encoding="utf-8"))[
@@ -79,6 +84,66 @@ def test_first_loss_is_the_peers(entry: dict[str, Any]) -> None:
     )
     loss = block_loss(size, weights, data) if isinstance(size, cases.Block) else gpt_loss(size, weights, data)
     assert loss == pytest.approx(entry["losses"][0], rel=1e-6)
+
+
+def elaborated(case: str, size: str) -> Function:
+    """The training function of the Tessera source that is raced, before any pass."""
+    path = ROOT / "bench" / "models" / ours.SOURCES[case][0]
+    diagnostics = Diagnostics()
+    unit = parse(path.read_text(encoding="utf-8"), path.name, diagnostics)
+    assert unit is not None
+    settings = tuple((name, str(value)) for name, value in ours.constants(case, size).items())
+    program = elaborate(unit, Options(sets=settings), diagnostics)
+    assert program is not None
+    train = program.entries[0].train
+    assert train is not None
+    return train
+
+
+class Update:
+    """The update of `bench/expected/`, in double precision: SGD, or AdamW with decay of rank two and more."""
+
+    def __init__(self, size: cases.Block | cases.Gpt) -> None:
+        self.size = size
+        self.moments: dict[str, tuple[Array, Array]] = {}
+        self.count = 0
+
+    def apply(self, weights: dict[str, Array], gradients: dict[str, Array]) -> None:
+        self.count += 1
+        for path, value in weights.items():
+            weights[path] = self.updated(path, value, gradients[path])
+
+    def updated(self, path: str, value: Array, gradient: Array) -> Array:
+        size = self.size
+        if isinstance(size, cases.Block):
+            return value - size.learning_rate * gradient
+        zero = np.zeros_like(value)
+        first, second = self.moments.get(path, (zero, zero))
+        first = size.beta1 * first + (1 - size.beta1) * gradient
+        second = size.beta2 * second + (1 - size.beta2) * gradient**2
+        self.moments[path] = (first, second)
+        direction = first / (1 - size.beta1**self.count)
+        scale = np.sqrt(second / (1 - size.beta2**self.count)) + size.eps
+        decay = size.weight_decay if value.ndim >= 2 else 0.0
+        updated: Array = value - size.learning_rate * (decay * value + direction / scale)
+        return updated
+
+
+@pytest.mark.parametrize("entry", EXPECTED, ids=name_of)
+def test_source_means_what_the_peers_compute(entry: dict[str, Any]) -> None:
+    """Elaborated, differentiated and evaluated in NumPy, the Tessera source loses as PyTorch does over ten updates."""
+    case, size = entry["case"], entry["size"]
+    train = elaborated(case, size)
+    named, data = cases.initial(case, size)
+    owned = [{"name": i.path, "shape": list(i.var.type.sizes)} for i in train.inputs if i.path not in data]
+    weights = {path: value.astype(np.float64) for path, value in ours.rename(named, owned).items()}
+    update = Update(cases.CASES[case][size])
+    losses = []
+    for _ in entry["losses"]:
+        results = evaluate(train, {**weights, **data}, dtype=np.float64)
+        losses.append(float(results["loss"]))
+        update.apply(weights, {path: results[f"grad:{path}"] for path in weights})
+    assert run.largest_difference(losses, entry["losses"]) <= run.TOLERANCE
 
 
 @pytest.mark.parametrize("entry", EXPECTED, ids=name_of)
