@@ -8,6 +8,16 @@
 #include "program.h"
 #include "reference_tensor.h"
 
+// For generated functions: thousands of calls in a row, on which optimisation would spend minutes to gain
+// nothing. The operations themselves are compiled as usual.
+#if defined(__clang__)
+#define TSR_UNOPTIMIZED __attribute__((optnone))
+#elif defined(__GNUC__)
+#define TSR_UNOPTIMIZED __attribute__((optimize("O0")))
+#else
+#define TSR_UNOPTIMIZED
+#endif
+
 namespace tsr {
 namespace ref {
 
