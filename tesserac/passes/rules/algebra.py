@@ -45,6 +45,17 @@ def _moderate(graph: Rewriter, equation: Equation, bindings: Bindings) -> bool:
             and 2.0 ** -20 <= abs(value) <= 2.0 ** 20)
 
 
+def _outwards(graph: Rewriter, equation: Equation, bindings: Bindings) -> bool:
+    """Both factors vary along the same axes, so that the number is not better off with a smaller one."""
+    return (_moderate(graph, equation, bindings)
+            and varying_axes(graph, bindings["a"]) == varying_axes(graph, bindings["b"]))
+
+
+def _to_smaller(graph: Rewriter, equation: Equation, bindings: Bindings) -> bool:
+    return (_moderate(graph, equation, bindings)
+            and varying_axes(graph, bindings["b"]) < varying_axes(graph, bindings["a"]))
+
+
 def _both_constants_hold(graph: Rewriter, equation: Equation, bindings: Bindings) -> bool:
     first, second = graph.constant_of(bindings["C"]), graph.constant_of(bindings["D"])
     dtype = equation.result.type.dtype
@@ -97,6 +108,7 @@ def _before_broadcast(graph: Rewriter, equation: Equation) -> Var | None:
 
 
 RULES = (
+    Rule("before-broadcast", ("kind:elementwise",), "compute each distinct element once", _before_broadcast),
     pattern("add-zero", "add(a, 0)", "a", "gradients begin as zeros"),
     pattern("sub-zero", "sub(a, 0)", "a", "taking away nothing"),
     pattern("zero-sub", "sub(0, a)", "neg(a)", "one operand less"),
@@ -120,9 +132,11 @@ RULES = (
     pattern("scale-scale", "mul(mul(a, C), D)", "mul(a, mul(C, D))", "one product (rounds once less)",
             _both_constants_hold),
     pattern("scale-product", "mul(mul!(a, C), b)", "mul(mul(a, b), C)", "numbers move outwards until they meet",
-            _moderate),
+            _outwards),
+    pattern("scale-smaller", "mul(mul!(a, C), b)", "mul(a, mul(b, C))", "scale the value that is repeated",
+            _to_smaller),
     pattern("scale-quotient", "div(mul!(a, C), b)", "mul(div(a, b), C)", "numbers move outwards until they meet",
-            _moderate),
+            _outwards),
     pattern("divide-constant", "div(a, C)", "mul(a, div(1, C))",
             "a product is cheaper; rounds twice, within 1.5 units in the last place of the quotient", _has_inverse),
     pattern("square", "mul(a, a)", "square(a)", "reads one operand", _is_float),
@@ -147,5 +161,4 @@ RULES = (
          _cast),
     Rule("twice", ("add",), "a sum of equals is a scaling, which merges with others", _twice),
     pattern("stop-gradient", "stop_gradient(a)", "a", "after differentiation it is the identity"),
-    Rule("before-broadcast", ("kind:elementwise",), "compute each distinct element once", _before_broadcast),
 )

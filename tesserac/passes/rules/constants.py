@@ -30,7 +30,8 @@ def holds(value: float, dtype: DType) -> bool:
     return dtype is DType.BOOL
 
 
-def _fold(graph: Rewriter, equation: Equation) -> Var | None:
+def fold(graph: Rewriter, equation: Equation) -> Var | None:
+    """The constant that an elementwise equation on constants computes; None where it must stay an equation."""
     values = [graph.constant_of(var) for var in equation.operands]
     result = equation.result.type
     if not values or any(value is None for value in values):
@@ -100,7 +101,7 @@ def _cumsum_unit(graph: Rewriter, equation: Equation) -> Var | None:
 
 RULES = (
     Rule("fold", ("kind:elementwise",), "an op on constants is a constant (folded in double precision, left alone "
-         "where the element type would overflow or lose the number to underflow)", _fold),
+         "where the element type would overflow or lose the number to underflow)", fold),
     Rule("fold-view", ("broadcast", "reshape", "transpose", "slice", "pad"), "a view of a constant is a constant",
          _view),
     Rule("fold-concat", ("concat",), "pieces of one number are one constant", _concat),

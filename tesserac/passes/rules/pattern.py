@@ -4,7 +4,7 @@ In a pattern a lower-case name matches any value (the same name twice: the same 
 name matches a constant (a ``full``), and a number matches a constant of that number. ``neg!(a)`` also asks
 that nobody else reads the inner value, so that the rewrite saves work instead of repeating it. Commutative ops match
 in either order. On the right, a number stands for a constant of the result's type, and ops on constants
-are folded by the rules for constants.
+become constants at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Var
+from tesserac.passes.rules.constants import fold
 from tesserac.passes.rules.rewriter import COMMUTATIVE, Rewriter
 from tesserac.passes.rules.rule import Rule
 
@@ -113,4 +114,7 @@ def _build(graph: Rewriter, term: Term, bindings: Bindings, result: Var) -> Var:
     if not term.arguments:
         return bindings[term.head]
     operands = [_build(graph, argument, bindings, result) for argument in term.arguments]
-    return graph.op(term.head, *operands)
+    value = graph.op(term.head, *operands)
+    equation = graph.definition(value)
+    folded = None if equation is None or equation.op != term.head else fold(graph, equation)
+    return value if folded is None else folded

@@ -130,7 +130,11 @@ class Rewriter:
 
     def replace(self, old: Var, new: Var) -> None:
         """Makes every reader of ``old`` read ``new``, and drops what that leaves unused."""
+        definition = self._definitions.get(new.name)
+        if definition is not None and old in definition.operands:
+            raise InternalError(f"{old} cannot be replaced by a value that reads it")
         pending = [(old, new)]
+        replaced: list[Var] = []  # dropped last: a merge that is still due may want what only they keep
         while pending:
             source, target = pending.pop()
             while target.name in self._forwarded:
@@ -144,7 +148,9 @@ class Rewriter:
             self._move_outputs(source, target)
             for user in list(self._users.get(source.name, ())):
                 pending.extend(self._rename_operand(self._definitions[user], source, target))
-            equation = self._definitions.get(source.name)
+            replaced.append(source)
+        for var in replaced:
+            equation = self._definitions.get(var.name)
             if equation is not None:
                 self._drop_if_unused(equation)
 
@@ -251,9 +257,9 @@ class Rewriter:
             self._enqueue(name)
 
     def _fresh(self, op: str) -> str:
-        """A new name: after the value being computed if the user named that, after the op otherwise."""
+        """A new name: after the value being computed if the user named that, after the op otherwise (constants too)."""
         stem = op
-        if self._current is not None and len(self._current.results) == 1:
+        if op != "full" and self._current is not None and len(self._current.results) == 1:
             label = self._labels.get(self._current.result.name, op)
             candidate = label.rpartition(".")[0] if label.rpartition(".")[2].isdigit() else label
             stem = op if not candidate or candidate in self._generated else candidate
