@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,12 @@ class Program:
     executable: Path
 
     def profile(self) -> str:
-        """The table of time per kernel that `profile` prints, from a copy of the program built with `make trace`."""
-        traced = self.executable.with_name(f"{self.executable.name}-trace")
-        _run("make trace", ["make", "-s", "-C", str(traced.parent), "trace"])
-        return Program(self.case, self.size, self.folder, traced)._call("profile", "--steps", "5")
+        """The table of time per kernel that `profile` prints, from a copy of the project built with timing hooks."""
+        copy = self.folder / "traced"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.executable.parent, copy, ignore=shutil.ignore_patterns("*.o", "*.so", self.executable.name))
+        _run("make TRACE=1", ["make", "-s", "-C", str(copy), "TRACE=1", self.executable.name])
+        return replace(self, executable=copy / self.executable.name)._call("profile", "--steps", "5")
 
     def _call(self, *arguments: str) -> str:
         # A process inherits the peak resident set of the one that replaced itself by it, here Python's. Through a shell

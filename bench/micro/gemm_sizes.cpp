@@ -16,7 +16,7 @@ static void fill(T* p, long n) {
 template <class T, int M, int N, int K, bool TransA>
 static void measure() {
   constexpr int pad = 64 / sizeof(T);
-  constexpr int lda = micro::odd_lines<T>(TransA ? M : K), ldb = micro::odd_lines<T>(N);
+  constexpr int lda = padded<T>(TransA ? M : K), ldb = padded<T>(N);
   T* A = micro::allocate<T>(long(lda) * (TransA ? K : M) + pad);
   T* B = micro::allocate<T>(long(ldb) * K + pad);
   T* C = micro::allocate<T>(long(ldb) * M + pad);

@@ -17,13 +17,6 @@ inline double now() {
 inline double best(double a, double b) { return a > b ? a : b; }
 inline double least(double a, double b) { return a < b ? a : b; }
 
-/// Least leading dimension >= n that is an odd number of 64-byte lines (a single line is left alone).
-template <class T>
-constexpr int odd_lines(int n) {
-  const int line = 64 / int(sizeof(T)), lines = (n + line - 1) / line;
-  return (lines % 2 == 1 ? lines : lines + 1) * line;
-}
-
 /// Memory on 2 MB boundaries with huge pages asked for; released with free().
 template <class T>
 T* allocate(long n) {
