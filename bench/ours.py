@@ -53,7 +53,9 @@ class Program:
         """The table of time per kernel that `profile` prints, from a copy of the project built with timing hooks."""
         copy = self.folder / "traced"
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self.executable.parent, copy, ignore=shutil.ignore_patterns("*.o", "*.so", self.executable.name))
+        shutil.copytree(
+            self.executable.parent, copy, ignore=shutil.ignore_patterns("*.o", "*.so", self.executable.name)
+        )
         _run("make TRACE=1", ["make", "-s", "-C", str(copy), "TRACE=1", self.executable.name])
         return replace(self, executable=copy / self.executable.name)._call("profile", "--steps", "5")
 
