@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tesserac.diagnostics import Label
+from tesserac.elaborate.options import OPEN
 from tesserac.elaborate.report import Failed
+from tesserac.elaborate.operands import source_slot
 from tesserac.elaborate.scopes import Frame
-from tesserac.elaborate.values import Batch, Slot, TypeForm, Value, describe
+from tesserac.elaborate.session import Restart
+from tesserac.elaborate.values import Batch, Poison, Slot, TypeForm, Value, describe
 from tesserac.ir.program import Var
 from tesserac.ir.types import Dim, DType
 from tesserac.parser import syntax
@@ -110,7 +113,9 @@ def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | No
         items = list(items[0].items)
     elif not items:
         return TypeForm(None, dtype)
-    return TypeForm(tuple(_dim(it, item, frame) for item in items), dtype)
+    dims = tuple(_dim(it, item, frame) for item in items)
+    it.session.dim_names.update(d for d in dims if isinstance(d, str))
+    return TypeForm(dims, dtype)
 
 
 def _dtype(it: Interpreter, node: syntax.Expr) -> DType | None:
@@ -145,6 +150,8 @@ def _dim(it: Interpreter, node: syntax.Expr, frame: Frame) -> Dim:
         return solver.product((_dim(it, node.left, frame), _dim(it, node.right, frame)))
     else:
         value = it.eval(node, frame)
+    if isinstance(value, Poison):
+        raise Failed
     if isinstance(value, str) and value.isidentifier():
         return value
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -162,6 +169,7 @@ def _dim_text(it: Interpreter, node: syntax.String) -> Dim:
             factors.append(int(digits[:15]))
         if rest.isidentifier():
             factors.append(rest)
+            it.session.dim_names.add(rest)
         elif rest or not digits:
             raise it.report.fail(
                 "T0408",
@@ -219,6 +227,9 @@ def apply(it: Interpreter, value: Value, form: TypeForm | None, node: syntax.Exp
 
 
 def _wrong_dtype(it: Interpreter, value: Var, dtype: DType, node: syntax.Expr) -> None:
+    slot = source_slot(it.session, value)
+    if slot is not None and not slot.declared_dtype and slot.path not in it.session.forced:
+        raise Restart(slot.path, dtype)
     source = it.session.definitions.get(value.name)
     labels = (
         [Label(source.span, f"it is {value.type.dtype} because of this")]
@@ -232,3 +243,14 @@ def _wrong_dtype(it: Interpreter, value: Var, dtype: DType, node: syntax.Expr) -
         labels=labels,
         help=[f"convert it: op.cast(x, {dtype})"],
     )
+
+
+def flagged(it: Interpreter, path: str, value: Var | Slot, param: syntax.Param) -> None:
+    """Applies ``--shape MODULE.INPUT=...`` to what a call binds to a module's input."""
+    form = it.session.flag_shape(path)
+    if form is not None and not (isinstance(value, Slot) and value.shape is not None and value.path == path):
+        dims, text = form
+        open_dims = tuple(it.session.solver.symbol(f"{path}.{i}") if d == OPEN else d for i, d in enumerate(dims))
+        apply(it, value, TypeForm(open_dims), syntax.Name(param.name, param.span))
+        if isinstance(value, Slot) and not value.shape_text:
+            value.shape_text = text

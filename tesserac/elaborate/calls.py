@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tesserac.diagnostics import Label
-from tesserac.elaborate.annotations import annotate
+from tesserac.elaborate.annotations import annotate, flagged
 from tesserac.elaborate.compile_time import Refused
 from tesserac.elaborate.report import Failed
 from tesserac.elaborate.scopes import Frame, Scope
@@ -112,7 +112,7 @@ def _layer(it: Interpreter, layer: Layer, arguments: Arguments) -> Value:
         layer.scope.rename(arguments.hint)
     values = _bound(it, layer.signature, f"the layer made by op.{layer.op}", arguments)
     session = it.session
-    saved, session.stem = session.stem, layer.op
+    saved, session.stem = session.stem, layer.stem
     try:
         return layer.apply(Site(it, session, arguments), *values)
     finally:
@@ -195,6 +195,8 @@ def bind_user(it: Interpreter, function: Function, arguments: Arguments, frame: 
             continue
         frame.names[param.name] = value
         annotate(it, param, value, frame)
+        if function.kind == "module" and isinstance(value, Var | Slot):
+            flagged(it, f"{function.label}.{param.name}", value, param)
     if unbound and function.kind != "module":
         listed = ", ".join(f"`{p.name}`" for p in unbound)
         raise it.report.fail(

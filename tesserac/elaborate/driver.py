@@ -61,6 +61,9 @@ def elaborate_unit(unit: syntax.Unit, options: Options, diagnostics: Diagnostics
                     name, [i.path for e in entries for f in (e.train, e.infer) if f is not None for i in f.inputs]
                 ),
             )
+    for name, size in options.dims:
+        if f"--dim {name}" not in context.used_flags and not report.has_errors:
+            report.error("T0411", f"--dim {name}={size}: no annotation or --shape names the dimension `{name}`", None)
     return None if report.has_errors else Program(unit.file, tuple(entries))
 
 

@@ -14,8 +14,9 @@ from tesserac.elaborate.catalogue.language import differentiate
 from tesserac.elaborate.finish import Wanted, finish
 from tesserac.elaborate.interpreter import Interpreter
 from tesserac.elaborate.options import Options
+from tesserac.elaborate.pending import report_pending
 from tesserac.elaborate.plan import EntryPlan, UnitPlan, walk
-from tesserac.elaborate.report import Failed, Report
+from tesserac.elaborate.report import Abandoned, Failed, Report
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.session import ModuleCall, Restart, Session
 from tesserac.elaborate.statements import run
@@ -54,12 +55,12 @@ def elaborate_entry(context: Context, entry: EntryPlan) -> Entry | None:
         except Restart as restart:
             dtypes[restart.path] = restart.dtype
             continue
-        except Failed:
+        except (Failed, Abandoned):
             result = None
         except RecursionError:
             context.report.error("T0209", "expressions nest too deeply", session.span)
             result = None
-        context.used_flags.update(session.used_flags)
+        context.used_flags.update(session.used_flags, (f"--dim {name}" for name in session.dim_names))
         return result
     return None
 
@@ -80,11 +81,14 @@ class Elaboration:
         top = self.it.top
         if self.entry.kind == "main":
             top.names["batch"] = Batch("batch")
-        run(self.it, self.context.plan.slice_for(self.entry, module), top)
+        statements = self.context.plan.slice_for(self.entry, module)
+        if report_pending(statements, self.report):
+            return None
+        run(self.it, statements, top)
+        self._check_mesh()
         wanted = {"step": self._step, "loss": lambda: self._loss(module), "module": self._forward, "main": self._main}[
             self.entry.kind
         ]()
-        self._check_mesh()
         self._remarks()
         if self.report.has_errors:
             return None

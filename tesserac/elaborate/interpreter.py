@@ -9,7 +9,7 @@ from tesserac.diagnostics import Span
 from tesserac.elaborate import compile_time, names
 from tesserac.elaborate.compile_time import Refused, is_plain
 from tesserac.elaborate.operands import is_number, is_tensor
-from tesserac.elaborate.report import Failed, Report
+from tesserac.elaborate.report import Abandoned, Failed, Report
 from tesserac.elaborate.scopes import Frame, name_layers, name_unpacked
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.tensors import arithmetic, comparison, index_tensor, logic, negate
@@ -17,7 +17,7 @@ from tesserac.elaborate.values import Batch, Function, Poison, Slot, UnknownDim,
 from tesserac.ir.program import Var
 from tesserac.parser import syntax
 
-MAX_STEPS = 500_000
+MAX_STEPS = 200_000
 """Statements, loop iterations and calls that elaborating one entry may take."""
 
 
@@ -70,13 +70,14 @@ class Interpreter:
         """Counts a unit of work; an endless unrolling is an error instead of a hang."""
         self._steps += 1
         if self._steps > MAX_STEPS:
-            raise self.report.fail(
+            self.report.error(
                 "T0208",
                 f"elaboration takes more than {MAX_STEPS} steps",
                 span,
                 notes=["loops are unrolled and functions are inlined at compile time"],
                 help=["shorten the loop, or hold the repetition in one tensor dimension"],
             )
+            raise Abandoned
 
     @contextmanager
     def at(self, span: Span) -> Iterator[None]:

@@ -12,6 +12,7 @@ from tesserac.elaborate.catalogue import PENDING, SURFACES, TENSOR_METHODS
 from tesserac.elaborate.operands import tensor
 from tesserac.elaborate.scopes import Frame
 from tesserac.elaborate.values import (
+    POISON,
     Builtin,
     Function,
     Layer,
@@ -38,7 +39,7 @@ _MEMBERS = {"module", "training_step", "loss"}
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """A help line with the closest known name, if one is close."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    close = difflib.get_close_matches(name, list(known), 1, 0.7)
     return [f"did you mean `{close[0]}`?"] if close else []
 
 
@@ -221,6 +222,7 @@ def import_names(it: Interpreter, node: syntax.Import, frame: Frame) -> None:
                 node.span,
                 help=nearest(name, (*NAMESPACES, "Tensor", *DTYPES)),
             )
+            frame.names[alias or name] = POISON
             continue
         it.imported.add(name)
         frame.names[alias or name] = value

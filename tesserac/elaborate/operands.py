@@ -88,7 +88,7 @@ def indices(session: Session, value: Value, what: str, shape: Sequence[Dim] | No
     var = tensor(session, value, what, DType.I32, shape)
     if var.type.dtype.is_integer:
         return var
-    slot = _source_slot(session, var)
+    slot = source_slot(session, var)
     if slot is not None and not slot.declared_dtype and slot.path not in session.forced and var.type.dtype.is_float:
         raise Restart(slot.path, DType.I32)
     raise session.report.fail(
@@ -101,7 +101,7 @@ def indices(session: Session, value: Value, what: str, shape: Sequence[Dim] | No
     )
 
 
-def _source_slot(session: Session, var: Var) -> Slot | None:
+def source_slot(session: Session, var: Var) -> Slot | None:
     """The data input whose elements ``var`` shows through views alone."""
     while True:
         definition = session.definitions.get(var.name)

@@ -11,6 +11,10 @@ class Failed(Exception):
     """A diagnostic has been recorded; the enclosing statement is abandoned and its targets are poisoned."""
 
 
+class Abandoned(Exception):
+    """A diagnostic has been recorded after which the whole entry cannot go on."""
+
+
 class Report:
     """A diagnostics bag that drops repetitions.
 

@@ -74,12 +74,14 @@ class Session:
         self.meshes: list[Mesh] = []
         self.defaults: list[tuple[str, Dim]] = []
         self.used_flags: set[str] = set()
+        self.dim_names: set[str] = set()
         self.deferred: dict[str, Callable[[], float]] = {}
         self.unscaled: set[str] = set()
         self.bidirectional: list[Span] = []
         self.random_ops = 0
         self.outer: str = ""
         self._shapes = shapes
+        self._flagged: dict[str, Slot] = {}
         self._dtypes = dtypes
         self.forced = frozenset(dtypes)
         for name, size in options.dims:
@@ -97,14 +99,31 @@ class Session:
             if key in self._shapes:
                 dims, text = self._shapes[key]
                 self.used_flags.add(key)
+                first = self._flagged.setdefault(key, slot)
+                if first.path != slot.path:
+                    self.report.error(
+                        "T0411",
+                        f"--shape {key}=... could mean `{first.path}` or `{slot.path}`",
+                        span,
+                        labels=[Label(first.span, f"`{first.path}`")] if first.span != span else (),
+                        help=[f"write --shape {first.path}=... or --shape {slot.path}=..."],
+                    )
                 slot.shape, slot.shape_text = self.named_dims(slot, dims), text
                 break
         if slot.path in self._dtypes:
             slot.dtype = self._dtypes[slot.path]
         return slot
 
+    def flag_shape(self, path: str) -> tuple[tuple[Dim, ...], str] | None:
+        """What ``--shape`` says of a name."""
+        found = self._shapes.get(path)
+        if found is not None:
+            self.used_flags.add(path)
+        return found
+
     def named_dims(self, slot: Slot, dims: Sequence[Dim]) -> tuple[Dim, ...]:
         """Dimensions of a shape text, with a new symbol for each one left open."""
+        self.dim_names.update(d for d in dims if isinstance(d, str))
         return tuple(self.open_dim(slot, axis) if dim == OPEN else dim for axis, dim in enumerate(dims))
 
     def open_dim(self, slot: Slot, axis: int) -> str:
@@ -198,7 +217,7 @@ class Session:
         """The option that would settle a dimension."""
         for slot in self.slots:
             for axis, symbol in slot.symbols.items():
-                if self.solver.resolve(symbol) == self.solver.resolve(dim) and slot.shape is not None:
+                if self.solver.root(symbol) == self.solver.root(dim) and slot.shape is not None:
                     text = "x".join("N" if i == axis else "_" for i in range(len(slot.shape)))
                     return f"give it on the command line: --shape {slot.path}={text}, with a number for N"
         return f"give it on the command line: --dim {dim}=N, with a number for N"

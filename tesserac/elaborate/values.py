@@ -82,6 +82,12 @@ class Layer:
     apply: Callable[..., Value]
     signature: str = "(x)"
 
+    @property
+    def stem(self) -> str:
+        """What the layer's intermediate values are called: its variable, or its op."""
+        parts = [p for p in self.scope.label.split(".") if not p.isdigit()]
+        return parts[-1] if self.scope.named and parts else self.op
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Function:

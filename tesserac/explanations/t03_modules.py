@@ -24,7 +24,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0303",
         "Wrong decorator",
         "The decorator is none of Tessera's, is used as a function, or has an argument that it does not take.",
-        "@graph.module\n@profiled\ndef net(x: Tensor[4]):\n    return x\n\ndef profiled(f):\n    return f\n",
+        "@op.exp\ndef net(x: Tensor[4]):\n    return x\n\n@graph.module\ndef twice(x: Tensor[4]):\n    return net(x)\n",
         '@graph.module, @graph.training_step(module="label") and @graph.loss make entries; graph.checkpoint marks '
         "a function.",
     ),

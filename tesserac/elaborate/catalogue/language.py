@@ -206,7 +206,7 @@ def mesh(site: Site, axes: Value, devices: Value, shape: Value) -> Value:
     if len(sizes) != len(names):
         raise site.fail(
             "T0702",
-            f"devices have {len(sizes)} axes, and {len(names)} are named",
+            f"devices are nested {len(sizes)} deep, and {len(names)} axes are named",
             help=("nest devices as deep as there are axes, or give shape=(...)",),
         )
     if not ids:
