@@ -15,7 +15,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0101",
         "Source file too large",
-        "Sources are limited to 2 MiB. A larger one usually carries data that belongs in a data file.",
+        "Sources are limited to 1 MiB. A larger one usually carries data that belongs in a data file.",
         "$ tesserac check fifty_megabytes.py",
         "Keep data in .npy, .safetensors or text files and name them on the built program's command line.",
     ),

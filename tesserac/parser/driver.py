@@ -41,6 +41,7 @@ class Tables(NamedTuple):
     accept: dict[str, int]
     states: list[dict[str, int]]
     rules: list[Rule]
+    shortcuts: dict[tuple[int, int, str], int]
 
 
 class Actions(Protocol):
@@ -58,7 +59,7 @@ def load_tables() -> Tables:
     for symbol, length, action, single, take in data["rules"]:
         passes = bool(single) and take == [[0, 0]] and length == 1
         rules.append(Rule(symbol, length, action, bool(single), tuple((i, bool(s)) for i, s in take), passes))
-    return Tables(data["starts"], data["accept"], data["states"], rules)
+    return Tables(data["starts"], data["accept"], data["states"], rules, {})
 
 
 class Parser:
@@ -98,6 +99,8 @@ class Parser:
             elif action >= 0:
                 self._push(action, token, token, token, 0)
                 index += 1
+            elif rules[-1 - action].passes:
+                self._states[-1] = self._pass_on(self._states[-2], self._states[-1], token.type)
             elif not self._reduce(rules[-1 - action]):
                 self._too_deep(token)
                 resume = self._resume(index, False)
@@ -126,13 +129,28 @@ class Parser:
         self._extents.append((first, last))
         self._depths.append(depth)
 
+    def _pass_on(self, below: int, top: int, kind: str) -> int:
+        """The state that a run of reductions leads to in which one child stands for its parent.
+
+        Each replaces the top state only, by one that depends on the state below, so the run's end can be remembered;
+        an operand climbs a dozen levels of precedence this way.
+        """
+        key = (below, top, kind)
+        known = self._tables.shortcuts.get(key)
+        if known is not None:
+            return known
+        rows, rules = self._tables.states, self._tables.rules
+        while True:
+            action = rows[top].get(kind, 0)
+            if action >= 0 or not rules[-1 - action].passes:
+                break
+            top = rows[below][rules[-1 - action].symbol]
+        self._tables.shortcuts[key] = top
+        return top
+
     def _reduce(self, rule: Rule) -> bool:
         """Apply a rule; returns False when the tree became too deep."""
         states = self._states
-        if rule.passes:
-            states.pop()
-            states.append(self._tables.states[states[-1]][rule.symbol])
-            return True
         length = rule.length
         first = last = None
         depth = 0
@@ -140,8 +158,10 @@ class Parser:
         if length:
             values = self._values[-length:]
             extents = self._extents[-length:]
-            first = next((e[0] for e in extents if e[0] is not None), None)
-            last = next((e[1] for e in reversed(extents) if e[1] is not None), None)
+            first, last = extents[0][0], extents[-1][1]
+            if first is None or last is None:  # only a statement dropped during recovery has no extent
+                first = next((e[0] for e in extents if e[0] is not None), None)
+                last = next((e[1] for e in reversed(extents) if e[1] is not None), None)
             depth = max(self._depths[-length:])
             del states[-length:], self._values[-length:], self._extents[-length:], self._depths[-length:]
         children = _children(rule, values)

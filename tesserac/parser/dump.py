@@ -29,7 +29,9 @@ def _node(node: Any, role: str, depth: int, lines: list[str]) -> None:
         value = getattr(node, field.name)
         if isinstance(value, Span) or value is None or value == ():
             continue
-        if isinstance(value, tuple) or dataclasses.is_dataclass(value):
+        if field.name == "kw_only":
+            inline.extend(["kw_only"] if value else [])
+        elif isinstance(value, tuple) or dataclasses.is_dataclass(value):
             nested.append((field.name, value))
         else:
             inline.append(value if field.name in ("op", "id", "name", "attr", "module") else repr(value))

@@ -241,14 +241,11 @@ def _relative_import(site: Site) -> bool:
 
 def _keyword_as_name(site: Site) -> bool:
     token, previous = site.token, site.previous
-    if token.text not in KEYWORDS | RESERVED:
+    if token.type == "=" and previous is not None and site.at == site.first + 1:
+        token = previous
+    elif previous is None or previous.type not in _BEFORE_NAME or not site.accepts("NAME"):
         return False
-    if previous is None:
-        # The first word of a line is only a misused name when something is assigned to it.
-        meant = site.at + 1 < len(site.tokens) and site.tokens[site.at + 1].type == "="
-    else:
-        meant = previous.type in _BEFORE_NAME and site.accepts("NAME")
-    if not meant:
+    if token.text not in KEYWORDS | RESERVED:
         return False
     message = f"`{token.text}` is a keyword and cannot be a name"
     return site.error("T0140", message, site.span(token), f"choose another name, such as `{token.text}_`")
@@ -312,9 +309,9 @@ _RECOGNISERS: tuple[Callable[[Site], bool], ...] = (
     _stars,
     _missing_colon,
     _construct,
+    _keyword_as_name,
     _assignment,
     _foreign_operator,
-    _keyword_as_name,
     _incomplete,
     _adjacent,
 )

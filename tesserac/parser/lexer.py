@@ -171,19 +171,24 @@ class Lexer(Scanner):
         """
         if not self._brackets or not self._brackets[0].text:
             return False
-        opening = self._brackets[-1]
-        advice = f"add the matching `{OPENERS[opening.text]}`"
-        self._fault("T0108", f"`{opening.text}` is never closed", opening.span(self._file), advice)
-        self._brackets.clear()
         first = self._tokens[self._logical]
-        begin = self._tokens.index(opening, self._logical)
-        for i in range(begin + 1, len(self._tokens)):
+        begin = self._tokens.index(self._brackets[0], self._logical) + 1
+        resume: Token | None = None
+        for i in range(begin, len(self._tokens)):
             token = self._tokens[i]
             new_line = token.line > self._tokens[i - 1].end_line
             if new_line and token.column <= first.column and self._starts_statement(i):
+                resume = token
                 del self._tokens[i:]
-                self._move_back_to(token.line)
                 break
+        # Of the brackets open at that point the innermost is the likeliest to lack its partner.
+        before = [b for b in self._brackets if resume is None or b.line < resume.line]
+        opening = before[-1]
+        self._brackets.clear()
+        advice = f"add the matching `{OPENERS[opening.text]}`"
+        self._fault("T0108", f"`{opening.text}` is never closed", opening.span(self._file), advice)
+        if resume:
+            self._move_back_to(resume.line)
         self._end_line()
         return True
 

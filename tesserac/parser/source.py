@@ -12,7 +12,7 @@ from tesserac.parser.syntax import SourceBlock
 
 __all__ = ["MAX_BYTES", "blocks", "is_markdown", "read_source"]
 
-MAX_BYTES = 2 * 1024 * 1024
+MAX_BYTES = 1024 * 1024
 """Largest source file accepted; a program that long was generated, and its data belongs in a data file."""
 
 _FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})[ \t]*(.*?)[ \t]*$")

@@ -34,7 +34,11 @@ def plain(node: Any, spans: bool = True) -> Any:
     keep = spans and not isinstance(node, s.Param | s.CompFor)
     keep = keep and not (isinstance(node, s.Comprehension) and node.kind == "tuple")
     values = [plain(getattr(node, f.name), inside) for f in dataclasses.fields(node) if f.name != "span"]
-    return (type(node).__name__, *values, str(node.span) + f"-{node.span.end_line}:{node.span.end_column}" if keep else "")
+    return (
+        type(node).__name__,
+        *values,
+        str(node.span) + f"-{node.span.end_line}:{node.span.end_column}" if keep else "",
+    )
 
 
 class Oracle:

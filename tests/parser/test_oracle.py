@@ -30,7 +30,7 @@ ATOMS = st.one_of(
     NAMES,
     st.sampled_from(["0", "17", "1_000", "0xfF", "0b101", "0o17", "1.", ".5", "1.5e-3", "2e10", "3j", "1_0.0_1"]),
     st.sampled_from(["None", "True", "False", "...", "()", "[]", "{}"]),
-    st.sampled_from(["'a'", '"b\\n\\x41"', "r'\\d'", "'''p\nq'''", '"a" \'b\'', "u'é'", "'\\u00e9\\101\\q'", "'#'"]),
+    st.sampled_from(["'a'", '"b\\n\\x41"', "r'\\d'", "'''p\nq'''", "\"a\" 'b'", "u'é'", "'\\u00e9\\101\\q'", "'#'"]),
     st.sampled_from(["f'{x}'", "f'a{x + 1}b{{c}}'", "rf'\\d{y[0]}'", "'p' f'{f(x, y=1)}' 'q'", "f''", "f'{x != y}'"]),
 )
 BINARY = ["+", "-", "*", "/", "//", "%", "@", "**", "&", "|", "^", "<<", ">>"]
@@ -133,7 +133,7 @@ def simple() -> st.SearchStrategy[str]:
                 "import tessera.op",
                 "from tessera import op, graph as g",
                 "from tessera import (dist,\n  op,)",
-                "pass; x = 1;",
+                "pass; x = 1",
             ]
         ),
     )
@@ -237,6 +237,7 @@ def test_damaged_programs_never_raise(text: str, data: st.DataObject) -> None:
         "\x0cx = 1\n",
         "x = 'a\\\nb'\n",
         "a = b = c, d = 1, 2\n",
+        "pass; x = 1;\n",
         "print (x)\n",
         "match = 1\nmatch[0]\n",
         "0_0 + 00\n",
