@@ -205,7 +205,8 @@ void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale
     auto tile = [&](int row) { return kept == nullptr ? scratch + 2 * P::transposed : kept_head + long(row) * P::ldt; };
     T* lse_head = lse + h * A::queries;
     for (int b = 0; b < P::whole_blocks; ++b)
-      detail::forward_block<T, A, P::block>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(b * P::block), b * P::block, kept != nullptr);
+      detail::forward_block<T, A, P::block>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(b * P::block),
+                                            b * P::block, kept != nullptr);
     if constexpr (P::rest != 0)
       detail::forward_block<T, A, P::rest>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(P::whole_blocks * P::block),
                                            P::whole_blocks * P::block, kept != nullptr);

@@ -38,13 +38,13 @@ struct ExpLimits<float> {
   // Beyond these, the result is 0 or infinity.
   static constexpr float lowest = -104.0f, highest = 89.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
-  static constexpr int bias = 127, mantissa = 23;
+  static constexpr uint32_t bias = 127, mantissa = 23;
 };
 template <>
 struct ExpLimits<double> {
   static constexpr double lowest = -746.0, highest = 710.0, ln2_high = 6.93147180369123816490e-1, ln2_low = 1.90821492927058770002e-10;
   static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
-  static constexpr int bias = 1023, mantissa = 52;
+  static constexpr uint64_t bias = 1023, mantissa = 52;
 };
 
 // x = n ln 2 + r with |r| <= ln(2) / 2; scale() multiplies by 2^n.
@@ -66,7 +66,8 @@ struct PowerOfTwo {
     else return __builtin_ia32_scalefpd512_mask(v, whole, v, uint8_t(-1), 4);
 #else
     // In two steps, since 2^n itself may lie outside the range of T.
-    const IntVec<T> n = bits<IntVec<T>>(shifted) - bits<IntVec<T>>(broadcast(L::round)), half = n >> 1;
+    const BitVec<T> n = bits<BitVec<T>>(shifted) - bits<BitVec<T>>(broadcast(L::round));
+    const BitVec<T> half = bits<BitVec<T>>(bits<IntVec<T>>(n) >> 1);
     return v * bits<V>((half + L::bias) << L::mantissa) * bits<V>((n - half + L::bias) << L::mantissa);
 #endif
   }
@@ -127,8 +128,8 @@ TSR_INLINE Vec<float> vexpm1(Vec<float> x) {
   return vabs(x) < 0.5f ? detail::polynomial(x, c) * (x * x) + x : vexp(x) - 1.0f;
 }
 TSR_INLINE Vec<double> vexpm1(Vec<double> x) {
-  constexpr double c[] = {0.5, 0.166666666666666668, 0.0416666666666666894, 0.008333333333333306, 0.00138888888888860094, 0.000198412698412866481,
-                          0.0000248015873029691506, 2.75573192195337161e-6, 2.75573188993203873e-7, 2.50521089653212715e-8,
+  constexpr double c[] = {0.5, 0.166666666666666668, 0.0416666666666666894, 0.008333333333333306, 0.00138888888888860094,
+                          0.000198412698412866481, 0.0000248015873029691506, 2.75573192195337161e-6, 2.75573188993203873e-7, 2.50521089653212715e-8,
                           2.08767983085064616e-9, 1.60590073533786349e-10, 1.14678390157307741e-11, 7.64793285168975191e-13,
                           4.88561759357485146e-14, 2.83102428038596615e-15};
   return vabs(x) < 1.25 ? detail::polynomial(x, c) * (x * x) + x : vexp(x) - 1.0;
@@ -145,9 +146,9 @@ TSR_INLINE Vec<float> vlog(Vec<float> x) {
   const auto tiny = x < 1.17549435e-38f;  // denormal: scaled by 2^23
   const Vec<float> y = tiny ? x * 8388608.0f : x;
   // y = 2^n (1 + t), 1 + t in [sqrt(1/2), sqrt 2)
-  const Vec<int32_t> shifted = bits<Vec<int32_t>>(y) - 0x3f3504f3;
-  const Vec<float> n = to_float<float>((shifted >> 23) - (tiny & 23));
-  const Vec<float> t = bits<Vec<float>>((shifted & 0x7fffff) + 0x3f3504f3) - 1.0f;
+  const BitVec<float> shifted = bits<BitVec<float>>(y) - 0x3f3504f3u;
+  const Vec<float> n = to_float<float>((bits<IntVec<float>>(shifted) >> 23) - (tiny & 23));
+  const Vec<float> t = bits<Vec<float>>((shifted & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
   const Vec<float> tt = t * t;
   Vec<float> sum = detail::polynomial(t, c) * (t * tt) + n * -2.12194440e-4f - 0.5f * tt;
   sum = sum + t + n * 0.693359375f;
@@ -211,13 +212,13 @@ TSR_INLINE Vec<float> sine_of_quarter(Vec<float> x, int quarter) {
   constexpr float k[] = {0.04166666666f, -0.001388888766f, 2.480059389e-5f, -2.730017372e-7f};
   const Vec<float> shifted = x * 0.636619772f + ExpLimits<float>::round;
   const Vec<float> n = shifted - ExpLimits<float>::round;
-  const Vec<int32_t> q = bits<Vec<int32_t>>(shifted) + quarter;
+  const BitVec<float> q = bits<BitVec<float>>(shifted) + uint32_t(quarter);
   const Vec<float> r = ((x - n * 1.5703125f) - n * 4.83751296997e-4f) - n * 7.54978995489e-8f;
   const Vec<float> rr = r * r;
   const Vec<float> sine = polynomial(rr, s) * (rr * r) + r;
   const Vec<float> cosine = polynomial(rr, k) * (rr * rr) - 0.5f * rr + 1.0f;
-  const Vec<float> v = (q & 1) != 0 ? cosine : sine;
-  return bits<Vec<float>>(bits<Vec<int32_t>>(v) ^ ((q & 2) << 30));
+  const Vec<float> v = (q & 1u) != 0u ? cosine : sine;
+  return bits<Vec<float>>(bits<BitVec<float>>(v) ^ ((q & 2u) << 30));
 }
 }  // namespace detail
 

@@ -37,13 +37,17 @@ template <class T>
 using IntOf = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 }  // namespace detail
 
-/// One register of T. T is float, double, int32_t or int64_t.
+/// One register of T. T is float, double or an integer of 32 or 64 bits.
 template <class T>
 using Vec = typename detail::VecOf<T>::type;
 
 /// Integer vector with the lane count of Vec<T>: the type of a comparison of two Vec<T>.
 template <class T>
 using IntVec = Vec<detail::IntOf<T>>;
+
+/// The same, unsigned: for arithmetic on bit patterns, which may wrap around.
+template <class T>
+using BitVec = Vec<std::make_unsigned_t<detail::IntOf<T>>>;
 
 /// Number of lanes of Vec<T>.
 template <class T>

@@ -21,7 +21,7 @@ VARIANTS: dict[str, list[str]] = {
     "native": ["-O3", "-march=native"],
     "avx2": ["-O3", "-march=x86-64-v3"],
     "sse2": ["-O3", "-march=x86-64"],
-    "sanitized": ["-O1", "-g", "-march=native", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "sanitized": ["-O0", "-g1", "-march=native", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 }
 Arrays = Sequence[NDArray[np.generic]]
 
