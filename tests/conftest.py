@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 for _name in [name for name in os.environ if name.startswith(("OPENBLAS_", "NVPL_"))]:
     del os.environ[_name]
 
+# Tests share the cores with other tests: a waiting OpenMP thread that spins costs its neighbour a time slice per barrier.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("fuzz", max_examples=5000, deadline=None, suppress_health_check=_SLOW, print_blob=True)
