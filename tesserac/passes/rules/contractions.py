@@ -181,11 +181,11 @@ def _unit_result(graph: Rewriter, equation: Equation) -> Var | None:
 
 
 def _units_of_input(graph: Rewriter, equation: Equation) -> Var | None:
-    """Letters of size 1 that are summed over are not letters of a matrix product."""
+    """A contraction whose summed letters all have size 1 is a product, which needs no matrix kernel."""
     left, right, result = _parts(equation)
     sizes = _sizes(equation)
-    units = [c for c in left if c in right and c not in result and sizes[c] == 1]
-    if not units:
+    units = [c for c in left if c in right and c not in result]
+    if not units or any(sizes[c] != 1 for c in units):
         return None
     operands = [reshaped(graph, var, [sizes[c] for c in own if c not in units])
                 for var, own in zip(equation.operands, (left, right), strict=True)]

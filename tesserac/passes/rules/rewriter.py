@@ -128,6 +128,10 @@ class Rewriter:
             return equation
         return None
 
+    def work_at(self, equation: Equation) -> None:
+        """Lets the values that are built from now on take the place and the span of this equation."""
+        self._current = equation
+
     def replace(self, old: Var, new: Var) -> None:
         """Makes every reader of ``old`` read ``new``, and drops what that leaves unused."""
         definition = self._definitions.get(new.name)
