@@ -57,6 +57,73 @@ inline void sum_workers(T* total, const T* terms, long distance, int workers, lo
   }
 }
 
+// Functions along one line of n elements, every pointer with its own stride. Ties go to the lowest index.
+
+/// y[i] = sum of x up to i (from the end when `reverse`).
+template <class T>
+inline void line_cumsum(const T* x, long sx, T* y, long sy, long n, bool reverse) {
+  T sum = 0;
+  for (long i = 0; i < n; ++i) {
+    const long at = reverse ? n - 1 - i : i;
+    sum += x[at * sx];
+    y[at * sy] = sum;
+  }
+}
+
+/// *y = product of x.
+template <class T>
+inline void line_prod(const T* x, long sx, T* y, long, long n) {
+  T product = 1;
+  for (long i = 0; i < n; ++i) product *= x[i * sx];
+  *y = product;
+}
+
+/// *y = index of the largest element.
+template <class T, class I>
+inline void line_argmax(const T* x, long sx, I* y, long, long n) {
+  long best = 0;
+  for (long i = 1; i < n; ++i)
+    if (x[i * sx] > x[best * sx]) best = i;
+  *y = I(best);
+}
+
+/// The k largest elements in falling order and their indices. O(n k): k is small.
+template <class T, class I>
+inline void line_topk(const T* x, long sx, T* values, long sv, I* indices, long si, long n, long k) {
+  for (long j = 0; j < k; ++j) {
+    long best = -1;
+    for (long i = 0; i < n; ++i) {
+      bool taken = false;
+      for (long t = 0; t < j; ++t) taken = taken || long(indices[t * si]) == i;
+      if (!taken && (best < 0 || x[i * sx] > x[best * sx])) best = i;
+    }
+    values[j * sv] = x[best * sx];
+    indices[j * si] = I(best);
+  }
+}
+
+/// y = x in rising order (heap sort: no memory beyond y, n log n).
+template <class T>
+inline void line_sort(const T* x, long sx, T* y, long sy, long n) {
+  for (long i = 0; i < n; ++i) y[i * sy] = x[i * sx];
+  auto sift = [&](long root, long end) {
+    for (long child; (child = 2 * root + 1) < end; root = child) {
+      if (child + 1 < end && y[child * sy] < y[(child + 1) * sy]) ++child;
+      if (!(y[root * sy] < y[child * sy])) return;
+      const T t = y[root * sy];
+      y[root * sy] = y[child * sy];
+      y[child * sy] = t;
+    }
+  };
+  for (long i = n / 2 - 1; i >= 0; --i) sift(i, n);
+  for (long end = n - 1; end > 0; --end) {
+    const T t = y[0];
+    y[0] = y[end * sy];
+    y[end * sy] = t;
+    sift(0, end);
+  }
+}
+
 /// A typed pointer into a byte arena.
 template <class T>
 TSR_INLINE T* at(char* base, size_t offset) {

@@ -11,7 +11,7 @@ from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, identifier
 from tesserac.codegen.reference import render_reference_file
 from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics, InternalError
-from tesserac.elaborate.options import Options
+from tesserac.elaborate import Options, elaborate
 from tesserac.ir.program import Entry, Function, Program
 from tesserac.ir.verify import verify
 from tesserac.parser import parse, syntax

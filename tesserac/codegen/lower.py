@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from tesserac.codegen.contract import lower_contract
 from tesserac.codegen.formula import origin_of
-from tesserac.codegen.records import (Argument, AttentionKernel, ContractKernel, Kernel, Launch, Node, RowKernel, Slot, Store,
+from tesserac.codegen.records import (Argument, AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, Node, RowKernel,
+                                      Slot, Store,
                                       TransposeKernel)
 from tesserac.codegen.region import NeedsCopy, Region
-from tesserac.codegen.stage_values import StageValues, chained
+from tesserac.codegen.stage_values import LINE_OPS, StageValues, chained
 from tesserac.codegen.views import View
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
@@ -173,6 +174,8 @@ def _lower_single(values: StageValues, equation: Equation) -> list[Launch]:
         return _lower_concat(values, equation)
     if equation.op == "pad":
         return _lower_pad(values, equation)
+    if equation.op in LINE_OPS:
+        return [_lower_line(values, equation)]
     raise InternalError(f"no lowering for {equation.op}")
 
 
@@ -269,5 +272,26 @@ def _lower_pad(values: StageValues, equation: Equation) -> list[Launch]:
     return [first, _copy(values, source, Argument(root, offset), inner, equation)]
 
 
-
-
+def _lower_line(values: StageValues, equation: Equation) -> Launch:
+    """An op along one axis: every tensor is walked with its own stride; results without the axis stand still."""
+    attrs = equation.attributes
+    source = equation.operands[0]
+    rank = source.type.rank
+    given = attrs.get("axis", attrs.get("axes", rank - 1))
+    axis = given[0] if isinstance(given, tuple) else given
+    assert isinstance(axis, int)
+    slots, arguments, walks = [], [], []
+    for var in (source, *equation.results):
+        argument, view = _stored(values, var)
+        strides = list(view.normalized().strides)
+        if var.type.rank < rank:
+            strides.insert(axis, 0)
+        slots.append(Slot(var.name, var.type.dtype, var != source))
+        arguments.append(argument)
+        walks.append(strides)
+    extra = tuple(int(attrs[k]) for k in ("reverse", "k") if k in attrs)  # type: ignore[arg-type]
+    outer = tuple((n, tuple(w[i] for w in walks)) for i, n in enumerate(source.type.sizes) if i != axis and n > 1)
+    kernel = LineKernel(tuple(slots), f"line_{equation.op.removeprefix('reduce_')}", (source.type.sizes[axis], *extra),
+                        tuple(w[axis] for w in walks), outer)
+    size = float(sum(v.type.bytes for v in (source, *equation.results)))
+    return Launch(kernel, tuple(arguments), origin_of(values, [equation]), float(source.type.size), size)

@@ -144,7 +144,22 @@ class TransposeKernel:
     outer: tuple[tuple[int, int, int], ...] = ()
 
 
-Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel
+@dataclass(frozen=True, slots=True)
+class LineKernel:
+    """``function`` of the runtime along one axis, for every point of the others.
+
+    ``outer`` lists (size, stride per slot); ``steps`` is the stride per slot along the axis; ``sizes`` are the function's
+    numbers (length of the axis, then what the op needs).
+    """
+
+    slots: tuple[Slot, ...]
+    function: str
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+    outer: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+
+Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel | LineKernel
 
 
 @dataclass(frozen=True, slots=True)

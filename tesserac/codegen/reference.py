@@ -2,13 +2,14 @@
 
 It is written against ``runtime/reference.h``, a small array library whose operations carry the names of the primitive
 ops. Nothing is fused and nothing is optimised: what the real program is tested against (``selftest``) shares with it
-neither rules nor kernels. The only liberties are that equations no output needs are left out, constants stand as
-numbers where an elementwise op takes them, and memory is given up at a value's last use.
+neither rules nor kernels. The only liberties are that equations no output needs are left out, that constants and
+broadcasts stand where they are used (kept, they would be most of the memory of a backward pass), and that memory is
+given up at a value's last use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -59,6 +60,8 @@ _CALLS: Mapping[str, str] = {
     "topk": "topk({0}, {k})",
 }
 
+_INLINE = frozenset(("full", "broadcast"))
+
 #: Ops that the reference library has; every other one must have been expanded.
 SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_CALLS, "concat"})
 
@@ -104,7 +107,7 @@ def render_reference_file(functions: Sequence[tuple[str, Function]], *, source: 
 
 
 class _Renderer:
-    """Renders one function: liveness first, then a line per equation that an output needs."""
+    """Renders one function: what each line reads first, then a line per equation that an output needs."""
 
     def __init__(self, function: Function, name: str, sources: Mapping[str, str]) -> None:
         if identifier(name) != name:
@@ -114,15 +117,18 @@ class _Renderer:
         self._lines = {file: text.splitlines() for file, text in sources.items()}
         self._names = CppNames(reserved=RESERVED)
         self._kept = {output.var for output in function.outputs}
-        self._equations = self._needed()
-        self._last_use = {v: i for i, equation in enumerate(self._equations) for v in equation.operands}
-        self._constants = {e.result: e for e in self._equations if e.op == "full" and e.result not in self._kept}
+        needed = self._needed()
+        self._inline = {e.results[0]: e for e in needed if e.op in _INLINE and e.results[0] not in self._kept}
+        self._equations = [e for e in needed if e.results[0] not in self._inline]
+        self._reads = [[v for operand in e.operands for v in self._named(operand)] for e in self._equations]
+        self._last_use = {v: i for i, reads in enumerate(self._reads) for v in reads}
+        self._used = self._last_use.keys() | {v for output in self._kept for v in self._named(output)}
         self._shown: set[tuple[str, int]] = set()
 
     def text(self) -> _Text:
         """Everything that the template needs, in the order of emission."""
         inputs = self._inputs()
-        equations = [self._equation(i, e) for i, e in enumerate(self._equations) if not self._is_constant(e)]
+        equations = [self._equation(i, e) for i, e in enumerate(self._equations)]
         return _Text(self._name, comment_text(self._function.name), tuple(inputs), tuple(equations),
                      tuple(self._outputs()))
 
@@ -135,28 +141,30 @@ class _Renderer:
                 kept.append(equation)
         return kept[::-1]
 
-    def _is_constant(self, equation: Equation) -> bool:
-        return len(equation.results) == 1 and equation.result in self._constants
+    def _named(self, var: Var) -> list[Var]:
+        """The variables of the C++ text that the text of ``var`` mentions, as often as it does."""
+        if var not in self._inline:
+            return [var]
+        return [v for operand in self._inline[var].operands for v in self._named(operand)]
 
     # Inputs and outputs
 
     def _inputs(self) -> list[str]:
         lines = []
-        used = self._kept | self._last_use.keys()
-        if any(item.var in used for item in self._function.parameters):
+        left = sum(item.var in self._used for item in self._function.parameters)
+        if left:
             lines.append("Parameters params(call.params);")
-        parameters_left = sum(item.var in used for item in self._function.parameters)
         for item in self._function.parameters:
-            if parameters_left == 0:
+            if left == 0:
                 break
             shape, note = item.var.type.sizes, comment_text(item.path)
-            if item.var in used:
-                parameters_left -= 1
+            if item.var in self._used:
+                left -= 1
                 lines.append(_aligned(f"Tensor {self._names.of(item.var.name)} = params.next({_list(shape)});", note))
             else:
                 lines.append(_aligned(f"params.skip({item.var.type.size});", f"{note} is not used"))
         for position, item in enumerate(self._function.data):
-            if item.var in used:
+            if item.var in self._used:
                 call = f"load(call.inputs[{position}], {_dtype(item.var.type.dtype)}, {_list(item.var.type.sizes)})"
                 lines.append(_aligned(f"Tensor {self._names.of(item.var.name)} = {call};", comment_text(item.path)))
         return lines
@@ -179,14 +187,14 @@ class _Renderer:
     def _equation(self, index: int, equation: Equation) -> str:
         names = [self._names.of(v.name) for v in equation.results]
         left = f"Tensor {names[0]}" if len(names) == 1 else f"auto [{', '.join(names)}]"
-        lasting = self._kept | self._constants.keys()
-        freed = {v for v in equation.operands if self._last_use[v] == index and v not in lasting}
-        again = [v for v in equation.operands if v in freed and equation.operands.count(v) > 1]
-        dead = [v for v in equation.results if v not in self._last_use and v not in self._kept]
-        after = "".join(f" release({self._names.of(v.name)});" for v in dict.fromkeys([*again, *dead]))
-        return _aligned(f"{left} = {self._call(equation, freed.difference(again))};{after}", self._origin(equation))
+        reads = self._reads[index]
+        freed = [v for v in dict.fromkeys(reads) if self._last_use[v] == index and v not in self._kept]
+        once = {v for v in freed if reads.count(v) == 1}
+        dead = [v for v in equation.results if v not in self._used]
+        after = "".join(f" release({self._names.of(v.name)});" for v in [*freed, *dead] if v not in once)
+        return _aligned(f"{left} = {self._call(equation, once)};{after}", self._origin(equation))
 
-    def _call(self, equation: Equation, freed: set[Var]) -> str:
+    def _call(self, equation: Equation, freed: Collection[Var]) -> str:
         op = equation.op
         operands = self._operands(equation, freed)
         if op in _UNARY or op in _BINARY:
@@ -202,24 +210,26 @@ class _Renderer:
             attributes["value"] = _constant(equation.attr("value"), equation.result.type)
         return _CALLS[op].format(*operands, **attributes)
 
-    def _operands(self, equation: Equation, freed: set[Var]) -> list[str]:
+    def _operands(self, equation: Equation, freed: Collection[Var]) -> list[str]:
         """Operands as text; constants as numbers where the op takes them beside a tensor of the full shape."""
         first = 1 if equation.op == "select" else 0
         accepts = equation.op in _BINARY or equation.op == "select"
-        tensors = [i for i, v in enumerate(equation.operands) if v not in self._constants]
-        texts = []
-        for i, var in enumerate(equation.operands):
-            number = accepts and i >= first and (tensors != [] or i > 0)
-            text = self._value(var, number)
-            texts.append(f"last({text})" if var in freed else text)
-        return texts
+        beside = any(not self._is_constant(v) for v in equation.operands)
+        return [self._value(v, freed, number=accepts and i >= first and (beside or i > 0))
+                for i, v in enumerate(equation.operands)]
 
-    def _value(self, var: Var, number: bool = False) -> str:
-        constant = self._constants.get(var)
-        if constant is None:
-            return self._names.of(var.name)
-        value = _constant(constant.attr("value"), var.type)
-        return value if number else f"full({_list(var.type.sizes)}, {value})"
+    def _is_constant(self, var: Var) -> bool:
+        return var in self._inline and self._inline[var].op == "full"
+
+    def _value(self, var: Var, freed: Collection[Var] = (), number: bool = False) -> str:
+        """A variable's text: its name, a number, or the call that an inlined equation is."""
+        if var in self._inline:
+            equation = self._inline[var]
+            if number and equation.op == "full":
+                return _constant(equation.attr("value"), var.type)
+            return self._call(equation, freed)
+        name = self._names.of(var.name)
+        return f"last({name})" if var in freed else name
 
     def _origin(self, equation: Equation) -> str:
         """``model.py:14``, with the text of that line where it appears for the first time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tesserac.codegen.records import Node, Store
 from tesserac.codegen.region import Incompatible, Region
-from tesserac.codegen.views import VIEW_OPS, dense
+from tesserac.codegen.views import VIEW_OPS, reshaped
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
 
@@ -17,7 +17,7 @@ def add(region: Region, equation: Equation) -> None:
         _reduce(region, equation)
     elif equation.op == "scatter_add":
         _scatter(region, equation)
-    elif equation.op == "reshape":
+    elif equation.op == "reshape" and region.domain == (equation.operands[0].type.sizes or (1,)) != equation.result.type.sizes:
         _copy_reshape(region, equation)
     elif equation.op in VIEW_OPS:
         extent = region.extent_of(equation.result.type.sizes)
@@ -72,11 +72,11 @@ def _copy_reshape(region: Region, equation: Equation) -> None:
     extent = region.extent_of(source.type.sizes)
     node = region.node(source, extent)
     var = equation.result
-    view = region.values.storage(var)
-    if extent != "full" or view.strides != dense(var.type.sizes).strides:
+    view = reshaped(region.values.storage(var), source.type.sizes)
+    if extent != "full" or view is None:
         raise Incompatible("reshape copies need dense rows")
     slot = region.slot(region.values.root(var), view.offset, written=True)
-    region.stores.append(Store(node, slot, region.over_domain(dense(source.type.sizes), "full")))
+    region.stores.append(Store(node, slot, region.over_domain(view, "full")))
     region.sealed.add(var)
 
 

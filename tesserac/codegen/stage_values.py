@@ -10,8 +10,19 @@ from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
 
-KERNEL_KINDS = ("reduce", "contract", "fused", "scatter")
+KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort")
 """Op kinds whose results always come out of a kernel (they may still stay in registers within their region)."""
+
+LINE_OPS = frozenset(("argmax", "cumsum", "reduce_prod", "sort", "topk"))
+"""Ops that walk along one axis by a function of the runtime, element after element."""
+
+MOVING_OPS = frozenset(("concat", "pad"))
+"""View ops that no strides express: they move data."""
+
+
+def stands_alone(equation: Equation) -> bool:
+    """Whether the equation is a kernel of its own that reads its operands from memory."""
+    return spec_of(equation.op).kind in ("fused", "layout") or equation.op in LINE_OPS | MOVING_OPS
 
 
 def padded_row(shape: tuple[int, ...]) -> int:
@@ -53,8 +64,7 @@ class StageValues:
         if var in self.imports or var in self.kept:
             return True
         equation = self.producer[var]
-        kind = spec_of(equation.op).kind
-        return kind in KERNEL_KINDS or equation.op in ("concat", "pad", "relayout") or kind == "scan"
+        return spec_of(equation.op).kind in KERNEL_KINDS or equation.op in MOVING_OPS
 
     def through_views(self, var: Var, chain: tuple[Equation, ...]) -> tuple[Var, tuple[Equation, ...]]:
         """Walks back through views that have no memory of their own."""

@@ -71,8 +71,11 @@ def _slice(equation: Equation, view: View) -> View | None:
 
 
 def _reshape(equation: Equation, view: View) -> View | None:
+    return reshaped(view, equation.result.type.sizes)
+
+
+def reshaped(view: View, target: tuple[int, ...]) -> View | None:
     """Splits and merges axes: a run of old axes and the run of new axes of equal product must be one stride chain."""
-    target = equation.result.type.sizes
     old = [(n, s) for n, s in zip(view.shape, view.strides, strict=True) if n != 1]
     strides = [0] * len(target)
     position, axis = 0, 0

@@ -18,7 +18,7 @@ from tesserac.codegen import roots
 from tesserac.codegen.contract import check_operands
 from tesserac.codegen.records import Node
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
-from tesserac.codegen.stage_values import StageValues
+from tesserac.codegen.stage_values import StageValues, stands_alone
 from tesserac.codegen.views import VIEW_OPS, View
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
@@ -126,7 +126,7 @@ def _keep_operands(values: StageValues) -> None:
     for equation in values.stage.equations:
         kind = spec_of(equation.op).kind
         read: tuple[Var, ...] = ()
-        if kind in ("contract", "fused", "scan", "layout") or equation.op in ("concat", "pad"):
+        if kind == "contract" or stands_alone(equation):
             read = equation.operands
         elif equation.op == "take":
             read = equation.operands[:1]
@@ -164,7 +164,7 @@ class _Grouping:
             root_product(region, equation)
             self.fused.group_of[equation.result] = index
             return
-        if kind in ("fused", "scan", "layout") or equation.op in ("concat", "pad"):
+        if stands_alone(equation):
             index = self._new(Group("single", None, equation))
             for var in equation.results:
                 self.fused.group_of[var] = index
@@ -173,13 +173,26 @@ class _Grouping:
         for index in self._candidates(equation, latest):
             if self._join(index, equation):
                 return
-        region = Region(self.values, natural_domain(equation))
-        index = self._new(Group("rows", region, equation))
-        try:
-            add_root(region, equation)
-        except Incompatible as error:
-            raise NeedsCopy(_first_uncopied(self.values, equation)) from error
-        self._record(index, equation)
+        region = self._own_region(equation)
+        self._record(self._new(Group("rows", region, equation)), equation)
+
+    def _own_region(self, equation: Equation) -> Region:
+        """A region for this equation alone; a reshape may have to walk its operand instead of its result."""
+        domains = [natural_domain(equation)]
+        if equation.op == "reshape":
+            domains.append(equation.operands[0].type.sizes or (1,))
+        for number, domain in enumerate(domains):
+            region = Region(self.values, domain)
+            try:
+                add_root(region, equation)
+                return region
+            except NeedsCopy as need:
+                if need.var != equation.result or number == len(domains) - 1:
+                    raise
+            except Incompatible as error:
+                if number == len(domains) - 1:
+                    raise NeedsCopy(_first_uncopied(self.values, equation)) from error
+        raise AssertionError
 
     def _new(self, group: Group) -> int:
         self.fused.groups.append(group)
@@ -252,8 +265,6 @@ def natural_domain(equation: Equation) -> tuple[int, ...]:
         return equation.operands[0].type.sizes or (1,)
     if equation.op == "scatter_add":
         return equation.operands[1].type.sizes
-    if equation.op == "reshape":
-        return equation.operands[0].type.sizes or (1,)
     return equation.result.type.sizes or (1,)
 
 

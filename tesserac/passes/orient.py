@@ -47,9 +47,52 @@ class _Orienter:
         for name in names:
             self.builder.fresh(name)
         for equation in self.function.equations:
-            self.builder.append(self._contract(equation) if equation.op == "contract" else equation)
+            self._rewrite(equation)
         inputs: tuple[Input, ...] = self.function.inputs
         return Function(self.function.name, inputs, tuple(self.builder.equations), self.function.outputs)
+
+    def _rewrite(self, equation: Equation) -> None:
+        with self.builder.at(equation.span):
+            if equation.op == "contract":
+                self.builder.append(self._contract(equation))
+            elif equation.op == "take" and equation.operands[0].type.rank != 2:
+                self._take_rows(equation)
+            elif equation.op == "scatter_add" and equation.result.type.rank != 2:
+                self._scatter_rows(equation)
+            elif equation.op == "reduce_prod":
+                self._one_axis_at_a_time(equation)
+            else:
+                self.builder.append(equation)
+
+    def _reshaped(self, var: Var, shape: tuple[int, ...]) -> Var:
+        return self.builder.op("reshape", var, shape=shape, named=var.name)
+
+    def _bind(self, equation: Equation, value: Var) -> None:
+        """Gives ``value``, in the result's shape, the result's name."""
+        shape = equation.result.type.sizes
+        self.builder.append(Equation("reshape", (value,), equation.results, (("shape", shape),), equation.span))
+
+    def _take_rows(self, equation: Equation) -> None:
+        """Tables of any rank are read as rows."""
+        table, numbers = equation.operands
+        rows = table.type.sizes[0]
+        table = self._reshaped(table, (rows, table.type.size // rows))
+        self._bind(equation, self.builder.op("take", table, numbers, named=equation.result.name))
+
+    def _scatter_rows(self, equation: Equation) -> None:
+        numbers, updates = equation.operands
+        rows = equation.result.type.sizes[0]
+        updates = self._reshaped(updates, (*numbers.type.sizes, equation.result.type.size // rows))
+        self._bind(equation, self.builder.op("scatter_add", numbers, updates, named=equation.result.name, rows=rows))
+
+    def _one_axis_at_a_time(self, equation: Equation) -> None:
+        axes = equation.attr("axes")
+        assert isinstance(axes, tuple)
+        value = equation.operands[0]
+        for axis in sorted((int(a) for a in axes if isinstance(a, int)), reverse=True)[:-1]:
+            value = self.builder.op("reduce_prod", value, axes=(axis,), named=equation.result.name)
+        last = min(int(a) for a in axes if isinstance(a, int))
+        self.builder.append(Equation("reduce_prod", (value,), equation.results, (("axes", (last,)),), equation.span))
 
     def _contract(self, equation: Equation) -> Equation:
         spec = str(equation.attr("spec"))

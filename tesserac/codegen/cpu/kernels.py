@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tesserac.codegen.cpu.expressions import CPP_TYPE
-from tesserac.codegen.cpu.products import ProductRenderer, render_attention, render_transpose
+from tesserac.codegen.cpu.products import ProductRenderer, render_attention, render_line, render_transpose
 from tesserac.codegen.cpu.rows import RowRenderer
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, comment_text
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, RowKernel, Slot
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel, Slot
 from tesserac.diagnostics import Span
 
-PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose"}
+PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose",
+          "LineKernel": "along"}
 RUNTIME_NAMES = ("Vec", "Shape", "Store", "Accumulate", "Attention", "gemm", "columns", "broadcast", "select", "load", "store",
                  "transpose", "at", "Call", "Parameters", "w", "g", "call", "shared", "scratch", "tile", "first", "key", "work",
                  "kept", "c", "v", "b", "S", "A", "tsr", "worker", "hsum", "hmax", "hmin", "iota", "fma", "bits", "any", "min", "max")
@@ -75,6 +76,8 @@ class KernelCatalogue:
             return "cpu/product.cpp.j2", ProductRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, AttentionKernel):
             return "cpu/attention.cpp.j2", render_attention(kernel, slot_names, self.real)
+        if isinstance(kernel, LineKernel):
+            return "cpu/line.cpp.j2", render_line(kernel, slot_names, scope, parallel)
         return "cpu/transpose.cpp.j2", render_transpose(kernel, slot_names, scope, parallel)
 
     def _comment(self, launch: Launch) -> str:
@@ -125,6 +128,8 @@ def _sizes(kernel: Kernel) -> str:
         return f"{outer}({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
     if isinstance(kernel, AttentionKernel):
         return f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+    if isinstance(kernel, LineKernel):
+        return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
     return f"{kernel.rows} x {kernel.columns}"
 
 

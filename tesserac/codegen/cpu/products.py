@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tesserac.codegen.cpu.expressions import LONGEST, Expressions, address
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Store, TransposeKernel
+from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, Store, TransposeKernel
 
 
 class ProductRenderer:
@@ -23,10 +24,11 @@ class ProductRenderer:
         k = self.kernel
         shape = f"{k.m}, {k.n}, {k.k}, {k.a.stride}, {k.b.stride}" + (", kTransposed" if k.a.transposed else "")
         simple = self._plain()
+        lines = [] if simple else self._epilogue()
         return {"loops": list(zip(self.loops, k.outer, strict=True)), "shape": shape, "real": self.real,
                 "a": address(self.slot_names[k.a.slot], k.a.outer, self.loops),
                 "b": address(self.slot_names[k.b.slot], k.b.outer, self.loops), "target": simple,
-                "accumulates": bool(simple) and k.stores[0].across_tiles, "lines": [] if simple else self._epilogue(),
+                "accumulates": bool(simple) and k.stores[0].across_tiles, "lines": lines, "row": "int i" if any(re.search(r"\bi\b", line) for line in lines) else "int",
                 "parallel": self.parallel and not any(s.across_tiles for s in k.stores)}
 
     def _plain(self) -> tuple[str, int] | None:
@@ -90,3 +92,13 @@ def render_transpose(kernel: TransposeKernel, slot_names: list[str], names: CppN
     target = address(slot_names[1], [t for _, _, t in kernel.outer], loops)
     return {"loops": [(name, n) for name, (n, _, _) in zip(loops, kernel.outer, strict=True)], "source": source, "target": target,
             "rows": kernel.rows, "columns": kernel.columns, "lds": kernel.source, "ldd": kernel.target, "parallel": parallel}
+
+
+def render_line(kernel: LineKernel, slot_names: list[str], names: CppNames, parallel: bool) -> dict[str, Any]:
+    """Values for templates/cpu/line.cpp.j2."""
+    loops = [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
+    arguments = []
+    for number, name in enumerate(slot_names):
+        arguments += [address(name, [strides[number] for _, strides in kernel.outer], loops), str(kernel.steps[number])]
+    return {"loops": [(name, n) for name, (n, _) in zip(loops, kernel.outer, strict=True)], "function": kernel.function,
+            "arguments": arguments + [str(n) for n in kernel.sizes], "parallel": parallel}

@@ -154,7 +154,9 @@ class FunctionRenderer:
         place = self.plan.outer.get(outer)
         if place is None:
             raise InternalError(f"{outer} has no place in memory")
-        base, constant = self._outer(place, kind, tiled)
+        base, constant = self._outer(place, kind)
+        if tiled and place.kind == "grad" and axis is not None:  # a part of the result, not a term of it
+            base = f"reinterpret_cast<Parameters*>(call.grads)->{self.parameters[place.index].member}"
         if axis is not None:
             view = outer_view(self.plan.outer, outer)
             step = view.strides[axis] * (outer.type.sizes[axis] // self.plan.staged.batch) * values.stage.tile
@@ -163,7 +165,7 @@ class FunctionRenderer:
             return base
         return self._declare(scope, text, var, base, f"const {kind}" if constant else kind)
 
-    def _outer(self, place: Place, kind: str, tiled: bool) -> tuple[str, bool]:
+    def _outer(self, place: Place, kind: str) -> tuple[str, bool]:
         if place.kind == "param":
             return f"w.{self.parameters[place.index].member}", True
         if place.kind == "grad":
@@ -195,7 +197,7 @@ class FunctionRenderer:
                 text.summed_gradients.append(f"g->{self.parameters[place.index].member}")
                 continue
             offset = stage.partial[export.local].offset
-            target, _ = self._outer(place, kind, False)
+            target, _ = self._outer(place, kind)
             text.clears.append(f"fill_rows(at<{kind}>(scratch, {offset}), 1, {count}, {count}, {kind}(0));")
             text.sums.append(f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), k{self.label.capitalize()}Scratch / sizeof({kind}), "
                              f"call.workers, {count});  // {comment_text(export.outer.name)}")

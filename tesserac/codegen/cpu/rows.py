@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +59,7 @@ class RowRenderer:
         self._choose_saved(last)
         passes = [self._pass(p) for p in range(last + 1)]
         self._row_stores()
+        self._drop_unused(passes)
         return {"loops": list(zip(self.indices, self.rows, strict=True)), "passes": passes, "row_end": self.row_end,
                 "kernel_start": self.kernel_start, "kernel_end": self.kernel_end, "width": self.width, "real": self.real,
                 "parallel": self.parallel and self._rows_independent()}
@@ -99,6 +102,7 @@ class RowRenderer:
         return stores, reduces
 
     def _closure(self, number: int) -> set[int]:
+        """Values along the columns that pass ``number`` computes, or reads back from an earlier one."""
         stores, reduces = self._needed(number)
         found: set[int] = set()
         stack = [s.node for s in stores] + [self.kernel.nodes[i].args[0] for i in reduces]
@@ -107,15 +111,32 @@ class RowRenderer:
             if i in found or self.kernel.nodes[i].extent != "full":
                 continue
             found.add(i)
-            stack.extend(self.kernel.nodes[i].args)
+            if i not in self.saved or self.first_pass[i] == number:
+                stack.extend(self.kernel.nodes[i].args)
         return found
 
+    def _drop_unused(self, passes: list[Pass]) -> None:
+        """Row values that nothing refers to are not declared."""
+        while True:
+            words = Counter(re.findall(r"\w+", "\n".join([*(line for p in passes for part in (p.before, p.columns, p.after) for line in part),
+                                                          *self.row_end, *self.kernel_end])))
+            unused = {name for name in self.text.row_names.values() if words[name] == 1}
+            if not unused:
+                return
+            for item in passes:
+                for part in (item.before, item.after):
+                    part[:] = [line for line in part if not (line.startswith("const ") and line.split()[2] in unused)]
+            self.text.row_names = {k: v for k, v in self.text.row_names.items() if v not in unused}
+
     def _choose_saved(self, last: int) -> None:
+        self.first_pass: dict[int, int] = {}
         if self.width * (8 if self.real == "double" else 4) > MAX_ROW_BYTES:
             return
         seen: set[int] = set()
         for number in range(last + 1):
             closure = self._closure(number)
+            for i in closure:
+                self.first_pass.setdefault(i, number)
             for i in sorted(closure & seen):
                 node = self.kernel.nodes[i]
                 scalar = spec_of(node.op).scalar if node.kind == "op" else None
@@ -133,6 +154,9 @@ class RowRenderer:
         accumulators = {}
         for i in reduces:
             node = self.kernel.nodes[i]
+            if self.kernel.nodes[node.args[0]].extent == "row":
+                accumulators[i] = ""
+                continue
             accumulators[i] = self.names.fresh(f"{node.name or 'row'}_{node.op}")
             start = {"sum": "{}", "max": f" = broadcast({literal(float('-inf'), self.real)})",
                      "min": f" = broadcast({literal(float('inf'), self.real)})"}[node.op]
@@ -144,8 +168,13 @@ class RowRenderer:
         """Row values of finished reductions."""
         lines = []
         for i, name in accumulators.items():
-            op = self.kernel.nodes[i].op
-            lines.append(self.text.declare_row(i, f"h{op}({name})"))
+            node = self.kernel.nodes[i]
+            if self.kernel.nodes[node.args[0]].extent == "row":  # one value for all columns
+                value = self.text.row(node.args[0])
+                same = node.op != "sum" or self.width == 1
+                lines.append(self.text.declare_row(i, value if same else f"{value} * {self.width}"))
+                continue
+            lines.append(self.text.declare_row(i, f"h{node.op}({name})"))
         return lines
 
     def _columns(self, number: int, stores: list[Store], accumulators: dict[int, str], result: Pass) -> None:
@@ -160,7 +189,7 @@ class RowRenderer:
             uses[root] = uses.get(root, 0) + 1
         for i in sorted(closure):
             node = self.kernel.nodes[i]
-            if i in self.saved and self.level[i] < number and self._earlier(i, number):
+            if i in self.saved and self.first_pass[i] < number:
                 known[i] = scope.fresh(node.name or node.op)
                 result.columns.append(f"const auto {known[i]} = c.load({self.saved[i]});")
                 continue
@@ -171,13 +200,11 @@ class RowRenderer:
             if i in self.saved:
                 result.columns.append(f"c.store({self.saved[i]}, {known[i]});")
         for i, name in accumulators.items():
-            result.columns.append(self._accumulate(self.kernel.nodes[i], name, known))
+            if name:
+                result.columns.append(self._accumulate(self.kernel.nodes[i], name, known))
         for store in stores:
             result.columns.extend(self._store(store, known))
         result.after = self._finished(accumulators)
-
-    def _earlier(self, node: int, number: int) -> bool:
-        return any(node in self._closure(p) for p in range(number))
 
     def _accumulate(self, node: Node, name: str, known: dict[int, str]) -> str:
         value, _ = self.text.full(node.args[0], known)
