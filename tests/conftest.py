@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 for _name in [name for name in os.environ if name.startswith(("OPENBLAS_", "NVPL_"))]:
     del os.environ[_name]
 
-# Tests share the cores with other tests: a waiting OpenMP thread that spins costs its neighbour a time slice per barrier.
+# Tests share the cores with other tests: an OpenMP thread that spins while it waits costs its neighbour a time slice.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
