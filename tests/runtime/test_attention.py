@@ -97,7 +97,16 @@ def rows(flat: np.ndarray, count: int, width: int, stride: int) -> np.ndarray:
 
 def reference(c: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, d_o: np.ndarray, scale: float) -> list[np.ndarray]:
     """o, lse, dq, dk, dv of matrices with one row per position."""
-    heads = lambda x, n: x.reshape(len(x), n, c.head_size).transpose(1, 0, 2)  # noqa: E731
+
+    def heads(x: np.ndarray, n: int) -> np.ndarray:
+        return x.reshape(len(x), n, c.head_size).transpose(1, 0, 2)
+
+    def merge(x: np.ndarray) -> np.ndarray:
+        return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+
+    def fold(x: np.ndarray) -> np.ndarray:
+        return merge(x.reshape(c.kv_heads, group, c.keys, c.head_size).sum(1))
+
     qh, doh = heads(q, c.heads), heads(d_o, c.heads)
     group = c.heads // c.kv_heads
     kh, vh = (np.repeat(heads(x, c.kv_heads), group, axis=0) for x in (k, v))
@@ -108,8 +117,6 @@ def reference(c: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, d_o: np.ndar
     p = np.exp(scores - lse[..., None])
     dp = doh @ vh.transpose(0, 2, 1)
     ds = scale * p * (dp - (p * dp).sum(-1, keepdims=True))
-    merge = lambda x: x.transpose(1, 0, 2).reshape(x.shape[1], -1)  # noqa: E731
-    fold = lambda x: merge(x.reshape(c.kv_heads, group, c.keys, c.head_size).sum(1))  # noqa: E731
     dk, dv = fold(ds.transpose(0, 2, 1) @ qh), fold(p.transpose(0, 2, 1) @ doh)
     return [merge(p @ vh), lse.reshape(1, -1), merge(ds @ kh), dk, dv]
 

@@ -53,7 +53,7 @@ def test_random_numbers(variant: str, tmp_path: Path) -> None:
         "d16cfe09 94fdcceb 5001e420 24126ea1"
     )
     for i, (dtype, n) in enumerate(shapes):
-        uniform, normal, one = got[3 * i : 3 * i + 3]
+        uniform, normal, one = (np.asarray(values, dtype) for values in got[3 * i : 3 * i + 3])
         assert np.array_equal(uniform, one[:n])
         assert np.array_equal(normal, one[n:])
         assert uniform.min() >= 0
