@@ -1,8 +1,8 @@
 """Random well-typed programs: small shapes, tame numbers, optionally a scalar loss and its gradients.
 
 ``programs()`` draws a function over the OpSpecs; ``inputs_for`` makes values for it. Every intermediate value
-stays of order one: powers, divisions and logarithms only see operands that were made positive first, and sums
-are scaled by their length, so that results compare between single precision and the reference.
+stays of order one: powers, divisions and logarithms only see operands that were made positive first, sums
+are scaled by their length, and jumps are taken of inputs only, so that results compare between precisions.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from tesserac.ir.types import DType, TensorType
 Draw = Callable[[st.SearchStrategy], object]
 FLOAT = DType.F32
 SIZES = st.sampled_from((1, 2, 3, 4, 5, 7, 8))
-UNARY = ("neg", "sin", "cos", "tanh", "erf", "abs", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus",
-         "square", "sign", "floor")
-# Kinks, where finite differences and rounding disagree with any derivative rule.
-ROUGH = {"abs", "relu", "sign", "floor", "maximum", "minimum", "select", "reduce_max", "reduce_min", "topk", "sort"}
+UNARY = ("neg", "sin", "cos", "tanh", "erf", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "square")
+KINKED = ("abs", "relu")
 ROWS = ("layernorm", "rmsnorm", "softmax", "log_softmax")
 
 
@@ -76,22 +74,36 @@ class _Maker:
         return self.b.op("add", self.b.op("sigmoid", x), self.b.constant(0.7, x.type))
 
     def grow(self) -> None:
-        rough = () if self.smooth else (self.rough_unary, self.choice, self.extreme, self.masked, self.order)
+        rough = () if self.smooth else (self.kink, self.jump, self.choice, self.extreme, self.masked, self.order)
         step = self.pick((self.unary, self.binary, self.positive_op, self.row, self.product, self.product, self.view,
-                          self.view, self.total, self.lookup, self.attend, self.running, self.random, *rough))
+                          self.view, self.total, self.multiplied, self.lookup, self.attend, self.running, self.random,
+                          *rough))
         line = len(self.b.equations) + 1
         with self.b.at(Span.point("random.py", line, 1)):
             made = step()
         self.pool.append(made)
 
     def unary(self) -> Var:
-        names = [n for n in UNARY if n not in ROUGH]
-        x = self.value()
-        y = self.b.op(str(self.pick(names)), x)
-        return y if y.type.rank == 0 else self.tamed(y) if self.draw(st.booleans()) else y
+        y = self.b.op(str(self.pick(UNARY)), self.value())
+        return self.tamed(y) if self.draw(st.booleans()) else y
 
-    def rough_unary(self) -> Var:
-        return self.b.op(str(self.pick([n for n in UNARY if n in ROUGH])), self.value())
+    def kink(self) -> Var:
+        return self.b.op(str(self.pick(KINKED)), self.value())
+
+    def raw(self) -> Var:
+        """An input. Jumps are taken of inputs only: rounding cannot move those across the jump."""
+        inputs = [item.var for item in self.b.inputs if item.var.type.dtype is FLOAT and item.var.type.rank]
+        return self.pick(inputs) if inputs else self.new_input((3, 4), trainable=False)
+
+    def jump(self) -> Var:
+        x = self.raw()
+        kind = str(self.pick(("sign", "floor", "argmax", "lt", "ge", "ne")))
+        if kind in ("sign", "floor"):
+            return self.b.op(kind, x)
+        if kind == "argmax":
+            place = self.b.op("cast", self.b.op("argmax", x, axis=x.type.rank - 1), dtype=FLOAT)
+            return self.b.op("mul", place, self.b.constant(1.0 / x.type.sizes[-1], place.type))
+        return self.b.op("cast", self.b.op(kind, x, self.b.constant(0.125, x.type)), dtype=FLOAT)
 
     def binary(self) -> Var:
         x = self.value()
@@ -176,8 +188,14 @@ class _Maker:
 
     def random(self) -> Var:
         x = self.value()
-        noise = self.b.op("random_uniform", shape=x.type.shape, dtype=FLOAT, stream=len(self.b.equations))
+        kind = str(self.pick(("random_uniform", "random_normal")))
+        noise = self.b.op(kind, shape=x.type.shape, dtype=FLOAT, stream=len(self.b.equations))
         return self.b.op("mul", x, noise)
+
+    def multiplied(self) -> Var:
+        x = self.value(1)
+        axis = int(self.draw(st.integers(0, x.type.rank - 1)))
+        return self.tamed(self.b.op("reduce_prod", self.positive(x), axes=(axis,)))
 
     def choice(self) -> Var:
         x = self.value()
@@ -189,11 +207,18 @@ class _Maker:
         return self.b.op(str(self.pick(("reduce_max", "reduce_min"))), x, axes=(axis,))
 
     def masked(self) -> Var:
-        x = self.value()
+        x = self.value(1)
         y = self.like(x.type)
-        mask = self.b.op(str(self.pick(("lt", "le", "gt", "ge"))), x, y)
+        axis = int(self.draw(st.integers(0, x.type.rank - 1)))
+        place = self.b.op("iota", shape=x.type.shape, axis=axis, dtype=DType.I32)
+        bound = self.b.constant(int(self.draw(st.integers(0, x.type.sizes[axis]))), place.type)
+        mask = self.b.op(str(self.pick(("lt", "le", "gt", "ge", "eq", "ne"))), place, bound)
         if self.draw(st.booleans()):
             mask = self.b.op("logical_not", mask)
+        if self.draw(st.booleans()):
+            noise = self.b.op("random_uniform", shape=x.type.shape, dtype=FLOAT, stream=len(self.b.equations))
+            kept = self.b.op("lt", noise, self.b.constant(0.5, noise.type))
+            mask = self.b.op(str(self.pick(("logical_and", "logical_or"))), mask, kept)
         return self.b.op("select", mask, self.b.op("neg", x), y)
 
     def order(self) -> Var:
@@ -204,10 +229,16 @@ class _Maker:
 
     def loss(self) -> Var:
         """A scalar over several of the latest values."""
-        if self.draw(st.booleans()):
+        kind = self.pick(("hard", "soft", "squares"))
+        if kind == "hard":
             logits = self.value(1)
             labels = self.new_labels(logits.type.sizes[:-1], logits.type.sizes[-1])
-            return self.b.op("cross_entropy", logits, labels, named="loss")
+            ignored = int(self.draw(st.integers(-1, logits.type.sizes[-1] - 1)))
+            return self.b.op("cross_entropy", logits, labels, ignore_index=ignored, named="loss")
+        if kind == "soft":
+            logits = self.value(1)
+            weights = self.b.op("softmax", self.like(logits.type))
+            return self.b.op("cross_entropy_soft", logits, weights, named="loss")
         total = self.b.scalar(0.0, FLOAT)
         for value in self.pool[-3:]:
             square = self.b.op("square", self.tamed(value))

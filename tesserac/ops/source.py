@@ -18,7 +18,8 @@ def _infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Tenso
 
 
 def _full(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    return as_tuple(np.full(sizes_of(attrs, "shape"), number(attrs, "value")).astype(element_type(attrs).numpy))
+    value = integer(attrs, "value") if isinstance(attrs["value"], int) else number(attrs, "value")
+    return as_tuple(np.full(sizes_of(attrs, "shape"), value, element_type(attrs).numpy))
 
 
 def _full_factors(ins: Sequence[TensorType], outs: Sequence[TensorType], attrs: Attrs) -> Factors:

@@ -6,13 +6,15 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from tesserac.ir.builder import Builder
 from tesserac.ir.evaluate import evaluate
-from tesserac.ir.program import Output
+from tesserac.ir.program import Function, Output
 from tesserac.ir.types import DType
+from tesserac.passes.differentiate import differentiate
 from tests.ir.models import data, gpt, perceptron
-from tests.strategies import inputs_for
+from tests.strategies import inputs_for, programs
 
 
 def test_missing_and_misshapen_inputs():
@@ -59,6 +61,18 @@ def test_random_numbers_are_the_same_in_both_precisions():
     narrow, wide = (evaluate(function, {}, dtype=d, seed=11, step=2)["u"] for d in (None, np.float64))
     assert np.array_equal(narrow.astype(np.float64), wide)
     assert not np.array_equal(narrow, evaluate(function, {}, seed=11, step=3)["u"])
+
+
+@pytest.mark.property
+@given(programs())
+def test_random_programs_are_tame(function: Function):
+    """Both precisions agree, so that emitted single-precision programs can be compared with either."""
+    differentiated = differentiate(function)
+    narrow, wide = (evaluate(differentiated, inputs_for(function), dtype=d) for d in (None, np.float64))
+    for name in narrow:
+        scale = max(1e-2, float(np.abs(wide[name]).max(initial=0.0)))
+        assert scale < 100
+        np.testing.assert_allclose(narrow[name], wide[name], rtol=0, atol=2e-4 * scale)
 
 
 def test_a_small_gpt_takes_seconds():
