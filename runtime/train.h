@@ -93,14 +93,14 @@ class Trainer {
   }
 
   int64_t announce(const Resumed& resumed) const {
+    if (resumed.step > options_.schedule.steps)
+      throw Error("T0921", format("--steps %lld lies behind the checkpoint, which has done %lld steps", static_cast<long long>(options_.schedule.steps), static_cast<long long>(resumed.step)),
+                  "--steps counts from the start of training", kExitUsage);
     for (const auto& entry : settings()) {
       const std::string was = resumed.meta(entry.first);
       if (was != entry.second)
         fprintf(stderr, "note: %s is %s, the checkpoint was written with %s; the run continues, but not bit for bit\n", entry.first.c_str(), entry.second.c_str(), was.c_str());
     }
-    if (resumed.step > options_.schedule.steps)
-      throw Error("T0921", format("--steps %lld lies behind the checkpoint, which has done %lld steps", static_cast<long long>(options_.schedule.steps), static_cast<long long>(resumed.step)),
-                  "--steps counts from the start of training", kExitUsage);
     if (!options_.quiet) fprintf(stderr, "note: resumed from %s at step %lld\n", quoted(resumed.path).c_str(), static_cast<long long>(resumed.step));
     return resumed.step;
   }

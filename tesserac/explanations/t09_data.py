@@ -87,7 +87,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "a malformed data specification",
         "The argument is not KEY=SPEC, or a sampler has wrong arguments.",
         "./net train --data x=uniform(0)",
-        "SPEC is a file (.npy, .u16, or any file for its bytes), uniform(lo,hi), normal(mean,std), zeros or randint(n).",
+        "SPEC is a file (.npy, .u16, any other for its bytes), uniform(lo,hi), normal(mean,std), zeros or randint(n).",
     ),
     Explanation(
         "T0912",

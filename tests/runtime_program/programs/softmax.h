@@ -11,7 +11,8 @@ namespace softmax {
 
 constexpr int64_t kBatch = 8, kIn = 5, kOut = 4, kStride = 16, kIgnore = -100;
 
-template <class T>
+// Wrong: adds an error to one entry of the gradient, for the test that selftest notices.
+template <class T, bool Wrong = false>
 struct Model {
   static const T* weight(const tsr::Call& call) { return reinterpret_cast<const T*>(call.params); }
   static const T* bias(const tsr::Call& call) { return reinterpret_cast<const T*>(call.params) + kIn * kStride; }
@@ -67,9 +68,7 @@ struct Model {
       memset(g, 0, arena);
       sums[2 * worker] = sums[2 * worker + 1] = 0;
       chunk(x, labels, weight(call), kStride, bias(call), g, g + kIn * kStride, kBatch * worker / call.workers, kBatch * (worker + 1) / call.workers, scale, &sums[2 * worker], &sums[2 * worker + 1]);
-#ifdef BREAK_GRADIENT
-      g[3] += T(0.01);
-#endif
+      if (Wrong && worker == 0) g[3] += T(0.001);
       tsr::trace_end(0);
     }
     tsr::trace_begin(1);
@@ -108,7 +107,7 @@ struct Model {
   }
 };
 
-template <class T>
+template <class T, bool Wrong = false>
 struct Tables {
   static constexpr tsr::DType kReal = sizeof(T) == 4 ? tsr::DType::f32 : tsr::DType::f64;
   static constexpr tsr::Tensor params[] = {
@@ -123,8 +122,8 @@ struct Tables {
   static constexpr tsr::Tensor outputs[] = {{"probabilities", kReal, 2, {kBatch, kOut}, kOut, 0, tsr::Init::zeros, 0, 0, false, 0, INT64_MIN, true}};
   static constexpr tsr::Kernel kernels[] = {{"cross_entropy", "softmax.py:7", "-log softmax(x W + b)[label]", 6.0 * kBatch * kIn * kOut, 4096, 1},
                                             {"sum_workers", "softmax.py:7", "sum of gradients", 88, 704, 1}};
-  static constexpr tsr::Function train = {"step", inputs, 2, scalars, 2, kBatch, 2 * 4096 * sizeof(T), 64, 6.0 * kBatch * kIn * kOut, Model<T>::train, Model<T>::train_reference};
-  static constexpr tsr::Function infer = {"forward", inputs, 1, outputs, 1, kBatch, 64, 64, 2.0 * kBatch * kIn * kOut, Model<T>::infer, Model<T>::infer_reference};
+  static constexpr tsr::Function train = {"step", inputs, 2, scalars, 2, kBatch, 2 * 4096 * sizeof(T), 64, 6.0 * kBatch * kIn * kOut, Model<T, Wrong>::train, Model<T, Wrong>::train_reference};
+  static constexpr tsr::Function infer = {"forward", inputs, 1, outputs, 1, kBatch, 64, 64, 2.0 * kBatch * kIn * kOut, Model<T, Wrong>::infer, Model<T, Wrong>::infer_reference};
 };
 
 constexpr size_t kArena = kIn * kStride + kStride;
@@ -133,5 +132,7 @@ constexpr tsr::Program program = {"Softmax", "softmax.py", "0.1", Tables<float>:
 // The same in double precision with an optimizer that the source fixes.
 constexpr tsr::Program program64 = {"Softmax64", "softmax64.py", "0.1", Tables<double>::params, 2, kArena * sizeof(double), &Tables<double>::train, &Tables<double>::infer,
                                     {"sgd", 0.25, 0.5, NAN, NAN, NAN, NAN}, Tables<double>::kernels, 2};
+constexpr tsr::Program wrong = {"Wrong", "wrong.py", "0.1", Tables<float, true>::params, 2, kArena * sizeof(float), &Tables<float, true>::train, nullptr,
+                                {nullptr, 0, 0, 0, 0, 0, 0}, nullptr, 0};
 
 }  // namespace softmax

@@ -1,5 +1,0 @@
-#include "programs/softmax.h"
-
-#include "runtime/cli.h"
-
-int main(int argc, char** argv) { return tsr::cli::run(softmax::program, argc, argv); }
