@@ -7,6 +7,7 @@ automaton would have accepted, and names the construct that was probably meant a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 from tesserac.diagnostics import Label, Span
@@ -83,7 +84,7 @@ def report(site: Site) -> None:
 
 def skips_block(tokens: list[Token], index: int) -> bool:
     """Whether the block below the line of a failed token means nothing without its header."""
-    return tokens[_line_start(tokens, index)].text in ("class", "match", "case", "async")
+    return tokens[_line_start(tokens, index)].text in ("class", "match", "case", "async", "except", "finally")
 
 
 def _line_start(tokens: list[Token], index: int) -> int:
@@ -98,7 +99,7 @@ def _line_start(tokens: list[Token], index: int) -> int:
 def _construct(site: Site) -> bool:
     """Python statements and operators that the language leaves out."""
     token = site.token
-    if token.type in ("except", "finally") and any(t.type == "try" for t in site.tokens[: site.at]):
+    if token.type in ("except", "finally") and any(t.type == "try" for t in islice(site.tokens, site.at)):
         return True  # the `try` above has been reported and says it all
     entry = CONSTRUCTS.get(token.type)
     if entry is None and site.previous is not None and site.at == site.first + 1:

@@ -101,7 +101,7 @@ class Scanner(Cursor):
             self._rest_of_line()
             closing = [c for c in self._text[start + 1 : self._pos] if ascii_twin(c) == twin]
             if closing:
-                self._pos = self._text.index(closing[-1], start + 1) + 1
+                self._pos = self._text.rindex(closing[-1], start, self._pos) + 1
         elif twin in OPENERS or twin in CLOSERS:
             self._operator(twin, 1)
         else:
