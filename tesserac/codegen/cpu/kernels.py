@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from tesserac.codegen.cpu.products import ProductRenderer, render_attention, ren
 from tesserac.codegen.cpu.rows import RowRenderer
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, comment_text
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel, Slot
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
 from tesserac.diagnostics import Span
 
 PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose",
@@ -115,9 +116,11 @@ def _prefix(kernel: Kernel) -> str:
 def _subject(kernel: Kernel) -> str:
     """The result that names the kernel: what its last store writes."""
     if isinstance(kernel, (RowKernel, ContractKernel)):
-        return kernel.slots[kernel.stores[-1].slot].name
-    written: list[Slot] = [slot for slot in kernel.slots if slot.written]
-    return written[0].name
+        name = kernel.slots[kernel.stores[-1].slot].name
+    else:
+        name = next(slot.name for slot in kernel.slots if slot.written)
+    # One kernel serves every layer: `blocks.3.mlp.w2` and `x.5` lend it their names without the numbers.
+    return re.sub(r"[._]\d+(?=[._]|$)", "", name) or name
 
 
 def _sizes(kernel: Kernel) -> str:

@@ -202,4 +202,7 @@ class FunctionRenderer:
             text.sums.append(f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), k{self.label.capitalize()}Scratch / sizeof({kind}), "
                              f"call.workers, {count});  // {comment_text(export.outer.name)}")
         if len(text.summed_gradients) == len(self.parameters) > 1:
+            real = self.kernels.real
             text.summed_gradients = ["*g"]
+            text.clears = [line for line in text.clears if "(g->" not in line]
+            text.clears.append(f"fill_rows(reinterpret_cast<{real}*>(g), 1, long(sizeof *g / sizeof({real})), 0, {real}(0));")
