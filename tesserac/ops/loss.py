@@ -111,7 +111,7 @@ def _soft_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...
 
 
 def _mean_factor(logits: Var) -> float:
-    return 1.0 / max(logits.type.size // logits.type.sizes[-1], 1)
+    return 1.0 / max(logits.type.size // max(logits.type.sizes[-1], 1), 1)
 
 
 def _soft_expand(b: Builder, e: Equation) -> tuple[Var, ...]:

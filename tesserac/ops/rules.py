@@ -125,7 +125,7 @@ def last_sum(builder: Builder, x: Var, named: str | None = None) -> Var:
 def last_mean(builder: Builder, x: Var, named: str | None = None) -> Var:
     """Mean over the last axis."""
     total = last_sum(builder, x, None if named is None else f"{named}_sum")
-    return scaled(builder, total, 1.0 / x.type.sizes[-1], named)
+    return scaled(builder, total, 1.0 / max(x.type.sizes[-1], 1), named)
 
 
 def along_last(builder: Builder, x: Var, like: TensorType, named: str | None = None) -> Var:

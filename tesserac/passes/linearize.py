@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tesserac.diagnostics import Diagnostics, InternalError, Label
+from tesserac.diagnostics import CompileError, Diagnostics, InternalError, Label
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
@@ -97,19 +97,11 @@ def _tangents(b: Builder, equation: Equation, given: Sequence[Var | None]) -> tu
     return tuple(known.get(v.name) for v in results)
 
 
-def no_rule(equation: Equation, path: str | None = None) -> Exception:
+def no_rule(equation: Equation, path: str | None = None) -> CompileError:
     """The diagnostic for an op without a derivative, on the path from ``path`` to the loss."""
     bag = Diagnostics()
     reach = f"the loss depends on {path} through it" if path else "a derivative was asked for through it"
     bag.error("T0601", f"`{equation.op}` has no derivative rule", equation.span,
               labels=(Label(equation.span, reach),),
               help=("wrap its operand in op.stop_gradient(...) if it is meant to be a constant there",))
-    return _raised(bag)
-
-
-def _raised(bag: Diagnostics) -> Exception:
-    try:
-        bag.raise_if_errors()
-    except Exception as error:
-        return error
-    raise InternalError("a diagnostic bag without errors was raised")
+    return CompileError(bag.items)
