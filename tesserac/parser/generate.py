@@ -24,7 +24,7 @@ STARTS = ["file", "expression"]
 _SHIFT = 0
 
 
-class _NoLexer(Lexer):
+class NoLexer(Lexer):
     """Stands in for the lexer; lark only builds the table here."""
 
     def __init__(self, conf: object) -> None:
@@ -46,7 +46,7 @@ def grammar_tables(grammar: str) -> dict[str, Any]:
     stands for the node, and ``take`` lists the children as ``[index, splice]``; an index of -1 is an absent optional
     part. Raises lark's GrammarError when the grammar is not LALR(1).
     """
-    lark = Lark(grammar, parser="lalr", lexer=_NoLexer, start=STARTS, maybe_placeholders=True)
+    lark = Lark(grammar, parser="lalr", lexer=NoLexer, start=STARTS, maybe_placeholders=True)
     data, memo = lark.memo_serialize([TerminalDef, Rule])
     names = {}
     for entry in memo.values():
