@@ -1,7 +1,8 @@
 """Elaboration: from the syntax tree to typed programs.
 
-Statements are executed at compile time: compile-time values are computed, loops unroll, functions are inlined, and tensor
-operations become equations of the IR. Shapes may hold symbols until the end, when unification must have settled each.
+Statements are executed at compile time: compile-time values are computed, loops unroll, functions are inlined, and
+tensor operations become equations of the IR. Shapes may hold symbols until the end, when unification must have settled
+each.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""Type annotations: ``Tensor["B", "S", bf16]``, ``tensor[(B, T), fp16]``, ``ts.Tensor[B, N]``, ``Tensor[B, N] @ shard(...)``.
+"""Type annotations: ``Tensor["B", "S", bf16]``, ``tensor[(B, T), fp16]``, ``Tensor[B, N] @ shard(...)``.
 
-Names inside an annotation are compile-time integers when they are bound, and dimension names otherwise; the same name is
-the same size throughout the unit. ``"3*D"`` and ``"B*H"`` are products.
+Names inside an annotation are compile-time integers when they are bound, and dimension names otherwise; the same name
+is the same size throughout the unit. ``"3*D"`` and ``"B*H"`` are products.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tesserac.diagnostics import Label
+from tesserac.elaborate.operands import source_slot
 from tesserac.elaborate.options import OPEN
 from tesserac.elaborate.report import Failed
-from tesserac.elaborate.operands import source_slot
 from tesserac.elaborate.scopes import Frame
 from tesserac.elaborate.session import Restart
 from tesserac.elaborate.values import Batch, Poison, Slot, TypeForm, Value, describe
@@ -203,32 +204,36 @@ def apply(it: Interpreter, value: Value, form: TypeForm | None, node: syntax.Exp
         return
     else:
         return
-    if form.shape is None or shape is None:
+    if form.shape is not None and shape is not None:
+        with it.at(node.span):
+            _same_shape(it, value, shape, form.shape, node)
+
+
+def _same_shape(
+    it: Interpreter, value: Var | Slot, shape: Sequence[Dim], wanted: Sequence[Dim], node: syntax.Expr
+) -> None:
+    """Unifies a shape with an annotated one."""
+    session = it.session
+    source = session.definitions.get(value.name) if isinstance(value, Var) else value
+    name = session.name_of(value) if isinstance(value, Var) else value.path
+    if len(shape) != len(wanted):
+        labels = [Label(source.span, "it comes from here")] if source is not None and source.span != node.span else []
+        message = f"`{name}` has {len(shape)} axes and is annotated with {len(wanted)}"
+        session.report.error("T0403", message, node.span, labels=labels)
         return
-    with it.at(node.span):
-        if len(shape) != len(form.shape):
-            name = it.session.name_of(value) if isinstance(value, Var) else value.path
-            source = it.session.definitions.get(value.name) if isinstance(value, Var) else value
-            labels = (
-                [Label(source.span, "it comes from here")] if source is not None and source.span != node.span else []
-            )
-            it.report.error(
-                "T0403",
-                f"`{name}` has {len(shape)} axes and is annotated with {len(form.shape)}",
-                node.span,
-                labels=labels,
-            )
+    notes = []
+    if isinstance(source, Slot) and source.shape_text:
+        notes.append(f"`{name}` has the shape [{', '.join(map(str, shape))}] from {source.shape_text}")
+    for axis, (a, b) in enumerate(zip(shape, wanted, strict=True)):
+        try:
+            session.unify(b, a, f"axis {axis} of this annotation", (value,) if isinstance(value, Var) else (), notes)
+        except Failed:
             return
-        for axis, (a, b) in enumerate(zip(shape, form.shape, strict=True)):
-            try:
-                it.session.unify(b, a, f"axis {axis} of this annotation", (value,) if isinstance(value, Var) else ())
-            except Failed:
-                return
 
 
 def _wrong_dtype(it: Interpreter, value: Var, dtype: DType, node: syntax.Expr) -> None:
     slot = source_slot(it.session, value)
-    if slot is not None and not slot.declared_dtype and slot.path not in it.session.forced:
+    if slot is not None:
         raise Restart(slot.path, dtype)
     source = it.session.definitions.get(value.name)
     labels = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tesserac.diagnostics import Label
-from tesserac.elaborate.annotations import annotate, flagged
+from tesserac.elaborate.annotations import annotate, apply, flagged, type_form
 from tesserac.elaborate.compile_time import Refused
 from tesserac.elaborate.report import Failed
 from tesserac.elaborate.scopes import Frame, Scope
@@ -47,9 +47,9 @@ class Site:
         """Reports an error at the call."""
         return self.session.report.fail(code, message, self.session.span, help=help, notes=notes)
 
-    def place(self, label: str) -> Scope:
-        """The place of a layer that this call creates."""
-        return self.arguments.frame.place(self.arguments.hint or label)
+    def place(self, label: str, name: str | None) -> Scope:
+        """The place of a layer that this call creates; ``name`` is the user's own choice."""
+        return self.arguments.frame.place(name or self.arguments.hint or label)
 
 
 def call(it: Interpreter, function: Value, arguments: Arguments) -> Value:
@@ -159,6 +159,10 @@ def body(it: Interpreter, function: Function, frame: Frame) -> Value:
     value = None if result is None else result.value
     if isinstance(value, Poison):
         raise Failed
+    if function.returns is not None:
+        form = type_form(it, function.returns, frame)
+        for part in value if isinstance(value, tuple) else (value,):
+            apply(it, part, form, function.returns)
     return value
 
 
@@ -241,7 +245,7 @@ def _owned(it: Interpreter, function: Function, state: ModuleState, param: synta
 
 
 def named_outputs(function: Function, value: Value, hint: str | None) -> list[tuple[str, Var]]:
-    """Returned tensors by name: the returned variables' names, else the variable that takes the result, else the module's."""
+    """Returned tensors by name: the returned variables, else the variable that takes the result, else the module."""
     values = (
         list(value) if isinstance(value, tuple | list) else list(value.values()) if isinstance(value, dict) else [value]
     )

@@ -60,7 +60,7 @@ def binary(op: str, left: Value, right: Value) -> Value:
         if op == "**":
             return _checked(_power(left, right))
         if op == "<<":
-            return _checked(operator.lshift(left, right))  # type: ignore[arg-type]
+            return _checked(operator.lshift(left, right))
         if op not in _PLAIN or (op == "%" and isinstance(left, str)):
             raise Refused(f"`{op}` is not possible on {describe(left)} and {describe(right)}")
         return _checked(_PLAIN[op](left, right))
@@ -87,7 +87,7 @@ def _power(base: Value, exponent: Value) -> Value:
     result = base**exponent
     if isinstance(result, complex):
         raise Refused("a fractional power of a negative number is complex")
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _checked(value: Value) -> Value:
@@ -157,7 +157,7 @@ def _range(*args: Value) -> Value:
         raise Refused("range takes one to three integers known at compile time")
     if len(args) == 3 and args[2] == 0:
         raise Refused("range step must not be zero")
-    return range(*args)  # type: ignore[call-overload, no-any-return]
+    return range(*args)  # type: ignore[call-overload]
 
 
 def _len(value: Value) -> int:
@@ -243,7 +243,7 @@ FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "any": lambda v: any(truth(i) for i in items(v)),
     "all": lambda v: all(truth(i) for i in items(v)),
 }
-"""Python's built-in functions on compile-time values; they raise Refused (or TypeError for a wrong number of arguments)."""
+"""Python's built-in functions on compile-time values; Refused says why not, TypeError is a wrong argument count."""
 
 
 def truth(value: Value) -> bool:
@@ -253,34 +253,45 @@ def truth(value: Value) -> bool:
     raise Refused(f"the condition must be known at compile time, and {describe(value)} is not")
 
 
+Methods = dict[str, Callable[..., Value]]
+
+
 def method(value: Value, name: str) -> Callable[..., Value] | None:
     """A method of a list, dict or string that the compiler evaluates."""
     if isinstance(value, list):
-
-        def append(item: Value) -> None:
-            if len(value) >= MAX_LENGTH:
-                raise Refused("the list is too long")
-            value.append(item)
-
-        def extend(more: Value) -> None:
-            for item in items(more):
-                append(item)
-
-        return {"append": append, "extend": extend}.get(name)
+        return _list_methods(value).get(name)
     if isinstance(value, dict):
-        return {
-            "items": lambda: list(value.items()),
-            "keys": lambda: list(value),
-            "values": lambda: list(value.values()),
-            "get": lambda key, default=None: value.get(key, default),
-        }.get(name)
+        return _dict_methods(value).get(name)
     if isinstance(value, str):
-        return {
+        text_methods: Methods = {
             "upper": value.upper,
             "lower": value.lower,
-            "split": lambda sep=None: value.split(sep),
+            "split": value.split,
             "strip": value.strip,
             "startswith": value.startswith,
             "endswith": value.endswith,
-        }.get(name)
+        }
+        return text_methods.get(name)
     return None
+
+
+def _list_methods(value: list[Value]) -> Methods:
+    def append(item: Value) -> None:
+        if len(value) >= MAX_LENGTH:
+            raise Refused("the list is too long")
+        value.append(item)
+
+    def extend(more: Value) -> None:
+        for item in list(items(more)):
+            append(item)
+
+    return {"append": append, "extend": extend}
+
+
+def _dict_methods(value: dict[Value, Value]) -> Methods:
+    return {
+        "items": lambda: list(value.items()),
+        "keys": lambda: list(value),
+        "values": lambda: list(value.values()),
+        "get": lambda key, default=None: value.get(key, default),
+    }

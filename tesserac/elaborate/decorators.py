@@ -75,7 +75,7 @@ def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
                     help=["@graph.module, @graph.training_step and @graph.loss make entries"],
                 )
     label = label_of(node) if kind in ("module", "step") else node.name
-    return Function(node.name, node.params, node.body, frame, node.span, kind, label, attach)
+    return Function(node.name, node.params, node.body, frame, node.span, kind, label, attach, node.returns)
 
 
 def _argument(it: Interpreter, decorator: syntax.Call, name: str, frame: Frame) -> str:

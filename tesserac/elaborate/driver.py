@@ -205,13 +205,13 @@ def _check_options(options: Options, report: Report) -> None:
     if options.mesh not in (None, "none", ""):
         product = 1
         for part in str(options.mesh).split(","):
-            axis, _, size = part.partition("=")
-            if not axis.strip().isidentifier() or not size.strip().isdigit() or int(size) < 1:
+            axis, _, count = part.partition("=")
+            if not axis.strip().isidentifier() or not count.strip().isdigit() or int(count) < 1:
                 report.error(
                     "T0702", f"--mesh {options.mesh} is not a mesh", None, help=["--mesh none, --mesh tp=2,dp=2"]
                 )
                 return
-            product *= int(size)
+            product *= int(count)
         if product > 1:
             report.error(
                 "T0701",

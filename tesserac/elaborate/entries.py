@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tesserac.diagnostics import Label, Span
+from tesserac.diagnostics import Span
 from tesserac.elaborate.annotations import annotate
 from tesserac.elaborate.calls import Arguments, body, invoke, named_outputs
 from tesserac.elaborate.catalogue import SURFACES
 from tesserac.elaborate.catalogue.language import differentiate
 from tesserac.elaborate.finish import Wanted, finish
 from tesserac.elaborate.interpreter import Interpreter
+from tesserac.elaborate.losses import attached_module
 from tesserac.elaborate.options import Options
 from tesserac.elaborate.pending import report_pending
 from tesserac.elaborate.plan import EntryPlan, UnitPlan, walk
@@ -48,12 +49,14 @@ class Context:
 def elaborate_entry(context: Context, entry: EntryPlan) -> Entry | None:
     """One entry, elaborated again whenever the dtype of an input turns out late."""
     dtypes: dict[str, DType] = {}
+    mark = context.report.mark()
     for _ in range(MAX_RESTARTS):
         session = Session(entry.label, context.options, context.report, context.shapes, dtypes)
         try:
             result = Elaboration(context, entry, session).run()
         except Restart as restart:
             dtypes[restart.path] = restart.dtype
+            context.report.rewind(mark)
             continue
         except (Failed, Abandoned):
             result = None
@@ -269,7 +272,7 @@ class Elaboration:
         if module is None:
             raise Failed
         loss = self._function(self.entry.function)
-        function, value, outputs = self._run_module(module)
+        _, value, outputs = self._run_module(module)
         by_name = dict(outputs)
         values: list[Value] = list(value) if isinstance(value, tuple | list) else [value]
         if {p.name for p in loss.params} <= set(by_name):
@@ -352,59 +355,6 @@ class Elaboration:
             for slot in session.slots:
                 if slot.scope is not None and slot.scope.layer is None and slot.var is None and slot not in trained:
                     self.report.warning("T0312", f"the parameter `{slot.path}` is never used", slot.span)
-
-
-def attached_module(plan: UnitPlan, loss: syntax.FunctionDef, report: Report) -> syntax.FunctionDef | None:
-    """By ``module=``, else by returned names, else the nearest earlier module with as many outputs."""
-    from tesserac.elaborate.decorators import dotted, label_of
-
-    named = ""
-    for decorator in loss.decorators:
-        if dotted(decorator) == "graph.loss" and isinstance(decorator, syntax.Call):
-            for value in (*decorator.args, *(k.value for k in decorator.keywords)):
-                named = (
-                    value.value
-                    if isinstance(value, syntax.String)
-                    else value.id
-                    if isinstance(value, syntax.Name)
-                    else named
-                )
-    if named:
-        for module in plan.modules:
-            if named in (module.name, label_of(module)):
-                return module
-        report.error(
-            "T0310",
-            f"@graph.loss names the module `{named}`, which does not exist",
-            loss.span,
-            notes=[f"modules: {', '.join(m.name for m in plan.modules) or 'none'}"],
-        )
-        return None
-    wanted = [p.name for p in loss.params]
-    matching = [m for m in plan.modules if _outputs(m) == wanted]
-    if len(matching) == 1:
-        return matching[0]
-    earlier = [m for m in plan.modules if m.span.line < loss.span.line and len(_outputs(m)) == len(wanted)]
-    if not matching and earlier:
-        return earlier[-1]
-    report.error(
-        "T0310",
-        f"no single module returns what the loss `{loss.name}` takes ({', '.join(wanted)})",
-        loss.span,
-        labels=[Label(m.span, f"`{m.name}` returns {', '.join(_outputs(m)) or 'nothing'}") for m in plan.modules],
-        help=['name it: @graph.loss(module="...")'],
-    )
-    return None
-
-
-def _outputs(module: syntax.FunctionDef) -> list[str]:
-    """Names of what a module returns; ``?`` for an expression."""
-    returns = [s for s in module.body if isinstance(s, syntax.Return)]
-    if not returns or returns[-1].value is None:
-        return []
-    value = returns[-1].value
-    items = value.items if isinstance(value, syntax.TupleExpr) else (value,)
-    return [i.id if isinstance(i, syntax.Name) else "?" for i in items]
 
 
 def _subscripted(function: Function) -> set[str]:

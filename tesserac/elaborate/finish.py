@@ -73,7 +73,7 @@ def _settle(session: Session) -> None:
                 holders = _holders(session, str(name))
                 session.report.note(
                     "T0410",
-                    f"the width of {', '.join(h.path for h in holders) or name} is taken to be {size}, that of its input",
+                    f"the width of {', '.join(h.path for h in holders) or name} is taken to be its input's, {size}",
                     holders[0].span if holders else None,
                     help=[session.flag_for(symbol)] if holders else (),
                 )
@@ -302,9 +302,10 @@ def _index_bounds(body: Sequence[Equation]) -> dict[str, tuple[int, int | None]]
             continue
         table, ids = equation.operands
         size = table.type.sizes[0 if equation.op == "take" else -1]
-        ignore = equation.attr("ignore_index") if equation.op == "cross_entropy" else None
+        given = equation.attributes.get("ignore_index")
+        ignore = given if isinstance(given, int) else None
         for name in source(ids):
             bound, allowed = bounds.get(name, (size, ignore))
             # A value that one use ignores is still out of range for another use.
-            bounds[name] = min(bound, size), allowed if allowed == ignore and isinstance(ignore, int) else None
-    return {name: (bound, ignore if isinstance(ignore, int) else None) for name, (bound, ignore) in bounds.items()}
+            bounds[name] = min(bound, size), allowed if allowed == ignore else None
+    return bounds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tesserac.diagnostics import Span
 from tesserac.elaborate import compile_time, names
@@ -120,12 +121,8 @@ class Interpreter:
                 name_layers(value, target.id, frame.scope)
         elif isinstance(target, syntax.TupleExpr | syntax.ListExpr):
             self._unpack(target.items, value, target.span, frame)
-        elif isinstance(target, syntax.Subscript):
-            self._store(target, value, frame)
         else:
-            raise self.report.fail(
-                "T0206", "only names, tuples of names and list or dict elements can be assigned", target.span
-            )
+            raise self.report.fail("T0206", "only names and tuples of names can be assigned", target.span)
 
     def _unpack(self, targets: Sequence[syntax.Expr], value: Value, span: Span, frame: Frame) -> None:
         if isinstance(value, Poison):
@@ -146,22 +143,6 @@ class Interpreter:
             if isinstance(target, syntax.Name) and isinstance(value, tuple):
                 name_unpacked(item, index, target.id)
             self.bind(target, item, frame)
-
-    def _store(self, target: syntax.Subscript, value: Value, frame: Frame) -> None:
-        container, key = self.eval(target.value, frame), self.eval(target.index, frame)
-        if (isinstance(container, dict) and isinstance(key, str | int | float | tuple)) or (
-            isinstance(container, list) and isinstance(key, int) and -len(container) <= key < len(container)
-        ):
-            container[key] = value
-        elif is_tensor(container):
-            raise self.report.fail(
-                "T0206",
-                "tensors are immutable: elements cannot be assigned",
-                target.span,
-                help=["build the new tensor with op.where, op.concat or op.pad"],
-            )
-        else:
-            raise self.report.fail("T0206", f"cannot assign to an element of {describe(container)}", target.span)
 
     # ---------------------------------------------------------------------------------------------- leaves
 
@@ -187,12 +168,16 @@ class Interpreter:
         result: dict[Value, Value] = {}
         for key_node, value_node in node.items:
             key = self.eval(key_node, frame)
-            if not isinstance(key, str | int | float | tuple):
-                raise self.report.fail(
-                    "T0204", f"a dict key is a string or a number, not {describe(key)}", key_node.span
-                )
+            self._is_key(key, key_node.span)
             result[key] = self.eval(value_node, frame)
         return result
+
+    def _is_key(self, key: Value, span: Span) -> bool:
+        """Whether a value can be a dict key; an error otherwise."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if all(isinstance(p, str | int | float) for p in parts):
+            return True
+        raise self.report.fail("T0204", f"a dict key is a string or a number, not {describe(key)}", span)
 
     def _lambda(self, node: syntax.Lambda, frame: Frame) -> Value:
         return Function("<lambda>", node.params, node.body, frame, node.span)
@@ -296,14 +281,18 @@ class Interpreter:
         if isinstance(value, Var | Slot):
             with self.at(node.span):
                 return index_tensor(self.session, value, index)
-        if not isinstance(value, list | tuple | dict | str | range):
-            raise self.report.fail("T0204", f"cannot index {describe(value)}", node.span)
+        if isinstance(value, list | tuple | dict | str | range):
+            return self._element(value, index, node.span)
+        raise self.report.fail("T0204", f"cannot index {describe(value)}", node.span)
+
+    def _element(self, value: Any, index: Value, span: Span) -> Value:
+        """An element of a compile-time container."""
         try:
-            return value[index]  # type: ignore[index]
+            return value[index]
         except (KeyError, IndexError, TypeError, ValueError):
             text = repr(index) if is_plain(index) else describe(index)
             known = f"; it has {', '.join(map(repr, list(value)[:8]))}" if isinstance(value, dict) else ""
-            raise self.report.fail("T0204", f"{describe(value)} has no element {text[:60]}{known}", node.span) from None
+            raise self.report.fail("T0204", f"{describe(value)} has no element {text[:60]}{known}", span) from None
 
     def _index(self, node: syntax.Expr, frame: Frame) -> Value:
         if isinstance(node, syntax.TupleExpr):
@@ -354,6 +343,8 @@ class Interpreter:
         def run(level: int) -> None:
             if level == len(node.clauses):
                 key = self.eval(node.element, inner)
+                if node.kind == "dict":
+                    self._is_key(key, node.element.span)
                 pairs.append((key, None if node.value is None else self.eval(node.value, inner)))
                 return
             clause = node.clauses[level]

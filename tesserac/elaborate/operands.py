@@ -1,8 +1,8 @@
 """Operands: from values to tensors, dtype promotion, and NumPy broadcasting made explicit.
 
 Rules: Python numbers are weak (they take the tensor's dtype; a fractional number never turns integers into floats);
-float widths promote to the wider, fp16 with bf16 to fp32; integer widths promote to the wider; integers and floats meet only through
-``op.cast``. Comparison results are bool.
+float widths promote to the wider, fp16 with bf16 to fp32; integer widths promote to the wider; integers and floats
+meet only through ``op.cast``. Comparison results are bool.
 """
 
 from __future__ import annotations
@@ -101,14 +101,25 @@ def indices(session: Session, value: Value, what: str, shape: Sequence[Dim] | No
     )
 
 
+_KEEP_INTEGERS = VIEWS | {"select", "add", "sub", "mul", "maximum", "minimum", "neg", "abs", "pad", "sort"}
+"""Ops whose result is integral when their operands are."""
+
+
 def source_slot(session: Session, var: Var) -> Slot | None:
-    """The data input whose elements ``var`` shows through views alone."""
-    while True:
-        definition = session.definitions.get(var.name)
-        if isinstance(definition, Equation) and definition.op in VIEWS:
-            var = definition.operands[0]
-            continue
-        return definition if isinstance(definition, Slot) and not definition.is_parameter else None
+    """A data input of unfixed dtype whose elements reach ``var`` through ops that keep integers."""
+    stack, seen = [var], {var.name}
+    while stack:
+        definition = session.definitions.get(stack.pop().name)
+        if isinstance(definition, Equation):
+            if definition.op in _KEEP_INTEGERS:
+                fresh = [v for v in definition.operands if v.name not in seen]
+                seen.update(v.name for v in fresh)
+                stack.extend(fresh)
+        elif definition is not None and not (
+            definition.is_parameter or definition.declared_dtype or definition.path in session.forced
+        ):
+            return definition
+    return None
 
 
 def promoted(session: Session, dtypes: Sequence[DType]) -> DType | None:

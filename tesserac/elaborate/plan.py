@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from typing import Any
 
 from tesserac.diagnostics import Span
 from tesserac.elaborate.decorators import dotted, kind_of, label_of
@@ -25,9 +25,14 @@ class EntryPlan:
     module: syntax.FunctionDef | None = None
 
 
-@cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind) if f.name != "span")
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _field_names(node: Any) -> tuple[str, ...]:
+    kind = type(node)
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(f.name for f in fields(node) if f.name != "span")
+    return _FIELDS[kind]
 
 
 def walk(node: object) -> Iterator[object]:
@@ -39,7 +44,7 @@ def walk(node: object) -> Iterator[object]:
             stack.extend(reversed(current))
         elif is_dataclass(current):
             yield current
-            stack.extend(getattr(current, name) for name in reversed(_field_names(type(current))))
+            stack.extend(getattr(current, name) for name in reversed(_field_names(current)))
 
 
 def used_names(node: object) -> frozenset[str]:
@@ -136,9 +141,7 @@ class UnitPlan:
         return isinstance(statement, syntax.Assert) and bool(self._uses[index] & needed)
 
     def _referenced(self, function: syntax.FunctionDef) -> bool:
-        return any(
-            function.name in uses for s, uses in zip(self.unit.body, self._uses, strict=True) if s is not function
-        )
+        return any(function.name in _read_names(s) for s in self.unit.body if s is not function)
 
     def _tainted(self) -> list[int]:
         """Top-level statements that depend on ``batch``."""

@@ -25,7 +25,15 @@ class Report:
     def __init__(self, diagnostics: Diagnostics) -> None:
         self._diagnostics = diagnostics
         self._seen: set[tuple[str, str, Span | None]] = set()
-        self.muted = False
+
+    def mark(self) -> tuple[int, frozenset[tuple[str, str, Span | None]]]:
+        """A state to which `rewind` can return."""
+        return len(self._diagnostics.items), frozenset(self._seen)
+
+    def rewind(self, mark: tuple[int, frozenset[tuple[str, str, Span | None]]]) -> None:
+        """Forgets what was recorded since ``mark``, in an attempt that is about to be repeated."""
+        del self._diagnostics.items[mark[0] :]
+        self._seen = set(mark[1])
 
     @property
     def has_errors(self) -> bool:
@@ -71,7 +79,7 @@ class Report:
         help: Sequence[str] = (),
     ) -> None:
         """Records a warning."""
-        if not self.muted and self._first(code, message, span):
+        if self._first(code, message, span):
             self._diagnostics.warning(code, message, span, labels=labels, notes=notes, help=help)
 
     def note(
@@ -85,7 +93,7 @@ class Report:
         help: Sequence[str] = (),
     ) -> None:
         """Records a remark."""
-        if not self.muted and self._first(code, message, span):
+        if self._first(code, message, span):
             self._diagnostics.note(code, message, span, labels=labels, notes=notes, help=help)
 
     def _first(self, code: str, message: str, span: Span | None) -> bool:

@@ -182,13 +182,13 @@ class Session:
             self.definitions[result.name] = equation
         return results
 
-    def unify(self, a: Dim, b: Dim, what: str, operands: Sequence[Var] = ()) -> Dim:
+    def unify(self, a: Dim, b: Dim, what: str, operands: Sequence[Var] = (), notes: Sequence[str] = ()) -> Dim:
         """Requires two dimensions to be equal, outside an equation."""
         self.solver.span = self.span
         try:
             return self.solver.equal(a, b, what, tuple(range(len(operands))))
         except ShapeError as error:
-            raise self.shape_failure(error, operands) from None
+            raise self.shape_failure(error, operands, notes) from None
 
     def divide(self, a: Dim, b: Dim, what: str, operands: Sequence[Var] = ()) -> Dim:
         """a / b, which must be exact."""
@@ -215,6 +215,7 @@ class Session:
 
     def flag_for(self, dim: Dim) -> str:
         """The option that would settle a dimension."""
+        dim = next(iter(self.solver.unknowns(dim)), dim)
         for slot in self.slots:
             for axis, symbol in slot.symbols.items():
                 if self.solver.root(symbol) == self.solver.root(dim) and slot.shape is not None:
@@ -222,18 +223,16 @@ class Session:
                     return f"give it on the command line: --shape {slot.path}={text}, with a number for N"
         return f"give it on the command line: --dim {dim}=N, with a number for N"
 
-    def shape_failure(self, error: ShapeError, operands: Sequence[Var]) -> Failed:
+    def shape_failure(self, error: ShapeError, operands: Sequence[Var], more: Sequence[str] = ()) -> Failed:
         """Reports a broken shape rule with the places that forced either side."""
         labels: list[Label] = []
-        notes: list[str] = []
+        notes: list[str] = list(more)
         for anchor in error.anchors if isinstance(error, Contradiction) else ():
             if anchor.span is None:
                 notes.append(f"{anchor.size} comes from {anchor.text}")
             elif anchor.span != self.span:
                 labels.append(Label(anchor.span, anchor.text))
-        shown = {label.span for label in labels}
-        involved = [operands[i] for i in error.operands if i < len(operands)] or list(operands)
-        for var in dict.fromkeys(involved):
+        for var in dict.fromkeys([operands[i] for i in error.operands if i < len(operands)] or operands):
             definition = self.definitions.get(var.name)
             if definition is None:
                 continue
@@ -242,9 +241,12 @@ class Session:
                 notes.append(f"{text}, from {definition.shape_text}")
             if definition.span == self.span:
                 notes.append(text)
-            elif definition.span not in shown:
-                shown.add(definition.span)
+            else:
                 labels.append(Label(definition.span, text))
+        merged: dict[Span, list[str]] = {}
+        for label in labels:
+            merged.setdefault(label.span, []).append(label.text)
+        labels = [Label(span, "; ".join(dict.fromkeys(texts))) for span, texts in merged.items()]
         code = "T0403" if error.operands or isinstance(error, Contradiction) else "T0404"
         return self.report.fail(
             code,

@@ -71,6 +71,19 @@ class Solver:
         """The representative of a symbol's class, whether or not it has a size."""
         return self._find(dim) if isinstance(dim, str) else dim
 
+    def unknowns(self, dim: Dim) -> list[str]:
+        """The basic symbols without a size that a dimension is made of."""
+        found = self.resolve(dim)
+        if isinstance(found, int):
+            return []
+        relation = self._relations.get(found)
+        if relation is None:
+            return [found]
+        if relation.result != found:
+            return self.unknowns(relation.result)
+        inner = [s for d in relation.operands if d != found for s in self.unknowns(d)]
+        return inner or [found]
+
     def size(self, dim: Dim) -> int | None:
         """The size if it is known by now."""
         found = self.resolve(dim)
@@ -108,7 +121,7 @@ class Solver:
         assert isinstance(left, str)
         if isinstance(right, int):
             known = self.anchor(b)
-            self._anchors[left] = known if known is not None else Anchor(right, self.span, f"{what} makes it {right}")
+            self._anchors[left] = known if known is not None else Anchor(right, self.span, f"{right} here: {what}")
             return right
         if left != right:
             # A symbol the user named is the better representative.

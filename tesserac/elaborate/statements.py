@@ -1,4 +1,4 @@
-"""Execution of statements: assignments bind, loops unroll, conditions choose. A failed statement poisons its targets."""
+"""Execution of statements: assignments bind, loops unroll, conditions choose; a failure poisons the targets."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from tesserac.ir.types import Dim, DType
 from tesserac.parser import syntax
 
 if TYPE_CHECKING:
+    from tesserac.elaborate.catalogue.registry import Surface
     from tesserac.elaborate.scopes import Frame, Scope
 
 Value: TypeAlias = object
@@ -101,6 +102,7 @@ class Function:
     kind: str = "plain"
     label: str = ""
     attach: str = ""
+    returns: syntax.Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,10 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Builtin:
-    """A function of a namespace or of Python that the compiler evaluates: ``function(interpreter, call)``."""
+    """A function of a namespace or of Python that the compiler evaluates: an op's `Surface`, or a plain callable."""
 
     name: str
-    function: Callable[..., Value]
+    function: Callable[..., Value] | Surface
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,7 @@ def differentiate(session: Session, loss: Var, wanted: list[Slot] | None) -> Gra
             "T0308",
             "the loss depends on no trainable parameter",
             session.span,
-            help=[
-                "parameters are the trailing parameters of a @graph.module that its call leaves unbound, and those of layers"
-            ],
+            help=["parameters are those of layers, and those of a @graph.module that its call leaves unbound"],
         )
     operands = [loss, *(s.var for s in reached if s.var is not None)]
     saved, session.stem = session.stem, "grad"
@@ -134,21 +132,21 @@ def _optimizer(name: str, kind: str, settings: tuple[tuple[str, str], ...], sign
 _optimizer(
     "SGD",
     "sgd",
-    (("lr", "lr"), ("momentum", "momentum"), ("weight_decay", "weight-decay")),
+    (("lr", "lr"), ("momentum", "momentum"), ("weight_decay", "weight_decay")),
     "SGD(params=None, lr=None, momentum=None, weight_decay=None)",
     "Gradient descent, with momentum",
 )
 _optimizer(
     "Adam",
     "adam",
-    (("lr", "lr"), ("betas", ""), ("eps", "eps"), ("weight_decay", "weight-decay")),
+    (("lr", "lr"), ("betas", ""), ("eps", "eps"), ("weight_decay", "weight_decay")),
     "Adam(params=None, lr=None, betas=None, eps=None, weight_decay=None)",
     "Adam (Kingma and Ba 2015)",
 )
 _optimizer(
     "AdamW",
     "adamw",
-    (("lr", "lr"), ("betas", ""), ("eps", "eps"), ("weight_decay", "weight-decay")),
+    (("lr", "lr"), ("betas", ""), ("eps", "eps"), ("weight_decay", "weight_decay")),
     "AdamW(params=None, lr=None, betas=None, eps=None, weight_decay=None)",
     "Adam with decoupled weight decay (Loshchilov and Hutter 2019)",
 )
@@ -266,3 +264,12 @@ def _policy(name: str) -> None:
 
 _policy("policy")
 _policy("profile")
+
+
+@surface("sym(names)", "Dimension names for annotations: B, N = ts.sym('B N')", family="dist", space="tessera")
+def sym(site: Site, names: Value) -> Value:
+    """A name, or a tuple of names."""
+    found = tuple(names.split()) if isinstance(names, str) else ()
+    if not found or not all(n.isidentifier() for n in found):
+        raise site.fail("T0504", f"ts.sym takes names in one string, not {describe(names)}")
+    return found[0] if len(found) == 1 else found

@@ -7,6 +7,7 @@ given and with parameters of their own otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import surface
@@ -95,7 +96,9 @@ def linear(site: Site, x: Value, out: Value, bias: Value, init: Value, name: Val
 
 def _linear_layer(site: Site, rows: Dim, out: Value, bias: Value, init: Value, name: Value) -> Layer:
     columns = size(site, out, "the output width")
-    parameters = {"weight": ((rows, columns), initialiser(site, init, rows, columns))}
+    parameters: dict[str, tuple[tuple[Dim, ...], InitRule]] = {
+        "weight": ((rows, columns), initialiser(site, init, rows, columns))
+    }
     if boolean(site, bias, "bias"):
         parameters["bias"] = ((columns,), bias_rule(site, init, rows))
 
@@ -111,7 +114,8 @@ def _linear_layer(site: Site, rows: Dim, out: Value, bias: Value, init: Value, n
 
 
 @surface(
-    "mlp(x=None, hidden=None, out_dim=None, activation='gelu', *, in_dim=None, layers=None, init=None, bias=True, name=None)",
+    "mlp(x=None, hidden=None, out_dim=None, activation='gelu', *, "
+    "in_dim=None, layers=None, init=None, bias=True, name=None)",
     "Perceptron: op.mlp(in, [hidden], out) makes a layer, op.mlp(x, hidden=[...], out_dim=n) applies one; "
     "a list of tensors is concatenated on the last axis",
     family="nn",
@@ -164,8 +168,8 @@ def _widths(site: Site, hidden: Value, out_dim: Value, layers: Value) -> list[Di
 
 def _mlp_layer(site: Site, widths: list[Dim], function: str, init: Value, bias: Value, name: Value) -> Layer:
     with_bias = boolean(site, bias, "bias")
-    parameters = {}
-    for index, (rows, columns) in enumerate(zip(widths, widths[1:], strict=False), 1):
+    parameters: dict[str, tuple[tuple[Dim, ...], InitRule]] = {}
+    for index, (rows, columns) in enumerate(pairwise(widths), 1):
         parameters[f"w{index}"] = ((rows, columns), initialiser(site, init, rows, columns))
         if with_bias:
             parameters[f"b{index}"] = ((columns,), bias_rule(site, init, rows))

@@ -124,7 +124,7 @@ def where(site: Site, condition: Value, a: Value, b: Value) -> Value:
             f"the condition of op.where must be bool, not {mask.type.dtype}",
             help=("compare it, as in x != 0",),
         )
-    if is_number(a) and is_number(b):
+    if isinstance(a, int | float) and is_number(b):
         # Two numbers have no tensor to take a type from: they are of the default float, shaped like the mask.
         a = session.emit("full", value=a, shape=mask.type.shape, dtype=session.float)
     first, second = align(session, (a, b), "op.where")

@@ -121,7 +121,6 @@ PENDING: dict[str, str] = {
     "autodiff.forward": "",
     "autodiff.reverse": "",
     "dist.tensor": "sharded tensors arrive with the device mesh, in a later stage of tesserac",
-    "tessera.sym": 'write dimension names as strings: Tensor["B", "N"]',
     "optim.Adafactor": "",
     "optim.Lion": "",
     "optim.Muon": "",

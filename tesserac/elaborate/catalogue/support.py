@@ -152,7 +152,7 @@ def make_layer(
     """The layer that this call of a factory makes, or made in an earlier run of the same module."""
     if name is not None and not (isinstance(name, str) and name.isidentifier()):
         raise site.fail("T0504", f"name must be an identifier, not {describe(name)}")
-    place = site.place(name if isinstance(name, str) else op)
+    place = site.place(op, name if isinstance(name, str) else None)
     if place.layer is not None:
         if (place.layer.op, place.layer.sizes) != (op, sizes):
             raise site.fail(

@@ -1,0 +1,390 @@
+"""Entries, modules, parameters, gradients, losses, optimizers: what a program consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.program import OptimizerSpec
+from tests.elaborate.support import compile_source, infer_of, paths, train_of
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LISTING1 = (EXAMPLES / "chapter6" / "listing1.py").read_text()
+SIZES = {"mesh": "none", "shapes": (("input", "4x64x32"), ("Wo", "32x48"))}
+
+LINEAR = """
+@graph.module
+def net(x, W, b):
+    return x @ W + b
+
+@graph.training_step(module="fit")
+def step(batch: {"x": Tensor[6, 3], "y": Tensor[6, 2]}):
+    out = net(batch["x"])
+    loss = op.mse(out, batch["y"])
+    return graph.backward(loss), {"loss": loss, "size": op.mean(op.abs(out))}
+"""
+
+
+def test_listing_1() -> None:
+    result = compile_source(LISTING1, header=False, **SIZES)
+    train, infer = train_of(result), infer_of(result)
+    assert result.entry.label == "TransformerLM"
+    assert paths(train) == paths(infer) == [f"transformer.W{c}" for c in "qkvo"]
+    assert [(i.path, str(i.var.type), i.index_bound, i.ignore_index) for i in train.data] == [
+        ("input", "f32[4,64,32]", 0, None), ("labels", "i32[4,64]", 48, -100)]
+    assert [i.path for i in infer.data] == ["input"]
+    assert [o.name for o in train.outputs] == ["loss", *(f"grad:{p}" for p in paths(train))]
+    assert [(o.name, str(o.var.type)) for o in infer.outputs] == [("out", "f32[4,64,48]")]
+    widths = [p.var.type.sizes for p in train.parameters]
+    assert widths == [(32, 32), (32, 32), (32, 32), (32, 48)]
+
+
+def test_listing_1_inside_the_whole_chapter() -> None:
+    text = (EXAMPLES / "chapter6.md").read_text()
+    result = compile_source(text, header=False, file="chapter6.md", entry="TransformerLM", **SIZES)
+    alone = compile_source(LISTING1, header=False, **SIZES)
+    assert result.entry == alone.entry
+    assert train_of(result).equations[0].span.line == 20
+
+
+def test_gradients_of_a_linear_fit() -> None:
+    train = train_of(compile_source(LINEAR))
+    rng = np.random.default_rng(0)
+    x, y, w, b = rng.normal(size=(6, 3)), rng.normal(size=(6, 2)), rng.normal(size=(3, 2)), rng.normal(size=2)
+    found = evaluate(train, {"x": x, "y": y, "net.W": w, "net.b": b}, dtype=np.float64)
+    residual = x @ w + b - y
+    assert list(found) == ["loss", "size", "grad:net.W", "grad:net.b"]
+    np.testing.assert_allclose(found["loss"], (residual**2).mean())
+    np.testing.assert_allclose(found["grad:net.W"], x.T @ residual / 6, rtol=1e-9)
+    np.testing.assert_allclose(found["grad:net.b"], residual.sum(0) / 6, rtol=1e-9)
+
+
+def test_first_values_follow_use() -> None:
+    train = train_of(compile_source(LINEAR.replace("x @ W + b", "x @ W * g + b").replace("W, b", "W, g, b")))
+    kinds = {p.path: (p.init.kind, p.decay) for p in train.parameters if p.init is not None}
+    assert kinds == {"net.W": ("uniform", True), "net.g": ("ones", False), "net.b": ("zeros", False)}
+    weight = train.parameters[0].init
+    assert weight is not None
+    assert weight.b == pytest.approx(3**-0.5)
+
+
+@pytest.mark.parametrize(("ending", "outputs"), [
+    ("return graph.backward(loss)", ["loss"]),
+    ("return loss", ["loss"]),
+    ("grads = graph.backward(loss)\n    return grads, {'n': op.norm(out)}", ["loss", "n"]),
+    ("grads = graph.backward(loss)\n    return loss, grads", ["loss"]),
+    ("graph.backward(loss)", ["loss"]),
+])
+def test_what_a_step_may_return(ending: str, outputs: list[str]) -> None:
+    source = LINEAR[: LINEAR.index("    return graph")] + f"    {ending}\n"
+    names = [o.name for o in train_of(compile_source(source)).outputs]
+    assert names == [*outputs, "grad:net.W", "grad:net.b"]
+
+
+def test_wrt_restricts_the_gradients() -> None:
+    source = """
+    first = op.linear(3, 4)
+    second = op.linear(4, 1)
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[6, 3]}):
+        loss = op.mean(second(first(batch["x"])))
+        return graph.backward(loss, wrt=[second])
+    """
+    train = train_of(compile_source(source))
+    assert paths(train) == ["t.first.weight", "t.first.bias", "t.second.weight", "t.second.bias"]
+    assert [o.name for o in train.outputs] == ["loss", "grad:t.second.weight", "grad:t.second.bias"]
+
+
+def test_module_parameters_are_created_once_and_shared() -> None:
+    source = """
+    @graph.module
+    def layer(x, W):
+        return x @ W + op.linear(4, 4)(x)
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[6, 4]}):
+        return op.mean(layer(layer(batch["x"])))
+    """
+    assert paths(train_of(compile_source(source))) == ["layer.W", "layer.linear.weight", "layer.linear.bias"]
+
+
+def test_a_bound_parameter_is_an_input_of_the_call() -> None:
+    source = """
+    @graph.module
+    def net(x, W, V):
+        return (x @ W) @ V
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[6, 4], "w": Tensor[4, 5], "y": Tensor[6, 2]}):
+        return op.mse(net(batch["x"], W=batch["w"]), batch["y"])
+    """
+    train = train_of(compile_source(source))
+    assert paths(train) == ["net.V"]
+    assert [i.path for i in train.data] == ["x", "w", "y"]
+
+
+@pytest.mark.parametrize(("layers", "use", "expected"), [
+    ("f = op.linear(4, 4)", "f(x)", ["f.weight", "f.bias"]),
+    ("fs = [op.linear(4, 4, bias=False) for _ in range(3)]", "fs[2](fs[1](fs[0](x)))", [f"fs.{i}.weight" for i in range(3)]),
+    ("fs = {'a': op.linear(4, 4, False), 'b': op.rmsnorm(4)}", "fs['b'](fs['a'](x))", ["fs.a.weight", "fs.b.weight"]),
+    ("pair = (op.linear(4, 4, False), op.rmsnorm(4))", "use(x, pair)", ["pair.project.weight", "pair.scale.weight"]),
+    ("def make():\n    inner = op.linear(4, 4, False)\n    return lambda x: inner(x)\nfs = [make() for _ in range(2)]",
+     "fs[1](fs[0](x))", ["fs.0.inner.weight", "fs.1.inner.weight"]),
+    ("a, b = op.rmsnorm(4), op.rmsnorm(4)", "a(b(x))", ["a.weight", "b.weight"]),
+    ("", "op.mlp(op.mlp(x, out_dim=4), [5], 4, bias=False)", ["mlp.0.w1", "mlp.0.b1", "mlp.1.w1", "mlp.1.w2"]),
+    ("f = op.linear(4, 4, False, name='proj')", "f(x)", ["proj.weight"]),
+    ("h = op.linear(4, 4, False)\ng = h\nh = op.linear(4, 4, False)", "h(g(x))", ["h.0.weight", "h.1.weight"]),
+])
+def test_parameter_paths_say_where_the_source_keeps_a_layer(layers: str, use: str, expected: list[str]) -> None:
+    source = f"""
+{layers}
+
+def use(x, layers):
+    project, scale = layers
+    return scale(project(x))
+
+@graph.module
+def net(x):
+    return {use}
+
+@graph.training_step(module="t")
+def step(batch):
+    return op.mse(net(batch["x"]), batch["y"])
+"""
+    assert paths(train_of(compile_source(source, shapes=(("x", "6x4"),)))) == [f"net.{p}" for p in expected]
+
+
+def test_tied_weights() -> None:
+    source = """
+    emb = op.embedding(11, 4)
+
+    @graph.module
+    def net(tokens):
+        return emb(tokens) @ emb.weight.T
+
+    @graph.training_step(module="t")
+    def step(batch):
+        return op.cross_entropy(net(batch["input"]), batch["labels"])
+    """
+    result = compile_source(source, shapes=(("input", "3x5"),))
+    train = train_of(result)
+    assert paths(train) == ["net.emb.weight"]
+    assert [(str(i.var.type), i.index_bound) for i in train.data] == [("i32[3,5]", 11), ("i32[3,5]", 11)]
+
+
+def test_a_late_use_as_ids_makes_the_input_integers() -> None:
+    source = """
+    emb = op.embedding(11, 4)
+
+    @graph.training_step(module="t")
+    def step(batch):
+        text = batch["text"]
+        inputs, targets = text[:, :-1], text[:, 1:]
+        return op.cross_entropy(emb(inputs) @ emb.weight.T, targets)
+    """
+    train = train_of(compile_source(source, shapes=(("text", "3x9"),)))
+    (text,) = train.data
+    assert (str(text.var.type), text.index_bound, text.ignore_index) == ("i32[3,9]", 11, None)
+
+
+def test_dropout_is_absent_from_inference() -> None:
+    source = """
+    @graph.module
+    def net(x, W):
+        return op.dropout(x @ W, 0.25) @ W
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[200, 50]}):
+        return op.mean(net(batch["x"]))
+    """
+    result = compile_source(source)
+    train, infer = train_of(result), infer_of(result)
+    assert [e.op for e in infer.equations] == ["contract", "contract"]
+    assert "random_uniform" in [e.op for e in train.equations]
+    x, w = np.ones((200, 50)), np.eye(50)
+    losses = [float(evaluate(train, {"x": x, "net.W": w}, seed=3, step=i)["loss"]) for i in range(2)]
+    assert losses[0] != losses[1]
+    assert abs(losses[0] - 1) < 0.03
+
+
+def test_metric_called_loss_that_is_another_tensor_keeps_both() -> None:
+    source = LINEAR.replace('{"loss": loss, ', '{"loss": loss * 2, ')
+    assert [o.name for o in train_of(compile_source(source)).outputs][:3] == ["loss", "metric.loss", "size"]
+
+
+def test_several_modules_in_one_step_are_all_outputs() -> None:
+    source = """
+    @graph.module
+    def encode(x, W):
+        code = x @ W
+        return code
+
+    @graph.module
+    def decode(code, V):
+        return code @ V
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[6, 4]}):
+        back = decode(encode(batch["x"]))
+        return op.mse(back, batch["x"])
+    """
+    result = compile_source(source, shapes=(("encode.W", "_x2"),))
+    assert [(o.name, str(o.var.type)) for o in infer_of(result).outputs] == [("code", "f32[6,2]"), ("back", "f32[6,4]")]
+
+
+def test_a_step_without_modules_predicts_what_its_loss_compares() -> None:
+    source = """
+    f = op.linear(4, 2)
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[6, 4], "y": Tensor[6, 2]}):
+        guess = f(batch["x"])
+        return op.mse(guess, batch["y"])
+    """
+    infer = infer_of(compile_source(source))
+    assert ([o.name for o in infer.outputs], [i.path for i in infer.data]) == (["guess"], ["x"])
+
+
+def test_forward_module_and_loss_from_the_command_line() -> None:
+    source = """
+    @graph.module
+    def net(x: Tensor[6, 4]):
+        y = op.linear(4, 2)(x)
+        return y
+    """
+    plain = compile_source(source)
+    assert plain.entry.train is None
+    trained = compile_source(source, loss="mse:y,target")
+    assert [i.path for i in train_of(trained).data] == ["x", "target"]
+    assert str(train_of(trained).data[1].var.type) == "f32[6,2]"
+    labelled = compile_source(source, loss="cross_entropy:y,labels")
+    assert train_of(labelled).data[1].index_bound == 2
+
+
+def test_main_collects_the_top_level() -> None:
+    source = """
+    f = op.linear(4, 2)
+    hidden = f(batch["input"])
+    Y = op.tanh(hidden)
+    """
+    result = compile_source(source, shapes=(("main.input", "6x4"),))
+    assert result.entry.label == "main"
+    assert [o.name for o in infer_of(result).outputs] == ["Y"]
+    assert paths(infer_of(result)) == ["main.f.weight", "main.f.bias"]
+    trained = compile_source(source, shapes=(("input", "6x4"),), loss="mse:Y,target")
+    assert [o.name for o in train_of(trained).outputs][0] == "loss"
+
+
+def test_a_loss_attaches_to_the_module_that_returns_its_names() -> None:
+    source = """
+    @graph.module
+    def other(x: Tensor[5, 1], W):
+        p = x @ W
+        q = x * 2
+        return p, q
+
+    @graph.module
+    def field(x: Tensor[5, 1], t: Tensor[5, 1]):
+        both = op.mlp([x, t], hidden=8, out_dim=2)
+        u, v = both[:, :1], both[:, 1:]
+        return u, v
+
+    @graph.loss
+    def energy(u, v):
+        return op.mse(u, 0) + op.mean(op.abs(v))
+    """
+    result = compile_source(source, entry="energy")
+    train = train_of(result)
+    assert paths(train) == ["field.both.w1", "field.both.b1", "field.both.w2", "field.both.b2"]
+    assert [i.path for i in train.data] == ["x", "t"]
+    assert [o.name for o in infer_of(result).outputs] == ["u", "v"]
+    every = compile_source(source, shapes=(("W", "_x1"),))
+    assert every.program is not None, every.text
+    assert [e.label for e in every.program.entries] == ["other", "field", "energy"]
+
+
+def test_optimizer_in_the_source() -> None:
+    source = LINEAR.replace("return graph.backward(loss)", "grads = graph.backward(loss)\n    opt.apply(grads)\n    return grads")
+    source = "opt = optim.AdamW(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)\n" + source
+    expected = (("lr", 3e-4), ("beta1", 0.9), ("beta2", 0.95), ("weight_decay", 0.1))
+    assert compile_source(source).entry.optimizer == OptimizerSpec("adamw", expected)
+
+
+def test_set_and_set_literal() -> None:
+    source = """
+    WIDTH, DEPTH = 64, 2
+    layers = [op.linear(4096, 4096) for _ in range(DEPTH)]
+
+    @graph.module
+    def net(x: Tensor[WIDTH, 4096]):
+        for f in layers:
+            x = f(x)
+        return x
+    """
+    infer = infer_of(compile_source(source, sets=(("WIDTH", "8"), ("DEPTH", "3")), set_literals=((4096, 16),)))
+    assert str(infer.data[0].var.type) == "f32[8,16]"
+    assert len(infer.parameters) == 6
+
+
+def test_sidecar_and_flags() -> None:
+    toml = '[shapes]\ninput = "B,S,D"\nWo = ["_", 48]\n[dims]\nB = 2\nS = 8\nD = 16\n'
+    train = train_of(compile_source(LISTING1, header=False, mesh="none", model_toml=toml, dims=(("B", 4),)))
+    assert [str(i.var.type) for i in train.data] == ["f32[4,8,16]", "i32[4,8]"]
+
+
+def test_gpt_example() -> None:
+    result = compile_source((EXAMPLES / "gpt.py").read_text(), header=False)
+    train = train_of(result)
+    assert result.codes == []
+    assert paths(train)[:4] == [f"gpt.blocks.0.{n}" for n in ("norm1.weight", "norm1.bias", "qkv.weight", "qkv.bias")]
+    assert {i.path: (str(i.var.type.dtype), i.index_bound) for i in train.data} == {"input": ("i32", 256), "labels": ("i32", 256)}
+    assert len(train.outputs) == 1 + len(train.parameters)
+    assert [i.path for i in infer_of(result).data] == ["input"]
+
+
+def test_precision_fp64() -> None:
+    train = train_of(compile_source(LINEAR, precision="fp64"))
+    assert {str(v.type.dtype) for v in train.variables()} == {"f64"}
+
+
+def test_elaboration_does_not_depend_on_the_hash_seed_or_run() -> None:
+    first, second = (compile_source((EXAMPLES / "gpt.py").read_text(), header=False).program for _ in range(2))
+    assert first == second
+
+
+def test_dimension_symbols_and_return_annotations() -> None:
+    source = """
+    import tessera as ts
+    B, N = ts.sym("B N")
+
+    @ts.check_shapes
+    def double(x: ts.Tensor[B, N]) -> ts.Tensor[B, N]:
+        return x * 2
+
+    @graph.module
+    def net(x: ts.Tensor[B, N], y: Tensor["B", "2*N"] @ shard({B: dp})) -> ts.Tensor[B, 9]:
+        return op.concat([double(x), x], axis=1) + y
+    """
+    result = compile_source(source, dims=(("B", 3),))
+    assert result.codes == ["T0403"]
+    good = compile_source(source.replace("B, 9]", "B, 8]"), dims=(("B", 3),))
+    assert [str(i.var.type) for i in infer_of(good).data] == ["f32[3,4]", "f32[3,8]"]
+
+
+def test_a_repeated_attempt_forgets_what_the_first_one_said() -> None:
+    source = """
+    emb = op.embedding(11, 4)
+
+    @graph.module
+    def net(tokens):
+        mask = tokens == 3
+        shifted = op.where(mask, 0, tokens)
+        return emb(shifted)
+    """
+    result = compile_source(source, shapes=(("tokens", "3x5"),))
+    assert [d.severity for d in result.items] == []
+    assert str(infer_of(result).data[0].var.type) == "i32[3,5]"
