@@ -48,10 +48,14 @@ def print_function(function: Function) -> str:
 
 
 def print_input(item: Input) -> str:
-    """``param %Wq: f32[8,8] "transformer.Wq" = uniform(-0.1, 0.1)`` or ``input %x: i32[4] "x" bound=65``."""
+    """``param %Wq: f32[8,8] "transformer.Wq" = uniform(-0.1, 0.1)`` or ``input %x: i32[4] "x" bound=65``.
+
+    Initializers without numbers (zeros, ones) stand alone.
+    """
     words = ["param" if item.is_parameter else "input", _declared(item.var), json.dumps(item.path)]
     if item.init is not None:
-        words.append(f"= {_name(item.init.kind)}({print_attr(item.init.a)}, {print_attr(item.init.b)})")
+        numbers = f"({print_attr(item.init.a)}, {print_attr(item.init.b)})" if item.init.a or item.init.b else ""
+        words.append(f"= {_name(item.init.kind)}{numbers}")
     if not item.decay:
         words.append("nodecay")
     if item.index_bound:

@@ -186,12 +186,7 @@ class Reader:
         item = Input(self._declared(), self._string())
         if parameter:
             self._expect("=")
-            kind = self._name()
-            self._expect("(")
-            low = self._float()
-            self._expect(",")
-            item = replace(item, init=Initializer(kind, low, self._float()))
-            self._expect(")")
+            item = replace(item, init=self._initializer())
         if self._accept("nodecay"):
             item = replace(item, decay=False)
         if self._accept("bound"):
@@ -201,6 +196,16 @@ class Reader:
             self._expect("=")
             item = replace(item, ignore_index=self._integer())
         return replace(item, span=self._line_span())
+
+    def _initializer(self) -> Initializer:
+        kind = self._name()
+        if not self._accept("("):
+            return Initializer(kind)
+        low = self._float()
+        self._expect(",")
+        high = self._float()
+        self._expect(")")
+        return Initializer(kind, low, high)
 
     def _equation(self) -> Equation:
         results: list[Var] = []

@@ -164,7 +164,7 @@ def _rsqrt(x: Array) -> Array:
 
 
 def _relu(x: Array) -> Array:
-    return np.where(numerics.re(x) > 0, x, np.zeros_like(x))
+    return np.where(numerics.re(x) < 0, np.zeros_like(x), x)  # NaN stays
 
 
 def _sign(x: Array) -> Array:

@@ -16,8 +16,8 @@ def at(line: int) -> Span:
 
 def parameter(b: Builder, name: str, *shape: int) -> Var:
     """A trainable input."""
-    return b.add_input(Input(Var(name, TensorType(F, shape)), f"net.{name}", Initializer("uniform", -0.1, 0.1),
-                             decay=len(shape) > 1, span=at(2)))
+    init = Initializer("uniform", -0.1, 0.1) if len(shape) > 1 else Initializer("ones")
+    return b.add_input(Input(Var(name, TensorType(F, shape)), f"net.{name}", init, decay=len(shape) > 1, span=at(2)))
 
 
 def data(b: Builder, name: str, *shape: int, dtype: DType = F, bound: int = 0) -> Var:

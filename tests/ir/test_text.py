@@ -22,7 +22,7 @@ func net.train(
   input %x: f32[6,4] "x"   # model.py:1
   input %labels: i32[6] "labels" bound=4 ignore=-100   # model.py:1
   param %w: f32[4,4] "net.w" = uniform(-0.1, 0.1)   # model.py:2
-  param %v: f32[4] "net.v" = uniform(-0.1, 0.1) nodecay   # model.py:2
+  param %v: f32[4] "net.v" = ones nodecay   # model.py:2
 ) -> (loss: %loss, "grad:net.w": %grad, "grad:net.v": %grad.1) {
   %a: f32[6,4] = contract %x, %w {spec="bi,ij->bj"}   # model.py:3
   %h: f32[6,4] = tanh %a   # model.py:3
