@@ -80,7 +80,7 @@ inline int profile_command(const Program& program, const Arguments& arguments) {
 #else
 
 inline int profile_command(const Program&, const Arguments&) {
-  throw Error("T0928", "this binary was built without timing hooks", "build it with CXXFLAGS+=-DTSR_TRACE, then run profile again", kExitUsage);
+  throw Error("T0928", "this binary was built without timing hooks", "run `make clean && make TRACE=1`, then profile again", kExitUsage);
 }
 
 #endif

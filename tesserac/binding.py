@@ -92,6 +92,19 @@ class _Views(Mapping[str, Array]):
         return len(self._views)
 
 
+class _Context:
+    """The C context, destroyed with its last owner. Views own it beside the model: NumPy arrays take no part in the
+    collection of cycles, so they must not own the model, which owns them."""
+
+    def __init__(self, native: ctypes.CDLL) -> None:
+        self.native = native
+        self.pointer = ctypes.c_void_p()
+
+    def __del__(self) -> None:
+        if self.pointer:
+            self.native.tessera_destroy(self.pointer)
+
+
 class Model:
     """One program with its own parameters. Made by `Library.create` or ``library[name]``.
 
@@ -100,7 +113,8 @@ class Model:
 
     def __init__(self, native: ctypes.CDLL, name: str, options: Options) -> None:
         self._native = native
-        self._context = ctypes.c_void_p()
+        self._owner = _Context(native)
+        self._context = self._owner.pointer
         error = ctypes.create_string_buffer(4096)
         code = native.tessera_create(
             name.encode(), ctypes.byref(options), ctypes.byref(self._context), error, len(error)
@@ -127,11 +141,6 @@ class Model:
                 if tensor.grad
             }
         )
-
-    def __del__(self) -> None:
-        context = getattr(self, "_context", None)
-        if context:
-            self._native.tessera_destroy(context)
 
     def __repr__(self) -> str:
         return f"<tesserac model {self.name}: {sum(math.prod(p.shape) for p in self.parameters)} parameters>"
@@ -213,7 +222,7 @@ class Model:
                 strides[axis] = strides[axis + 1] * info.shape[axis + 1]
         last = sum((extent - 1) * stride for extent, stride in zip(info.shape, strides, strict=True)) + item
         memory = (ctypes.c_char * (last if math.prod(info.shape) else 0)).from_address(address)
-        memory._model = self  # type: ignore[attr-defined]  # a view keeps its model alive
+        memory._owner = self._owner  # type: ignore[attr-defined]  # a view keeps its memory alive
         return np.ndarray(info.shape, info.numpy_dtype, memoryview(memory), strides=tuple(strides))
 
     def _metrics(self, values: Sequence[float]) -> dict[str, float]:

@@ -209,7 +209,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "no timing hooks in this binary",
         "profile needs hooks around every kernel, which are compiled in on request only.",
         "./gpt profile trace.json",
-        "Build with CXXFLAGS+=-DTSR_TRACE and run it again.",
+        "Run `make clean && make TRACE=1` in the emitted folder, then profile again.",
     ),
     Explanation(
         "T0929",

@@ -16,10 +16,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-FLAGS = (
-    "-std=c++17 -march=native -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror".split()
-    + ["-I", str(ROOT), "-I", str(HERE)]
-)  # fmt: skip
+FLAGS = [
+    *[
+        "-std=c++17",
+        "-march=native",
+        "-fopenmp",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+    ],
+    *("-I", str(ROOT), "-I", str(HERE)),
+]
 SANITIZE = ["-O0", "-g1", "-DTSR_TRACE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 PROGRAMS = ("Softmax", "Softmax64", "Wrong", "Bigram")
 
@@ -30,7 +39,9 @@ class Programs:
 
     folder: Path
 
-    def start(self, program: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, program: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Starts a program with two threads."""
         environment = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", **(env or {})}
         return subprocess.Popen(
@@ -44,7 +55,9 @@ class Programs:
         """Runs a program and checks its exit code."""
         process = self.start(program, *arguments, cwd=cwd, env=env)
         out, err = process.communicate(timeout=120)
-        assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out[-2000:]}\n{err[-4000:]}"
+        assert process.returncode == code, (
+            f"exit code {process.returncode}, expected {code}\n{out[-2000:]}\n{err[-4000:]}"
+        )
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def fails(self, program: str, *arguments: object, cwd: Path, code: int = 1) -> str:
@@ -83,7 +96,10 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     for name in ("plain", "checked"):
         (folder / name).mkdir()
     library = folder / "libtoys.so"
-    first = [_compile("toys.cpp", folder / "plain" / "toys", ["-O1"]), _compile("toys.cpp", folder / "checked" / "toys", SANITIZE)]
+    first = [
+        _compile("toys.cpp", folder / "plain" / "toys", ["-O1"]),
+        _compile("toys.cpp", folder / "checked" / "toys", SANITIZE),
+    ]
     for process in first:
         text, _ = process.communicate()
         assert process.returncode == 0, text

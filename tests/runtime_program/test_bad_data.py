@@ -1,5 +1,6 @@
 """Everything that can be wrong with data, weights and flags, with the exact message. Run under sanitizers."""
 
+# ruff: noqa: E501  (exact messages stay on one line)
 from __future__ import annotations
 
 import struct
@@ -22,7 +23,9 @@ def train_fails(checked: Programs, data: Path) -> RunFails:
     """Trains Softmax with the given data specs; returns the message."""
 
     def run(x: str = "x.npy", labels: str = "labels.npy", code: int = 1, flags: tuple[object, ...] = ()) -> str:
-        return checked.fails("Softmax", "train", "--data", f"x={x}", "--data", f"labels={labels}", *flags, cwd=data, code=code)
+        return checked.fails(
+            "Softmax", "train", "--data", f"x={x}", "--data", f"labels={labels}", *flags, cwd=data, code=code
+        )
 
     return run
 
@@ -77,7 +80,9 @@ def test_truncated_npy(train_fails: RunFails, data: Path) -> None:
     )
     for size in range(10, 128, 9):
         (data / "cut.npy").write_bytes(raw[:size])
-        assert train_fails(x="cut.npy").startswith(f"error[T0903]: 'cut.npy' is truncated: its header announces 128 bytes, the file has {size}\n")
+        assert train_fails(x="cut.npy").startswith(
+            f"error[T0903]: 'cut.npy' is truncated: its header announces 128 bytes, the file has {size}\n"
+        )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,9 @@ def test_wrong_shape(train_fails: RunFails, data: Path) -> None:
         "  = help: the first axis counts samples and may have any length; reshape the others\n"
     )
     np.save(data / "a.npy", np.float32(3))
-    assert train_fails(x="a.npy").startswith("error[T0905]: input 'x' takes an array of shape N x 5, 'a.npy' has scalar\n")
+    assert train_fails(x="a.npy").startswith(
+        "error[T0905]: input 'x' takes an array of shape N x 5, 'a.npy' has scalar\n"
+    )
 
 
 def test_wrong_type(train_fails: RunFails, data: Path) -> None:
@@ -112,9 +119,15 @@ def test_wrong_type(train_fails: RunFails, data: Path) -> None:
     )
     np.save(data / "c.npy", np.zeros((40, 5), complex))
     assert train_fails(x="c.npy").startswith("error[T0906]: input 'x' takes f32, 'c.npy' holds complex numbers\n")
-    assert train_fails(x="text.txt").startswith("error[T0906]: input 'x' (f32, 8 x 5) takes floating-point numbers, 'text.txt' is a stream of tokens\n")
-    assert train_fails(labels="normal()").startswith("error[T0906]: input 'labels' (i32, 8) cannot be sampled by 'normal()'\n")
-    assert train_fails(x="randint(3)").startswith("error[T0906]: input 'x' (f32, 8 x 5) cannot be sampled by 'randint(3)'\n")
+    assert train_fails(x="text.txt").startswith(
+        "error[T0906]: input 'x' (f32, 8 x 5) takes floating-point numbers, 'text.txt' is a stream of tokens\n"
+    )
+    assert train_fails(labels="normal()").startswith(
+        "error[T0906]: input 'labels' (i32, 8) cannot be sampled by 'normal()'\n"
+    )
+    assert train_fails(x="randint(3)").startswith(
+        "error[T0906]: input 'x' (f32, 8 x 5) cannot be sampled by 'randint(3)'\n"
+    )
 
 
 @pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "+infinity"), (-np.inf, "-infinity")])
@@ -127,7 +140,9 @@ def test_not_finite(train_fails: RunFails, data: Path, value: float, name: str) 
         "  = help: clean the data first (numpy.isfinite finds all of them)\n"
     )
     np.save(data / "all.npy", np.full((8, 5), value))
-    assert train_fails(x="all.npy").startswith(f"error[T0907]: input 'x': {name} at sample 0, position 0 of 'all.npy'\n")
+    assert train_fails(x="all.npy").startswith(
+        f"error[T0907]: input 'x': {name} at sample 0, position 0 of 'all.npy'\n"
+    )
 
 
 def test_label_out_of_range(train_fails: RunFails, data: Path) -> None:
@@ -172,7 +187,9 @@ def test_token_out_of_range_and_short_text(checked: Programs, data: Path) -> Non
 
 def test_missing_and_unknown_inputs(checked: Programs, data: Path) -> None:
     error = checked.fails("Softmax", "train", "--data", "x=x.npy", cwd=data, code=2)
-    assert error.startswith("error[T0910]: no data for input 'labels' (i32, 8)\n  = help: add --data KEY=SPEC for each; ")
+    assert error.startswith(
+        "error[T0910]: no data for input 'labels' (i32, 8)\n  = help: add --data KEY=SPEC for each; "
+    )
     error = checked.fails("Softmax", "train", "--data", "x=x.npy", "--data", "lables=labels.npy", cwd=data, code=2)
     assert error == (
         "error[T0910]: --data: the program has no input 'lables'\n  = help: did you mean 'labels'? inputs: x, labels\n"
@@ -234,7 +251,9 @@ def test_weights_that_are_not_finite(checked: Programs, data: Path) -> None:
     weights = {name: value.copy() for name, value in GOOD.items()}
     weights["W"][3, 1] = np.nan
     save_file(weights, data / "nan.safetensors")
-    assert infer_fails(checked, data, "nan.safetensors").startswith("error[T0915]: 'nan.safetensors': 'W' holds NaN at position 13\n")
+    assert infer_fails(checked, data, "nan.safetensors").startswith(
+        "error[T0915]: 'nan.safetensors': 'W' holds NaN at position 13\n"
+    )
 
 
 def test_damaged_safetensors(checked: Programs, data: Path) -> None:
@@ -257,16 +276,31 @@ def test_damaged_safetensors(checked: Programs, data: Path) -> None:
     assert error(raw[:40]).startswith("it is truncated, its header announces ")
     assert error(raw + b"12") == "2 bytes follow its last tensor"
     assert error(with_header("[1, 2]    ")) == "no JSON header follows its length"
-    assert error(with_header('{"W": {"dtype": "F32"')).startswith("its JSON header is malformed (expected ',' or '}' at byte ")
+    assert error(with_header('{"W": {"dtype": "F32"')).startswith(
+        "its JSON header is malformed (expected ',' or '}' at byte "
+    )
     assert error(with_header("{" * 60)).startswith("its JSON header is malformed (expected a key at byte 1)")
-    assert error(with_header('{"W":' + "[" * 100000)).startswith("its JSON header is malformed (nested too deeply at byte ")
+    assert error(with_header('{"W":' + "[" * 100000)).startswith(
+        "its JSON header is malformed (nested too deeply at byte "
+    )
     entry = '{"W":{"dtype":"F32","shape":%s,"data_offsets":%s}}'
-    assert error(with_header(entry % ("[5,4]", "[0,79]"), bytes(79))) == "the header entry of 'W' has offsets that do not fit its shape"
-    assert error(with_header(entry % ("[-5,4]", "[0,80]"), bytes(80))) == "the header entry of 'W' has an impossible shape"
+    assert (
+        error(with_header(entry % ("[5,4]", "[0,79]"), bytes(79)))
+        == "the header entry of 'W' has offsets that do not fit its shape"
+    )
+    assert (
+        error(with_header(entry % ("[-5,4]", "[0,80]"), bytes(80))) == "the header entry of 'W' has an impossible shape"
+    )
     huge = "[9223372036854775807,9223372036854775807]"
     assert error(with_header(entry % (huge, "[0,80]"), bytes(80))) == "the header entry of 'W' has an impossible shape"
-    assert error(with_header(entry % ("[5,4]", "[-80,0]"), bytes(80))) == "the header entry of 'W' has offsets that do not fit its shape"
-    assert error(with_header('{"W":{"shape":[1]}}   ', bytes(4))) == "the header entry of 'W' lacks dtype, shape or data_offsets"
+    assert (
+        error(with_header(entry % ("[5,4]", "[-80,0]"), bytes(80)))
+        == "the header entry of 'W' has offsets that do not fit its shape"
+    )
+    assert (
+        error(with_header('{"W":{"shape":[1]}}   ', bytes(4)))
+        == "the header entry of 'W' lacks dtype, shape or data_offsets"
+    )
 
 
 def test_flipped_bit_is_noticed(checked: Programs, data: Path) -> None:
@@ -290,5 +324,9 @@ def test_unwritable_places(checked: Programs, data: Path) -> None:
     assert checked.fails("Softmax", "train", *x, "--checkpoint", "file/ckpt", cwd=data).startswith(
         "error[T0916]: cannot write 'file/ckpt': Not a directory\n"
     )
-    assert checked.fails("Softmax", "train", *x, "--checkpoint", "/proc/ckpt", cwd=data).startswith("error[T0916]: cannot write '/proc/ckpt': ")
-    assert checked.fails("Softmax", "train", *x, "--log", "no/log.jsonl", cwd=data).startswith("error[T0916]: cannot write 'no/log.jsonl': ")
+    assert checked.fails("Softmax", "train", *x, "--checkpoint", "/proc/ckpt", cwd=data).startswith(
+        "error[T0916]: cannot write '/proc/ckpt': "
+    )
+    assert checked.fails("Softmax", "train", *x, "--log", "no/log.jsonl", cwd=data).startswith(
+        "error[T0916]: cannot write 'no/log.jsonl': "
+    )

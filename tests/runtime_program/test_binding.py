@@ -1,5 +1,6 @@
 """The C interface, through tesserac.binding and through a C program."""
 
+# ruff: noqa: E501  (exact messages stay on one line)
 from __future__ import annotations
 
 import gc
@@ -12,7 +13,7 @@ import pytest
 
 from tesserac.binding import Library, LibraryError, load
 
-from .conftest import ROOT, Builds
+from .conftest import FLAGS, HERE, ROOT, SANITIZE, Builds
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +82,18 @@ def test_train_step_and_weights(library: Library, tmp_path: Path) -> None:
     np.testing.assert_allclose(other.infer(x=x)["probabilities"], want, rtol=1e-4)
 
 
-def test_views_keep_the_model_alive(library: Library) -> None:
+def test_views_keep_their_memory_alive(library: Library) -> None:
     model = library.create("Softmax")
-    alive = weakref.ref(model)
+    memory = weakref.ref(model._owner)
     weights = model.params["W"]
     total = weights.sum()
     del model
     gc.collect()
-    assert alive() is not None
+    assert memory() is not None
     assert weights.sum() == total
     del weights
     gc.collect()
-    assert alive() is None
+    assert memory() is None
 
 
 def test_parameters_are_checked_on_assignment(library: Library) -> None:
@@ -107,7 +108,9 @@ def test_errors(library: Library, tmp_path: Path) -> None:
     model = library["Softmax"]
     good = batch()
     bad = {**good, "labels": good["labels"] + 7}
-    with pytest.raises(LibraryError, match=r"error\[T0908\]: input 'labels': value \d+ at sample 0, position 0") as caught:
+    with pytest.raises(
+        LibraryError, match=r"error\[T0908\]: input 'labels': value \d+ at sample 0, position 0"
+    ) as caught:
         model.value_and_grad(**bad)
     assert caught.value.code == 1
     with pytest.raises(TypeError, match=r"missing: \['labels'\], unknown: \['label'\]"):
@@ -120,7 +123,7 @@ def test_errors(library: Library, tmp_path: Path) -> None:
         model.value_and_grad(x=good["x"], labels=np.full(8, 2**40))
     with pytest.raises(LibraryError, match="this library has no program 'Sotfmax'; it has Softmax, Softmax64, Bigram"):
         library.create("Sotfmax")
-    with pytest.raises(KeyError, match="programs of libtoys.so: Softmax, Softmax64, Bigram"):
+    with pytest.raises(KeyError, match=r"programs of libtoys\.so: Softmax, Softmax64, Bigram"):
         library["Sotfmax"]
     with pytest.raises(LibraryError, match="there is no optimizer 'adma'"):
         library.create("Softmax", optimizer="adma")
@@ -176,3 +179,12 @@ def test_c_program(builds: Builds, tmp_path: Path) -> None:
     subprocess.run(["gcc", *flags, str(tmp_path / "main.c"), *link, "-o", str(tmp_path / "main")], check=True)
     done = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+def test_c_program_under_sanitizers(tmp_path: Path) -> None:
+    (tmp_path / "main.c").write_text(C_PROGRAM)
+    library = str(HERE / "programs" / "library.cpp")
+    command = ["g++", *FLAGS, *SANITIZE, library, "-x", "c", str(tmp_path / "main.c"), "-o", str(tmp_path / "main")]
+    subprocess.run([part for part in command if part != "-std=c++17"], check=True, capture_output=True)
+    done = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

@@ -12,23 +12,37 @@ from tesserac.explanations.t09_data import EXPLANATIONS
 
 from .conftest import FLAGS, ROOT
 
-NAMES = (
-    "bench capi checkpoint cli data dataset dataspec describe dtype error generate import infer init io json memory npy "
-    "optimizer options peak profile program random report safetensors schedule selftest session tensor trace train "
-    "train_command weights"
-).split()
+OTHERS = [
+    "attention",
+    "elementary",
+    "activation",
+    "gemm",
+    "philox",
+    "rows",
+    "simd",
+    "transpose",
+    "vmath",
+]  # tested in tests/runtime
+NAMES = sorted(
+    path.stem
+    for path in (ROOT / "runtime").glob("*.h")
+    if path.stem not in OTHERS and not path.stem.startswith("reference")
+)
 
 
 def test_every_header_compiles_alone(tmp_path: Path) -> None:
+    sources = []
     for name in NAMES:
-        (tmp_path / f"{name}.cpp").write_text(f'#include "runtime/{name}.h"\n')
-    done = subprocess.run(
-        ["g++", *FLAGS, "-fsyntax-only", *(str(tmp_path / f"{name}.cpp") for name in NAMES)], capture_output=True, text=True, check=False
-    )  # fmt: skip
+        if name == "capi_functions":  # the second half of capi.h
+            continue
+        sources.append(tmp_path / f"{name}.cpp")
+        sources[-1].write_text(f'#include "runtime/{name}.h"\n')
+    command = ["g++", *FLAGS, "-fsyntax-only", *map(str, sources)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", [*NAMES, "capi_functions", "tessera"])
+@pytest.mark.parametrize("name", NAMES)
 def test_headers_are_short_and_light(name: str) -> None:
     text = (ROOT / "runtime" / f"{name}.h").read_text()
     assert len(text.splitlines()) <= 300

@@ -17,7 +17,7 @@ def test_weights_of_numpy(checked: Programs, tmp_path: Path, dtype: str) -> None
     values = rng.normal(size=(5, 4))
     values[0] = [6e-8, -65504, 0, 1e-5]  # halves: smallest subnormal, largest, zero, subnormal
     weights = {"b": rng.normal(size=4).astype(dtype), "W": values.astype(dtype)}
-    save_file(weights, tmp_path / "in.safetensors", {"author": "someone \u2603 \"quoted\""})
+    save_file(weights, tmp_path / "in.safetensors", {"author": 'someone \u2603 "quoted"'})
     flags = ["--data", "x=zeros", "--data", "labels=randint", "--steps", 0]
     checked.run("Softmax", "train", *flags, "--weights", "in.safetensors", "--save", "out.safetensors", cwd=tmp_path)
     out = load_file(tmp_path / "out.safetensors")
@@ -43,7 +43,18 @@ def test_weights_of_torch(checked: Programs, tmp_path: Path) -> None:
 def test_initial_weights_follow_their_distribution(checked: Programs, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"a" * 100)
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
-        flags = ["--data", "input=t.txt", "--steps", 0, "--seed", seed, "--threads", 1 + seed, "--save", f"{name}.safetensors"]
+        flags = [
+            "--data",
+            "input=t.txt",
+            "--steps",
+            0,
+            "--seed",
+            seed,
+            "--threads",
+            1 + seed,
+            "--save",
+            f"{name}.safetensors",
+        ]
         checked.run("Bigram", "train", *flags, cwd=tmp_path)
     a, b, c = (load_file(tmp_path / f"{name}.safetensors")["table"] for name in "abc")
     assert a.mean() == pytest.approx(0, abs=0.001)

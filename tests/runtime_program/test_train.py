@@ -159,7 +159,18 @@ def test_samplers(checked: Programs, tmp_path: Path) -> None:
 
 
 def test_log_and_validation(checked: Programs, data: Path) -> None:
-    flags = ["--val", "x=x.npy", "--val", "labels=labels.npy", "--val-every", 4, "--val-batches", 5, "--log", "log.jsonl"]
+    flags = [
+        "--val",
+        "x=x.npy",
+        "--val",
+        "labels=labels.npy",
+        "--val-every",
+        4,
+        "--val-batches",
+        5,
+        "--log",
+        "log.jsonl",
+    ]
     checked.run("Softmax", "train", *XY, *flags, "--steps", 10, "--quiet", cwd=data)
     logged = lines((data / "log.jsonl").read_text())
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, 11))
