@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -120,6 +118,8 @@ def _sidecar(options: Options, report: Report) -> tuple[Options, Shapes]:
     shapes: Shapes = {}
     if options.model_toml is None:
         return options, shapes
+    import tomllib
+
     try:
         data = tomllib.loads(options.model_toml)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -187,7 +187,9 @@ def _sets(options: Options, plan: UnitPlan, report: Report) -> dict[str, Value]:
             )
             continue
         try:
-            value: Value = ast.literal_eval(text)
+            from ast import literal_eval
+
+            value: Value = literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = text
         if not isinstance(value, int | float | str | bool | tuple | list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,9 @@ _MEMBERS = {"module", "training_step", "loss"}
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """A help line with the closest known name, if one is close."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.7)
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), 1, 0.7)
     return [f"did you mean `{close[0]}`?"] if close else []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -40,9 +39,19 @@ def parse_signature(text: str) -> tuple[Parameter, ...]:
             name, separator, default = part.partition("=")
             kind = "keyword" if keyword else "positional"
             parameters.append(
-                Parameter(name.strip(), kind, not separator, ast.literal_eval(default.strip()) if separator else None)
+                Parameter(name.strip(), kind, not separator, _literal(default.strip()) if separator else None)
             )
     return tuple(parameters)
+
+
+def _literal(text: str) -> Value:
+    """A default: a number, a quoted string, a truth value or None."""
+    if text[0] == "'":
+        return text[1:-1]
+    constants: dict[str, Value] = {"None": None, "True": True, "False": False}
+    if text in constants:
+        return constants[text]
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def _split(text: str) -> list[str]:
