@@ -44,21 +44,19 @@ class _Differentiation:
     def run(self) -> Function:
         b = self._builder
         original = {item.var.name for item in self._function.inputs}
-        first = True
         for equation in self._function.equations:
             equation = renamed_equation(equation, self._replaced)
             if equation.op != "backward":
                 b.append(equation)
                 original.update(v.name for v in equation.results)
                 continue
-            gradients = self._gradients(equation, first)
+            gradients = self._gradients(equation)
             self._replaced.update((r.name, g) for r, g in zip(equation.results, gradients, strict=True))
-            first = False
         outputs = tuple(replace(o, var=self._replaced.get(o.var.name, o.var)) for o in self._function.outputs)
         whole = replace(self._function, equations=tuple(b.equations), outputs=outputs)
         return tidy(whole, original, self._names)
 
-    def _gradients(self, backward: Equation, first: bool) -> list[Var]:
+    def _gradients(self, backward: Equation) -> list[Var]:
         b, (loss, *wrt) = self._builder, backward.operands
         equations = tuple(b.equations)
         active = forward_active(equations, {v.name for v in wrt})
@@ -67,6 +65,8 @@ class _Differentiation:
         pull_back(b, equations, sums, active, self._path_through(equations, wrt))
         self._names.update(sums.readable_names())
         gradients = []
+        # A derivative of a derivative may well vanish everywhere (relu's second, say): then zeros are the answer.
+        first = loss.name not in _reached(equations, {v.name for v in self._replaced.values()})
         for var in wrt:
             found = sums.get(var.name)
             if found is None:
@@ -107,6 +107,15 @@ class _Differentiation:
                   help=(f"let {path} reach the loss through differentiable ops",
                         "or write op.stop_gradient(...) where it is meant to be a constant"))
         bag.raise_if_errors()
+
+
+def _reached(equations: Sequence[Equation], start: set[str]) -> set[str]:
+    """Names of the values that depend on those in ``start`` in any way."""
+    reached = set(start)
+    for equation in equations:
+        if any(v.name in reached for v in equation.operands):
+            reached.update(v.name for v in equation.results)
+    return reached
 
 
 def _vanishes(equation: Equation) -> bool:

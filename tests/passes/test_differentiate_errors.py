@@ -48,6 +48,26 @@ def test_a_gradient_that_vanishes_everywhere_is_an_error(op):
     assert diagnostic.span.line == 14
 
 
+def test_every_loss_of_a_function_is_checked():
+    b = Builder()
+    w, gate = parameter(b, "w", 3), parameter(b, "gate", 3)
+    good = b.op("backward", b.op("reduce_sum", b.op("square", w), axes=(0,)), w)
+    bad = b.op("backward", b.op("reduce_sum", b.op("sign", gate), axes=(0,)), gate)
+    with pytest.raises(CompileError, match="T0602"):
+        differentiate(b.finish("f", [Output("good", good), Output("bad", bad)]))
+
+
+def test_second_derivatives_may_vanish():
+    b = Builder()
+    w = parameter(b, "w", 3)
+    slope = b.op("backward", b.op("reduce_sum", b.op("relu", w), axes=(0,)), w)
+    bend = b.op("backward", b.op("reduce_sum", slope, axes=(0,)), w)
+    function = differentiate(b.finish("f", [Output("slope", slope), Output("bend", bend)]))
+    found = evaluate(function, {"net.w": np.array([-1.0, 2.0, 3.0])})
+    assert found["slope"].tolist() == [0.0, 1.0, 1.0]
+    assert found["bend"].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_stop_gradient_is_a_way_to_ask_for_zeros():
     found = evaluate(differentiate(blocked("stop_gradient")), {"net.gate": np.ones(3), "net.w": np.ones(3)})
     assert found["dgate"].tolist() == [0.0, 0.0, 0.0]
