@@ -80,17 +80,24 @@ inline void adam(T* __restrict p, const T* __restrict g, T* __restrict m, T* __r
   }
 }
 
-// Sum of squares in double over 16 fixed lanes, so that it vectorises without reordering.
+// Sum of squares in double over 16 fixed lanes, written as vectors: the order of additions, and so
+// the result, is the same at every optimisation level.
 template <class T>
 inline double squares(const T* g, int64_t n) {
-  double lane[16] = {0};
+  typedef double Wide __attribute__((vector_size(8 * sizeof(double))));
+  typedef T Narrow __attribute__((vector_size(8 * sizeof(T)), aligned(alignof(T)), may_alias));
+  Wide even = {}, odd = {};
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int j = 0; j < 16; ++j) lane[j] += static_cast<double>(g[i + j]) * static_cast<double>(g[i + j]);
-  for (int j = 0; i < n; ++i, ++j) lane[j] += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-  for (int width = 8; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
-  return lane[0];
+  for (; i + 16 <= n; i += 16) {
+    const Wide a = __builtin_convertvector(*reinterpret_cast<const Narrow*>(g + i), Wide);
+    const Wide b = __builtin_convertvector(*reinterpret_cast<const Narrow*>(g + i + 8), Wide);
+    even += a * a;
+    odd += b * b;
+  }
+  even += odd;
+  double sum = ((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]));
+  for (; i < n; ++i) sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+  return sum;
 }
 
 }  // namespace update
@@ -104,15 +111,18 @@ class Updater {
 
   const OptimizerSettings& settings() const { return settings_; }
 
+  // Global norm of the gradients.
+  double norm(const char* grads) { return run<false>(nullptr, grads, nullptr, 0, 0, 1); }
+
   // Updates the parameters from the gradients; `step` counts from 0, `lr` is this step's rate.
   // Returns the global gradient norm before clipping.
   double apply(char* params, const char* grads, char* const* moments, int64_t step, double lr) {
     double scale = 1;
     if (settings_.clip > 0) {
-      const double norm = run<false>(params, grads, moments, step, lr, 1);
-      if (norm > settings_.clip) scale = settings_.clip / (norm + 1e-6);
+      const double before = norm(grads);
+      if (before > settings_.clip) scale = settings_.clip / (before + 1e-6);
       run<true>(params, grads, moments, step, lr, scale);
-      return norm;
+      return before;
     }
     return run<true>(params, grads, moments, step, lr, scale);
   }

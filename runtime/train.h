@@ -126,9 +126,11 @@ class Trainer {
     return sum / static_cast<double>(options_.validation_batches);
   }
 
-  void check_finite_step(int64_t step) const {
+  // One pass for the norm; the search for the tensor at fault only when that is not finite.
+  void check_finite_step(int64_t step) {
     std::string culprit;
     if (!std::isfinite(scalars_.value(0))) culprit = format("the loss is %g", scalars_.value(0));
+    else if (std::isfinite(updater_.norm(session_.grads()))) return;
     for (int i = 0; i < program_.param_count && culprit.empty(); ++i) {
       const Tensor& param = program_.params[i];
       const int64_t length = row_length(param) * scalars_per_element(param.dtype), rows = row_count(param);
