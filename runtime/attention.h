@@ -17,12 +17,15 @@ namespace tsr {
 constexpr bool kFull = false;   ///< every query sees every key
 constexpr bool kCausal = true;  ///< query i sees keys 0 .. i + Keys - Queries
 
-/// Sizes of an attention and the leading dimensions of q, k, v, o (and of their gradients).
-template <int Queries, int Keys, int HeadSize, int Heads, int KvHeads, bool Causal, int Ldq, int Ldk, int Ldv, int Ldo>
+/// Sizes of an attention, the leading dimensions of q, k, v, o, the distance of two heads' log-sum-exp, and the leading
+/// dimensions of the gradients.
+template <int Queries, int Keys, int HeadSize, int Heads, int KvHeads, bool Causal, int Ldq, int Ldk, int Ldv, int Ldo,
+          int LseStride = Queries, int LdDq = Ldq, int LdDk = Ldk, int LdDv = Ldv, int LdDo = Ldo>
 struct Attention {
   static constexpr int queries = Queries, keys = Keys, head_size = HeadSize, heads = Heads, kv_heads = KvHeads;
   static constexpr bool causal = Causal;
-  static constexpr int ldq = Ldq, ldk = Ldk, ldv = Ldv, ldo = Ldo;
+  static constexpr int ldq = Ldq, ldk = Ldk, ldv = Ldv, ldo = Ldo, lse_stride = LseStride;
+  static constexpr int ld_dq = LdDq, ld_dk = LdDk, ld_dv = LdDv, ld_do = LdDo;
   static_assert(Queries > 0 && Keys > 0 && HeadSize > 0 && Heads > 0 && KvHeads > 0, "empty attention");
   static_assert(Heads % KvHeads == 0, "heads must be a multiple of key/value heads");
   static_assert(!Causal || Keys >= Queries, "causal attention needs a key for every query");
@@ -64,10 +67,10 @@ struct BlockProducts {
   using P = AttentionPlan<T, A>;
   using Scores = Shape<Rows, A::keys, A::head_size, A::ldq, P::ldt>;              // q k^T
   using Values = Shape<Rows, A::head_size, A::keys, P::ldt, A::ldv>;              // p v
-  using ProbabilityGrad = Shape<Rows, A::keys, A::head_size, A::ldo, P::ldt>;     // do v^T
+  using ProbabilityGrad = Shape<Rows, A::keys, A::head_size, A::ld_do, P::ldt>;   // do v^T
   using QueryGrad = Shape<Rows, A::head_size, A::keys, P::ldt, A::ldk>;           // ds k
   using KeyGrad = Shape<A::keys, A::head_size, Rows, P::ldt, A::ldq, kTransposed>;    // ds^T q
-  using ValueGrad = Shape<A::keys, A::head_size, Rows, P::ldt, A::ldo, kTransposed>;  // p^T do
+  using ValueGrad = Shape<A::keys, A::head_size, Rows, P::ldt, A::ld_do, kTransposed>;  // p^T do
   static constexpr int column_step = Tiling<T, Scores>::columns;
   static constexpr int key_step = Tiling<T, KeyGrad>::rows;
 
@@ -145,7 +148,7 @@ void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o
   using P = AttentionPlan<T, A>;
   const int computed = B::computed(row), filled = B::filled(row), depth = P::visible(row + Rows - 1);
   const int key_rows = P::limit(depth, B::key_step);
-  q += long(row) * A::ldq, dq += long(row) * A::ldq, o += long(row) * A::ldo, d_o += long(row) * A::ldo, lse += row;
+  q += long(row) * A::ldq, dq += long(row) * A::ld_dq, o += long(row) * A::ldo, d_o += long(row) * A::ld_do, lse += row;
   if (kt != nullptr) {
     gemm<typename B::Scores>(
         q, kt,
@@ -160,10 +163,10 @@ void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o
   T delta[Rows];  // sum over keys of p dp, which is also the product of a row of o with that of do
   for (int i = 0; i < Rows; ++i) {
     Vec<T> sum{};
-    columns<T, A::head_size>([&](auto c) { sum += c.load(o + long(i) * A::ldo) * c.load(d_o + long(i) * A::ldo); });
+    columns<T, A::head_size>([&](auto c) { sum += c.load(o + long(i) * A::ldo) * c.load(d_o + long(i) * A::ld_do); });
     delta[i] = hsum(sum);
   }
-  gemm<typename B::ValueGrad>(tile, d_o, AddOrStore<T>{dv, A::ldv, add}, Region{0, key_rows, A::head_size, Rows});
+  gemm<typename B::ValueGrad>(tile, d_o, AddOrStore<T>{dv, A::ld_dv, add}, Region{0, key_rows, A::head_size, Rows});
   gemm<typename B::ProbabilityGrad>(
       d_o, vt,
       [&](auto c, int i, Vec<T> dp) {
@@ -171,8 +174,8 @@ void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o
         c.store(p, c.load(p) * (dp - delta[i]) * scale);
       },
       Region{0, Rows, computed, A::head_size});
-  gemm<typename B::QueryGrad>(tile, k, Store<T>{dq, A::ldq}, Region{0, Rows, A::head_size, depth});
-  gemm<typename B::KeyGrad>(tile, q, AddOrStore<T>{dk, A::ldk, add}, Region{0, key_rows, A::head_size, Rows});
+  gemm<typename B::QueryGrad>(tile, k, Store<T>{dq, A::ld_dq}, Region{0, Rows, A::head_size, depth});
+  gemm<typename B::KeyGrad>(tile, q, AddOrStore<T>{dk, A::ld_dk, add}, Region{0, key_rows, A::head_size, Rows});
 }
 
 }  // namespace detail
@@ -190,7 +193,7 @@ constexpr size_t attention_kept() {
   return size_t(A::heads) * A::queries * detail::AttentionPlan<T, A>::ldt;
 }
 
-/// o = softmax(scale q k^T) v per head; lse[h * Queries + i] = log of the sum of e^(scale q k^T) of a row. `kept` receives
+/// o = softmax(scale q k^T) v per head; lse[h * LseStride + i] = log of the sum of e^(scale q k^T) of a row. `kept` receives
 /// the probabilities unless it is null. Head h of q, o starts at column h * HeadSize; its keys and values are those of head
 /// h / (Heads / KvHeads) of k, v.
 template <class A, class T>
@@ -203,7 +206,7 @@ void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale
     if (h % group == 0) transpose(k + kv_column, A::keys, A::head_size, A::ldk, kt, P::ldt);
     T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * A::queries * P::ldt;
     auto tile = [&](int row) { return kept == nullptr ? scratch + 2 * P::transposed : kept_head + long(row) * P::ldt; };
-    T* lse_head = lse + h * A::queries;
+    T* lse_head = lse + h * A::lse_stride;
     for (int b = 0; b < P::whole_blocks; ++b)
       detail::forward_block<T, A, P::block>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(b * P::block),
                                             b * P::block, kept != nullptr);
@@ -230,7 +233,7 @@ void attention_backward(const T* q, const T* k, const T* v, const T* o, const T*
     const T* recompute = kept == nullptr ? kt : nullptr;
     T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * A::queries * P::ldt;
     auto tile = [&](int row) { return kept == nullptr ? scratch + 2 * P::transposed : kept_head + long(row) * P::ldt; };
-    const T* lse_head = lse + h * A::queries;
+    const T* lse_head = lse + h * A::lse_stride;
     // The last rows come first: they see every key and so start dk and dv, to which the others add.
     bool add = h % group != 0;
     if constexpr (P::rest != 0) {

@@ -118,7 +118,9 @@ TSR_INLINE To bits(From v) {
 }
 
 /// |v|, also of NaN (sign cleared).
-template <class V>
+TSR_INLINE float vabs(float v) { return __builtin_fabsf(v); }
+TSR_INLINE double vabs(double v) { return __builtin_fabs(v); }
+template <class V, std::enable_if_t<!std::is_arithmetic_v<V>, int> = 0>
 TSR_INLINE V vabs(V v) {
   using I = IntVec<Element<V>>;
   using S = Element<I>;

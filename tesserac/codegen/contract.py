@@ -99,8 +99,9 @@ def _merged(letters: Sequence[str], sizes: dict[str, int], accesses: Sequence[di
     return result
 
 
-def lower_contract(region: Region, equation: Equation, nodes: Sequence[Node], stores: Sequence[Store],
-                   values: StageValues) -> tuple[ContractKernel, tuple[tuple[Var, int], ...]]:
+def lower_contract(
+    region: Region, equation: Equation, nodes: Sequence[Node], stores: Sequence[Store], values: StageValues
+) -> tuple[ContractKernel, tuple[tuple[Var, int], ...]]:
     """The kernel of a product with its epilogue, and the buffers bound to its slots."""
     a, b = operand(values, equation, 0), operand(values, equation, 1)
     out = letters_of(equation)[2]
@@ -127,10 +128,16 @@ def lower_contract(region: Region, equation: Equation, nodes: Sequence[Node], st
         return (*(by_letter.get(c, 0) for c in parts.outer), *last)
 
     kernel = ContractKernel(
-        tuple(slots), tuple(parts.sizes[c] for c in parts.outer), m, n, k,
-        Matrix(matrices[0][0], lda, matrices[0][1], transposed), Matrix(matrices[1][0], ldb, matrices[1][1]),
+        tuple(slots),
+        tuple(parts.sizes[c] for c in parts.outer),
+        m,
+        n,
+        k,
+        Matrix(matrices[0][0], lda, matrices[0][1], transposed),
+        Matrix(matrices[1][0], ldb, matrices[1][1]),
         tuple(_reordered(node, reorder) for node in nodes),
-        tuple(replace(store, strides=reorder(store.strides)) for store in stores))
+        tuple(replace(store, strides=reorder(store.strides)) for store in stores),
+    )
     return kernel, tuple(bound)
 
 

@@ -21,35 +21,47 @@ def origin_of(values: StageValues, roots: Sequence[Equation]) -> Origin:
 def formula(values: StageValues, equation: Equation) -> str:
     """``y = expression`` with inlined operands written out while the line stays short."""
     left = ", ".join(v.name for v in equation.results)
-    text = _expression(values, equation, 3)
+    text, _ = _expression(values, equation, 3)
     if len(text) > LIMIT:
-        text = _expression(values, equation, 1)
+        text, _ = _expression(values, equation, 1)
     return f"{left} = {text}"
 
 
-def _operand(values: StageValues, var: Var, depth: int) -> str:
+def _operand(values: StageValues, var: Var, depth: int) -> tuple[str, int]:
     base, _ = values.through_views(var, ())
     if values.is_leaf(base) or depth == 0:
-        return base.name
+        return base.name, 0
     equation = values.producer[base]
     if equation.op == "full":
-        return f"{values.constant(equation):g}"
+        return f"{values.constant(equation):g}", 0
+    if equation.op == "iota":
+        return f"index along axis {equation.attr('axis')}", 16
     return _expression(values, equation, depth - 1)
 
 
-def _expression(values: StageValues, equation: Equation, depth: int) -> str:
-    names = [_operand(values, v, depth) for v in equation.operands]
+def _expression(values: StageValues, equation: Equation, depth: int) -> tuple[str, int]:
+    """Text and the precedence of its outermost operator (0: none)."""
+    operands = [_operand(values, v, depth) for v in equation.operands]
     scalar = spec_of(equation.op).scalar
     if scalar is not None:
-        return scalar.formula.format(*names, **equation.attributes)
+        ternary = equation.op == "select"
+        level = 16 if ternary else scalar.precedence
+        texts = [
+            f"({t})" if (level and (p > level or (p == level and i))) or (ternary and p == 16) else t
+            for i, (t, p) in enumerate(operands)
+        ]
+        return scalar.formula.format(*texts, **equation.attributes), level
+    names = [t for t, _ in operands]
     attrs = equation.attributes
     if equation.op == "contract":
-        return f"sum[{attrs['spec']}] {names[0]} * {names[1]}"
+        return f"sum[{attrs['spec']}] {names[0]} * {names[1]}", 16
     if equation.op.startswith("reduce_"):
-        return f"{equation.op[7:]}({names[0]}, axes={attrs['axes']})"
+        axes = attrs["axes"]
+        assert isinstance(axes, tuple)
+        return f"{equation.op[7:]}({names[0]}) over axis {', '.join(map(str, axes))}", 16
     if equation.op == "take":
-        return f"{names[0]}[{names[1]}]"
+        return f"{names[0]}[{names[1]}]", 0
     if equation.op == "scatter_add":
-        return f"rows {names[0]} += {names[1]}"
+        return f"rows {names[0]} += {names[1]}", 16
     shown = ", ".join(f"{k}={v}" for k, v in attrs.items() if k in ("heads", "causal", "axis", "perm"))
-    return f"{equation.op}({', '.join(names)}{', ' + shown if shown else ''})"
+    return f"{equation.op}({', '.join(names)}{', ' + shown if shown else ''})", 0

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tesserac.codegen.contract import lower_contract
 from tesserac.codegen.formula import origin_of
-from tesserac.codegen.records import (Argument, AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, Node, RowKernel,
-                                      Slot, Store,
-                                      TransposeKernel)
+from tesserac.codegen.records import (
+    Argument,
+    AttentionKernel,
+    ContractKernel,
+    Kernel,
+    Launch,
+    LineKernel,
+    Node,
+    RowKernel,
+    Slot,
+    Store,
+    TransposeKernel,
+)
 from tesserac.codegen.region import NeedsCopy, Region
 from tesserac.codegen.stage_values import LINE_OPS, StageValues, chained
 from tesserac.codegen.views import View
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
-from tesserac.passes.fuse import Fused, Group
+
+if TYPE_CHECKING:
+    from tesserac.passes.fuse import Fused, Group
 
 
 def lower(fused: Fused) -> tuple[Launch, ...]:
@@ -103,13 +116,20 @@ def _only_used_slots(kernel: Kernel, arguments: tuple[Argument, ...]) -> tuple[K
     stores = tuple(replace(s, slot=number[s.slot]) for s in kernel.stores)
     picked = tuple(arguments[i] for i in order)
     if isinstance(kernel, ContractKernel):
-        return replace(kernel, slots=slots, nodes=nodes, stores=stores, a=replace(kernel.a, slot=number[kernel.a.slot]),
-                       b=replace(kernel.b, slot=number[kernel.b.slot])), picked
+        return replace(
+            kernel,
+            slots=slots,
+            nodes=nodes,
+            stores=stores,
+            a=replace(kernel.a, slot=number[kernel.a.slot]),
+            b=replace(kernel.b, slot=number[kernel.b.slot]),
+        ), picked
     return replace(kernel, slots=slots, nodes=nodes, stores=stores), picked
 
 
-def collapse(domain: tuple[int, ...], nodes: Sequence[Node], stores: Sequence[Store]
-             ) -> tuple[tuple[int, ...], list[Node], list[Store]]:
+def collapse(
+    domain: tuple[int, ...], nodes: Sequence[Node], stores: Sequence[Store]
+) -> tuple[tuple[int, ...], list[Node], list[Store]]:
     """Merges neighbouring axes that every access walks as one, and drops axes of size 1."""
     rows_matter = any(n.kind in ("reduce", "take") or (n.extent == "row" and n.kind in ("load", "iota")) for n in nodes)
     rows_matter = rows_matter or any(s.mode != "set" for s in stores)
@@ -179,6 +199,15 @@ def _lower_single(values: StageValues, equation: Equation) -> list[Launch]:
     raise InternalError(f"no lowering for {equation.op}")
 
 
+def check_rows(values: StageValues, equation: Equation) -> None:
+    """Raises NeedsCopy when attention cannot read an operand as rows of consecutive elements."""
+    for var in equation.operands:
+        _, view = _stored(values, var)
+        strides, width = view.normalized().strides, var.type.sizes[-1]
+        if (width > 1 and strides[-1] != 1) or (var.type.sizes[1] > 1 and strides[1] < width):
+            raise NeedsCopy(var)
+
+
 def _stored(values: StageValues, var: Var) -> tuple[Argument, View]:
     leaf, chain = values.through_views(var, ())
     view = chained(values.storage(leaf), chain)
@@ -202,9 +231,20 @@ def _lower_attention(values: StageValues, equation: Equation) -> Launch:
         strides.append((normal[0], normal[1]))
     scale = attrs["scale"]
     head_dim = q[2] // heads
-    kernel = AttentionKernel(tuple(slots), backward, q[0], q[1], k[1], heads, kv_heads, head_dim, v[2] // kv_heads,
-                             bool(attrs["causal"]), float(scale) if isinstance(scale, (int, float)) else head_dim ** -0.5,
-                             tuple(strides))
+    kernel = AttentionKernel(
+        tuple(slots),
+        backward,
+        q[0],
+        q[1],
+        k[1],
+        heads,
+        kv_heads,
+        head_dim,
+        v[2] // kv_heads,
+        bool(attrs["causal"]),
+        float(scale) if isinstance(scale, (int, float)) else head_dim**-0.5,
+        tuple(strides),
+    )
     pairs = q[0] * heads * q[1] * k[1] * (0.5 if kernel.causal else 1.0)
     flops = 2.0 * pairs * (head_dim + kernel.value_dim) * (2.5 if backward else 1.0)
     size = sum(float(x.type.bytes) for x in (*read, *written))
@@ -220,16 +260,23 @@ def _lower_relayout(values: StageValues, equation: Equation) -> Launch:
     strides = [source.normalized().strides[p] for p in order]
     last = len(order) - 1
     unit = next((i for i in range(last) if strides[i] == 1), None)
-    slots = (Slot(equation.operands[0].name, equation.result.type.dtype), Slot(equation.result.name, equation.result.type.dtype, True))
+    slots = (
+        Slot(equation.operands[0].name, equation.result.type.dtype),
+        Slot(equation.result.name, equation.result.type.dtype, True),
+    )
     origin = origin_of(values, [equation])
     arguments = (source_argument, target_argument)
     size = 2.0 * equation.result.type.bytes
     if unit is None:  # nothing to gain from blocks: a plain strided copy
-        load = Node("load", "full", equation.result.type.dtype, slot=0, strides=tuple(strides), name=equation.operands[0].name)
+        load = Node(
+            "load", "full", equation.result.type.dtype, slot=0, strides=tuple(strides), name=equation.operands[0].name
+        )
         store = Store(0, 1, target.normalized().strides)
         domain, nodes, stores = collapse(target.shape, [load], [store])
         return Launch(RowKernel(slots, domain, tuple(nodes), tuple(stores)), arguments, origin, 0.0, size)
-    outer = tuple((target.shape[i], strides[i], target.strides[i]) for i in range(last) if i != unit and target.shape[i] > 1)
+    outer = tuple(
+        (target.shape[i], strides[i], target.strides[i]) for i in range(last) if i != unit and target.shape[i] > 1
+    )
     kernel = TransposeKernel(slots, target.shape[last], target.shape[unit], strides[last], target.strides[unit], outer)
     return Launch(kernel, arguments, origin, 0.0, size)
 
@@ -264,8 +311,13 @@ def _lower_pad(values: StageValues, equation: Equation) -> list[Launch]:
     fill = Node("constant", "row", dtype, value=values.constant(equation))
     domain, nodes, stores = collapse(whole.shape, [fill], [Store(0, 0, whole.normalized().strides)])
     slots = (Slot(equation.result.name, dtype, True),)
-    first = Launch(RowKernel(slots, domain, tuple(nodes), tuple(stores)), (Argument(root, whole.offset),),
-                   origin_of(values, [equation]), 0.0, float(equation.result.type.bytes))
+    first = Launch(
+        RowKernel(slots, domain, tuple(nodes), tuple(stores)),
+        (Argument(root, whole.offset),),
+        origin_of(values, [equation]),
+        0.0,
+        float(equation.result.type.bytes),
+    )
     offset = whole.offset + sum(int(n) * s for n, s in zip(low, whole.strides, strict=True) if isinstance(n, int))
     source = equation.operands[0]
     inner = View(source.type.sizes, whole.strides)
@@ -291,7 +343,12 @@ def _lower_line(values: StageValues, equation: Equation) -> Launch:
         walks.append(strides)
     extra = tuple(int(attrs[k]) for k in ("reverse", "k") if k in attrs)  # type: ignore[arg-type]
     outer = tuple((n, tuple(w[i] for w in walks)) for i, n in enumerate(source.type.sizes) if i != axis and n > 1)
-    kernel = LineKernel(tuple(slots), f"line_{equation.op.removeprefix('reduce_')}", (source.type.sizes[axis], *extra),
-                        tuple(w[axis] for w in walks), outer)
+    kernel = LineKernel(
+        tuple(slots),
+        f"line_{equation.op.removeprefix('reduce_')}",
+        (source.type.sizes[axis], *extra),
+        tuple(w[axis] for w in walks),
+        outer,
+    )
     size = float(sum(v.type.bytes for v in (source, *equation.results)))
     return Launch(kernel, tuple(arguments), origin_of(values, [equation]), float(source.type.size), size)

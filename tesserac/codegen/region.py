@@ -85,14 +85,16 @@ class Region:
 
     def mark(self) -> Mark:
         """State to return to when an equation turns out not to fit."""
-        return Mark(len(self.nodes), len(self.slots), len(self.stores), dict(self._memo), dict(self.inlined), dict(self.reads))
+        return Mark(
+            len(self.nodes), len(self.slots), len(self.stores), dict(self._memo), dict(self.inlined), dict(self.reads)
+        )
 
     def rollback(self, mark: Mark) -> None:
         """Forgets everything since the mark."""
-        del self.nodes[mark.nodes:]
-        del self.slots[mark.slots:]
-        del self.bound[mark.slots:]
-        del self.stores[mark.stores:]
+        del self.nodes[mark.nodes :]
+        del self.slots[mark.slots :]
+        del self.bound[mark.slots :]
+        del self.stores[mark.stores :]
         self._memo, self.inlined, self.reads = mark.memo, mark.inlined, mark.reads
 
     # -- nodes ----------------------------------------------------------------------------------------
@@ -115,14 +117,18 @@ class Region:
         equation = self.values.producer[var]
         self.inlined[var] = None
         if equation.op == "full":
-            return self._add(Node("constant", "row", var.type.dtype, value=self.values.constant(equation), name=var.name))
+            return self._add(
+                Node("constant", "row", var.type.dtype, value=self.values.constant(equation), name=var.name)
+            )
         if equation.op in ("iota", "random_uniform", "random_normal"):
             return self._indexed(equation, extent, chain)
         if equation.op == "take":
             return self._take(equation, extent, chain)
         args = tuple(self.node(v, extent, chain) for v in equation.operands)
         kind = "full" if any(self.nodes[a].extent == "full" for a in args) else "row"
-        return self._add(Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name))
+        return self._add(
+            Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name)
+        )
 
     def _add(self, node: Node) -> int:
         for number, other in enumerate(self.nodes):
@@ -140,9 +146,11 @@ class Region:
         if held == extent:
             expected = dense(shape).normalized()
             fits = view.shape == shape and view.normalized() == expected
-        else:
+        elif held == "row":
             expected = View(want_shape, (*dense_strides(self.row_domain), 0)).normalized()
-            fits = held == "row" and view.shape == want_shape and view.normalized() == expected
+            fits = view.shape == want_shape and view.normalized() == expected
+        else:
+            fits = False
         if not fits:
             raise Incompatible(f"{var} is read out of step with the region that computes it")
         return node
@@ -179,8 +187,16 @@ class Region:
         self.reads[var] = None
         strides = self.over_domain(view, extent)
         kind = "full" if strides[-1] else "row"
-        return self._add(Node("load", kind, var.type.dtype, slot=self.slot(self.values.root(var), view.offset),
-                              strides=strides, name=var.name))
+        return self._add(
+            Node(
+                "load",
+                kind,
+                var.type.dtype,
+                slot=self.slot(self.values.root(var), view.offset),
+                strides=strides,
+                name=var.name,
+            )
+        )
 
     def _indexed(self, equation: Equation, extent: str, chain: Chain) -> int:
         var = equation.result
@@ -203,8 +219,19 @@ class Region:
         size = 1
         for n in shape:
             size *= n
-        return self._add(Node("iota" if equation.op == "iota" else "random", kind, var.type.dtype, op=equation.op,
-                              strides=strides, value=float(view.offset), row_stride=size, attrs=equation.attrs, name=var.name))
+        return self._add(
+            Node(
+                "iota" if equation.op == "iota" else "random",
+                kind,
+                var.type.dtype,
+                op=equation.op,
+                strides=strides,
+                value=float(view.offset),
+                row_stride=size,
+                attrs=equation.attrs,
+                name=var.name,
+            )
+        )
 
     def _take(self, equation: Equation, extent: str, chain: Chain) -> int:
         """Rows of a table by number: an indirect load along the columns."""
@@ -222,9 +249,18 @@ class Region:
         number = self.node(numbers, "row")
         self.reads[base] = None
         strides = tuple(0 for _ in self.row_domain) + (view.strides[1],)
-        return self._add(Node("take", "full", equation.result.type.dtype, args=(number,), strides=strides,
-                              slot=self.slot(self.values.root(base), view.offset), row_stride=view.strides[0],
-                              name=equation.result.name))
+        return self._add(
+            Node(
+                "take",
+                "full",
+                equation.result.type.dtype,
+                args=(number,),
+                strides=strides,
+                slot=self.slot(self.values.root(base), view.offset),
+                row_stride=view.strides[0],
+                name=equation.result.name,
+            )
+        )
 
     def flops(self) -> float:
         """Elementwise work of one pass over the domain."""

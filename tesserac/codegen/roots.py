@@ -17,7 +17,10 @@ def add(region: Region, equation: Equation) -> None:
         _reduce(region, equation)
     elif equation.op == "scatter_add":
         _scatter(region, equation)
-    elif equation.op == "reshape" and region.domain == (equation.operands[0].type.sizes or (1,)) != equation.result.type.sizes:
+    elif (
+        equation.op == "reshape"
+        and region.domain == (equation.operands[0].type.sizes or (1,)) != equation.result.type.sizes
+    ):
         _copy_reshape(region, equation)
     elif equation.op in VIEW_OPS:
         extent = region.extent_of(equation.result.type.sizes)
@@ -36,7 +39,9 @@ def _pointwise(region: Region, equation: Equation) -> None:
     var = equation.result
     if equation.operands and equation.op != "take":
         kind = "full" if any(region.nodes[a].extent == "full" for a in args) else "row"
-        region.nodes.append(Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name))
+        region.nodes.append(
+            Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name)
+        )
         node = len(region.nodes) - 1
     else:
         node = _unkept(region, equation, extent)

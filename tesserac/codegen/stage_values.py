@@ -111,8 +111,13 @@ class StageValues:
                 whole = self.storage(equation.result)
                 view = View(var.type.sizes, whole.strides, whole.offset + start * whole.strides[axis])
                 start += var.type.sizes[axis]
-                free = (var not in self.imports and var not in self.exports and var not in self.aliases
-                        and self.producer[var].op not in VIEW_OPS and equation.operands.count(var) == 1)
+                free = (
+                    var not in self.imports
+                    and var not in self.exports
+                    and var not in self.aliases
+                    and self.producer[var].op not in VIEW_OPS
+                    and equation.operands.count(var) == 1
+                )
                 if free and self.kind(var) in (*KERNEL_KINDS, "elementwise") and not self.is_partial(equation.result):
                     self.aliases[var] = (equation.result, view)
                     self.kept.add(var)

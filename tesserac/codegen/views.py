@@ -17,7 +17,9 @@ class View:
 
     def normalized(self) -> View:
         """Stride 0 on axes of size 1, so that equal views compare equal."""
-        return View(self.shape, tuple(s if n > 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)), self.offset)
+        return View(
+            self.shape, tuple(s if n > 1 else 0 for n, s in zip(self.shape, self.strides, strict=True)), self.offset
+        )
 
 
 def dense_strides(shape: tuple[int, ...], row_stride: int | None = None) -> tuple[int, ...]:
@@ -110,5 +112,11 @@ def _same(equation: Equation, view: View) -> View | None:
     return view
 
 
-_RULES = {"broadcast": _broadcast, "transpose": _transpose, "slice": _slice, "reshape": _reshape, "stop_gradient": _same}
+_RULES = {
+    "broadcast": _broadcast,
+    "transpose": _transpose,
+    "slice": _slice,
+    "reshape": _reshape,
+    "stop_gradient": _same,
+}
 VIEW_OPS = frozenset(_RULES)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from tesserac.codegen import roots
 from tesserac.codegen.contract import check_operands
+from tesserac.codegen.lower import check_rows
 from tesserac.codegen.records import Node
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
 from tesserac.codegen.stage_values import StageValues, stands_alone
@@ -65,7 +66,6 @@ class Fuse:
         values = StageValues(stage, outer_view)
         values.kept.update(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
-        values.dense_rows.update(e.results[1] for e in stage.equations if e.op == "attention")
         if not self.enabled:
             values.kept.update(e.result for e in stage.equations if spec_of(e.op).kind == "elementwise")
         values.place_in_concat()
@@ -165,6 +165,8 @@ class _Grouping:
             self.fused.group_of[equation.result] = index
             return
         if stands_alone(equation):
+            if kind == "fused":
+                check_rows(self.values, equation)
             index = self._new(Group("single", None, equation))
             for var in equation.results:
                 self.fused.group_of[var] = index
@@ -212,7 +214,11 @@ class _Grouping:
         leaves = self._leaves(equation)
         for index in range(latest + 1, len(groups)):
             region = groups[index].region
-            if groups[index].kind == "rows" and region is not None and (leaves & {v for v, _ in region.bound} or not touched):
+            if (
+                groups[index].kind == "rows"
+                and region is not None
+                and (leaves & {v for v, _ in region.bound} or not touched)
+            ):
                 order.append(index)
         return order
 

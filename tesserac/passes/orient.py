@@ -43,9 +43,7 @@ class _Orienter:
         self.done: dict[tuple[Var, tuple[int, ...]], Var] = {}
 
     def run(self) -> Function:
-        names = [v.name for v in self.function.variables()]
-        for name in names:
-            self.builder.fresh(name)
+        self.builder.reserve(v.name for v in self.function.variables())
         for equation in self.function.equations:
             self._rewrite(equation)
         inputs: tuple[Input, ...] = self.function.inputs
@@ -116,7 +114,9 @@ class _Orienter:
         sizes = var.type.sizes
         if not wanted or all(sizes[letters.index(c)] == 1 for c in wanted):
             return var, letters
-        if view is not None and any(view.strides[letters.index(c)] == 1 and sizes[letters.index(c)] > 1 for c in wanted):
+        if view is not None and any(
+            view.strides[letters.index(c)] == 1 and sizes[letters.index(c)] > 1 for c in wanted
+        ):
             return var, letters
         last = max((c for c in wanted), key=lambda c: (sizes[letters.index(c)], letters.index(c)))
         order = [c for c in letters if c != last] + [last]

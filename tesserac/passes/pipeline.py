@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tesserac.codegen.lower import lower
 from tesserac.ir.program import Equation, Function, Output, Var
 from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate
@@ -60,7 +61,11 @@ def own_outputs(function: Function) -> Function:
 PIPELINE: tuple[Step, ...] = (
     Step("differentiate", "gradients become ordinary equations: linearise, then transpose", differentiate),
     Step("simplify", "what autodiff leaves behind: zeros, sums of pads, equal subexpressions", simplify),
-    Step("expand", "norms, softmax and losses in primitives, so that they fuse with their neighbours", _expand_norms_and_losses),
+    Step(
+        "expand",
+        "norms, softmax and losses in primitives, so that they fuse with their neighbours",
+        _expand_norms_and_losses,
+    ),
     Step("simplify2", "forward and backward of a norm share their row statistics", simplify),
     Step("outputs", "every output gets memory of its own", own_outputs),
     Step("orient", Orient().reason, Orient().run),
@@ -94,11 +99,10 @@ def optimize(function: Function, trace: Trace | None = None, stop_after: str | N
     return function
 
 
-def schedule(function: Function, parameters: list[str], tile: Tile = Tile(), fuse: Fuse = Fuse(),
-             trace: Trace | None = None) -> Plan:
+def schedule(
+    function: Function, parameters: list[str], tile: Tile = Tile(), fuse: Fuse = Fuse(), trace: Trace | None = None
+) -> Plan:
     """Stages, kernels and memory of an optimized function. ``parameters``: paths in table order."""
-    from tesserac.codegen.lower import lower
-
     trace = trace or Trace()
     start = time.perf_counter()
     staged = tile.run(function)

@@ -121,8 +121,9 @@ def rounded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def make_plan(staged: Staged, fused: Sequence[Fused], launches: Sequence[tuple[Launch, ...]],
-              places: dict[Var, Place]) -> Plan:
+def make_plan(
+    staged: Staged, fused: Sequence[Fused], launches: Sequence[tuple[Launch, ...]], places: dict[Var, Place]
+) -> Plan:
     """Lays out shared memory and scratch of a staged function."""
     outer = dict(places)
     shared: dict[Var, _Interval] = {}
@@ -147,8 +148,14 @@ def make_plan(staged: Staged, fused: Sequence[Fused], launches: Sequence[tuple[L
     return Plan(staged, outer, tuple(plans), shared_bytes, scratch_bytes)
 
 
-def _touch_shared(tiled: bool, fused: Fused, launches: tuple[Launch, ...], span: range, outer: Mapping[Var, Place],
-                  shared: dict[Var, _Interval]) -> None:
+def _touch_shared(
+    tiled: bool,
+    fused: Fused,
+    launches: tuple[Launch, ...],
+    span: range,
+    outer: Mapping[Var, Place],
+    shared: dict[Var, _Interval],
+) -> None:
     values = fused.values
     for number, launch in enumerate(launches):
         at = span[0] if tiled else span[number]

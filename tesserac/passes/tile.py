@@ -84,8 +84,10 @@ class _Tiling:
     def _place(self, index: int, equation: Equation) -> None:
         incoming = tuple(None if v in self.partial else self.placement[v] for v in equation.operands)
         placed = place(equation, incoming)
-        if any(isinstance(p, Split) and v.type.sizes[p.axis] % self.batch for v, p in
-               zip((*equation.operands, *equation.results), (*placed.operands, *placed.results), strict=True)):
+        if any(
+            isinstance(p, Split) and v.type.sizes[p.axis] % self.batch
+            for v, p in zip((*equation.operands, *equation.results), (*placed.operands, *placed.results), strict=True)
+        ):
             placed = place(equation, tuple(None for _ in incoming))
         split = any(isinstance(p, Split) for p in placed.operands)
         level = max((self._available(v, placed.operands[i]) for i, v in enumerate(equation.operands)), default=0)
@@ -115,7 +117,9 @@ class _Tiling:
             for var in equation.results:
                 self.level[var] = level
             for i, var in enumerate(equation.operands):
-                gathered = var in self.partial or (isinstance(self.placement[var], Split) and placed.operands[i] is None)
+                gathered = var in self.partial or (
+                    isinstance(self.placement[var], Split) and placed.operands[i] is None
+                )
                 latest[var] = min(latest[var], level - (1 if gathered else 0))
 
 
@@ -249,8 +253,10 @@ class _TileStage:
                 return None
             if letter is None and equation.op != "broadcast":
                 return None
-            operands = tuple(self._part(v, axes.index(letter)) if letter is not None and letter in axes
-                             else self._entire(v) for v, axes in zip(equation.operands, factors.operands, strict=True))
+            operands = tuple(
+                self._part(v, axes.index(letter)) if letter is not None and letter in axes else self._entire(v)
+                for v, axes in zip(equation.operands, factors.operands, strict=True)
+            )
         else:
             operands = ()
         local = Var(self._fresh(var.name), var.type.with_shape(self._shape(var, axis)))

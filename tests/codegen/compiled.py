@@ -46,12 +46,25 @@ void {stem}_train_reference(const tsr::Call&) {{}}
 void {stem}_infer_reference(const tsr::Call&) {{}}
 """
 
-FLAGS = ("-std=c++17", "-O1", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra",
-         "-Werror", "-I.")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-march=native",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-I.",
+)
 
 
-def compile_functions(functions: Sequence[Function], folder: Path, options: CompileOptions = CompileOptions(),
-                      flags: Sequence[str] = ()) -> ctypes.CDLL:
+def compile_functions(
+    functions: Sequence[Function], folder: Path, options: CompileOptions = CompileOptions(), flags: Sequence[str] = ()
+) -> ctypes.CDLL:
     """One shared library with ``call_f0``, ``call_f1``... for the functions (already free of ``backward``, or not)."""
     link = folder / "runtime"
     if not link.exists():
@@ -60,18 +73,32 @@ def compile_functions(functions: Sequence[Function], folder: Path, options: Comp
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         entry = Entry(f"f{number}", function if trains else None, None if trains else function)
-        for name, text in render_entry(plan_entry(entry, options), stem=f"f{number}", source="random.py", lines={}).items():
+        for name, text in render_entry(
+            plan_entry(entry, options), stem=f"f{number}", source="random.py", lines={}
+        ).items():
             (folder / name).write_text(text, encoding="utf-8")
         (folder / f"f{number}.cpp").write_text(SHIM.format(stem=f"f{number}"), encoding="utf-8")
         sources.append(f"f{number}.cpp")
-    done = subprocess.run(["g++", *FLAGS, *flags, *sources, "-o", "functions.so"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        ["g++", *FLAGS, *flags, *sources, "-o", "functions.so"], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[:4000]
     return ctypes.CDLL(str(folder / "functions.so"))
 
 
-def call(library: ctypes.CDLL, number: int, function: Function, values: Mapping[str, NDArray[np.generic]], *, workers: int = 2,
-         elements: int = -1, seed: int = 0, step: int = 0) -> dict[str, NDArray[np.generic]]:
+def call(
+    library: ctypes.CDLL,
+    number: int,
+    function: Function,
+    values: Mapping[str, NDArray[np.generic]],
+    *,
+    workers: int = 2,
+    elements: int = -1,
+    seed: int = 0,
+    step: int = 0,
+) -> dict[str, NDArray[np.generic]]:
     """Outputs and gradients by name."""
+
     def pointers(arrays: Sequence[NDArray[np.generic]]) -> ctypes.Array[ctypes.c_void_p]:
         return (ctypes.c_void_p * (len(arrays) + 1))(*[a.ctypes.data for a in arrays])
 
@@ -80,9 +107,19 @@ def call(library: ctypes.CDLL, number: int, function: Function, values: Mapping[
     grads = [np.full(p.shape, np.nan, p.dtype) for p in params]
     plain = [o for o in function.outputs if not o.name.startswith("grad:")]
     outputs = [np.zeros(o.var.type.sizes, o.var.type.dtype.numpy) for o in plain]
-    getattr(library, f"call_f{number}")(pointers(data), pointers(outputs), pointers(params), pointers(grads), workers,
-                                        ctypes.c_long(elements), ctypes.c_ulong(seed), ctypes.c_ulong(step))
+    getattr(library, f"call_f{number}")(
+        pointers(data),
+        pointers(outputs),
+        pointers(params),
+        pointers(grads),
+        workers,
+        ctypes.c_long(elements),
+        ctypes.c_ulong(seed),
+        ctypes.c_ulong(step),
+    )
     result = {o.name: a for o, a in zip(plain, outputs, strict=True)}
     wanted = {o.name for o in function.outputs}
-    result.update({f"grad:{i.path}": g for i, g in zip(function.parameters, grads, strict=True) if f"grad:{i.path}" in wanted})
+    result.update(
+        {f"grad:{i.path}": g for i, g in zip(function.parameters, grads, strict=True) if f"grad:{i.path}" in wanted}
+    )
     return result

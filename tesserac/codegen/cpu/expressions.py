@@ -12,8 +12,16 @@ from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 
-CPP_TYPE = {DType.F32: "float", DType.F64: "double", DType.I64: "int64_t", DType.I32: "int32_t", DType.I16: "int16_t",
-            DType.I8: "int8_t", DType.U8: "uint8_t", DType.BOOL: "uint8_t"}
+CPP_TYPE = {
+    DType.F32: "float",
+    DType.F64: "double",
+    DType.I64: "int64_t",
+    DType.I32: "int32_t",
+    DType.I16: "int16_t",
+    DType.I8: "int8_t",
+    DType.U8: "uint8_t",
+    DType.BOOL: "uint8_t",
+}
 LONGEST = 60
 CALL = 0
 
@@ -144,8 +152,11 @@ class Expressions:
         return self._apply(node, args), self._precedence(node)
 
     def _load(self, node: Node) -> str:
-        return self._from(address(self.slot_names[node.slot], node.strides[:-1], self.indices), node.strides[-1],
-                          self.slots[node.slot].dtype)
+        return self._from(
+            address(self.slot_names[node.slot], node.strides[:-1], self.indices),
+            node.strides[-1],
+            self.slots[node.slot].dtype,
+        )
 
     def _from(self, pointer: str, stride: int, dtype: DType = DType.F32) -> str:
         if dtype is DType.BOOL:
@@ -187,8 +198,10 @@ class Expressions:
         if scalar is None:
             raise InternalError(f"{node.op} has no scalar form")
         if scalar.precedence == CALL and node.extent == "full":
-            texts = [t if self.nodes[a].extent == "full" or self.nodes[a].dtype is DType.BOOL else f"broadcast({t})"
-                     for a, (t, _) in zip(node.args, args, strict=True)]
+            texts = [
+                t if self.nodes[a].extent == "full" or self.nodes[a].dtype is DType.BOOL else f"broadcast({t})"
+                for a, (t, _) in zip(node.args, args, strict=True)
+            ]
         elif scalar.precedence == CALL:
             texts = [t for t, _ in args]
         else:
@@ -198,4 +211,6 @@ class Expressions:
 
 def _nested(text: str, level: int, context: int, left: bool = False) -> str:
     """Parentheses where the operand binds no tighter than its context (a left operand may bind equally)."""
+    if context >= 11 and level:
+        return f"({text})"  # inside logic: what compilers ask for
     return f"({text})" if level > context or (level == context and level and not left) else text

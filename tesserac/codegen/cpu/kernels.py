@@ -14,11 +14,56 @@ from tesserac.codegen.names import CppNames, comment_text
 from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
 from tesserac.diagnostics import Span
 
-PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose",
-          "LineKernel": "along"}
-RUNTIME_NAMES = ("Vec", "Shape", "Store", "Accumulate", "Attention", "gemm", "columns", "broadcast", "select", "load", "store",
-                 "transpose", "at", "Call", "Parameters", "w", "g", "call", "shared", "scratch", "tile", "first", "key", "work",
-                 "kept", "c", "v", "b", "S", "A", "tsr", "worker", "hsum", "hmax", "hmin", "iota", "fma", "bits", "any", "min", "max")
+PREFIX = {
+    "RowKernel": "rows",
+    "ContractKernel": "product",
+    "AttentionKernel": "attention",
+    "TransposeKernel": "transpose",
+    "LineKernel": "along",
+}
+RUNTIME_NAMES = (
+    "Vec",
+    "Shape",
+    "Store",
+    "Accumulate",
+    "Attention",
+    "gemm",
+    "columns",
+    "broadcast",
+    "select",
+    "load",
+    "store",
+    "transpose",
+    "at",
+    "Call",
+    "Parameters",
+    "w",
+    "g",
+    "call",
+    "shared",
+    "scratch",
+    "tile",
+    "first",
+    "key",
+    "work",
+    "kept",
+    "c",
+    "v",
+    "b",
+    "S",
+    "A",
+    "tsr",
+    "worker",
+    "hsum",
+    "hmax",
+    "hmin",
+    "iota",
+    "fma",
+    "bits",
+    "any",
+    "min",
+    "max",
+)
 
 
 @dataclass
@@ -60,7 +105,10 @@ class KernelCatalogue:
         slot_names = [scope.fresh(slot.name) for slot in kernel.slots]
         first = isinstance(kernel, (RowKernel, ContractKernel)) and any(s.across_tiles for s in kernel.stores)
         random = isinstance(kernel, (RowKernel, ContractKernel)) and any(n.kind == "random" for n in kernel.nodes)
-        parameters = [f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {n}" for s, n in zip(kernel.slots, slot_names, strict=True)]
+        parameters = [
+            f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {n}"
+            for s, n in zip(kernel.slots, slot_names, strict=True)
+        ]
         if isinstance(kernel, AttentionKernel):
             parameters += [f"{self.real}* work", f"{self.real}* kept"]
         parameters += ["bool first"] if first else []
@@ -70,7 +118,9 @@ class KernelCatalogue:
         text = self._comment(launch) + render_template(body[0], **values)
         return KernelFunction(name, text, kernel, first, random, launch)
 
-    def _body(self, kernel: Kernel, slot_names: list[str], scope: CppNames, parallel: bool) -> tuple[str, dict[str, object]]:
+    def _body(
+        self, kernel: Kernel, slot_names: list[str], scope: CppNames, parallel: bool
+    ) -> tuple[str, dict[str, object]]:
         if isinstance(kernel, RowKernel):
             return "cpu/rows.cpp.j2", RowRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, ContractKernel):
@@ -91,7 +141,9 @@ class KernelCatalogue:
             result.append(f"//   {comment_text(formula)}")
         if len(launch.origin.formulas) > 8:
             result.append(f"//   and {len(launch.origin.formulas) - 8} more")
-        result.append(f"// {_sizes(launch.kernel)}, {_quantity(launch.flops, 'FLOP')}, {_quantity(launch.bytes, 'B')} read and written")
+        result.append(
+            f"// {_sizes(launch.kernel)}, {_quantity(launch.flops, 'FLOP')}, {_quantity(launch.bytes, 'B')} read and written"
+        )
         return "\n".join(result) + "\n"
 
 
@@ -130,7 +182,9 @@ def _sizes(kernel: Kernel) -> str:
         outer = "".join(f"{n} x " for n in kernel.outer)
         return f"{outer}({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
     if isinstance(kernel, AttentionKernel):
-        return f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+        return (
+            f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+        )
     if isinstance(kernel, LineKernel):
         return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
     return f"{kernel.rows} x {kernel.columns}"
@@ -141,5 +195,3 @@ def _quantity(value: float, unit: str) -> str:
         if value >= scale:
             return f"{value / scale:.3g} {letter}{unit}"
     return f"{value:.3g} {unit}"
-
-

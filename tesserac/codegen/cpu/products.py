@@ -13,7 +13,9 @@ from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel
 class ProductRenderer:
     """Prepares one contraction for templates/cpu/product.cpp.j2."""
 
-    def __init__(self, kernel: ContractKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool) -> None:
+    def __init__(
+        self, kernel: ContractKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool
+    ) -> None:
         self.kernel, self.slot_names, self.real, self.parallel = kernel, slot_names, real, parallel
         self.loops = [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
         self.scope = CppNames(parent=names, reserved=("c", "i", "v"))
@@ -25,11 +27,18 @@ class ProductRenderer:
         shape = f"{k.m}, {k.n}, {k.k}, {k.a.stride}, {k.b.stride}" + (", kTransposed" if k.a.transposed else "")
         simple = self._plain()
         lines = [] if simple else self._epilogue()
-        return {"loops": list(zip(self.loops, k.outer, strict=True)), "shape": shape, "real": self.real,
-                "a": address(self.slot_names[k.a.slot], k.a.outer, self.loops),
-                "b": address(self.slot_names[k.b.slot], k.b.outer, self.loops), "target": simple,
-                "accumulates": bool(simple) and k.stores[0].across_tiles, "lines": lines, "row": "int i" if any(re.search(r"\bi\b", line) for line in lines) else "int",
-                "parallel": self.parallel and not any(s.across_tiles for s in k.stores)}
+        return {
+            "loops": list(zip(self.loops, k.outer, strict=True)),
+            "shape": shape,
+            "real": self.real,
+            "a": address(self.slot_names[k.a.slot], k.a.outer, self.loops),
+            "b": address(self.slot_names[k.b.slot], k.b.outer, self.loops),
+            "target": simple,
+            "accumulates": bool(simple) and k.stores[0].across_tiles,
+            "lines": lines,
+            "row": "int i" if any(re.search(r"\bi\b", line) for line in lines) else "int",
+            "parallel": self.parallel and not any(s.across_tiles for s in k.stores),
+        }
 
     def _plain(self) -> tuple[str, int] | None:
         """Destination and leading dimension when the product is only stored."""
@@ -74,15 +83,34 @@ class ProductRenderer:
 
 def render_attention(kernel: AttentionKernel, slot_names: list[str], real: str) -> dict[str, Any]:
     """Values for templates/cpu/attention.cpp.j2."""
-    rows = [s[1] for s in kernel.strides]
-    sizes = f"{kernel.queries}, {kernel.keys}, {kernel.head_dim}, {kernel.heads}, {kernel.kv_heads}, " \
-            f"{'kCausal' if kernel.causal else 'kFull'}, {rows[0]}, {rows[1]}, {rows[2]}, {rows[3]}"
+    width = kernel.heads * kernel.head_dim
+    kv_width = kernel.kv_heads * kernel.head_dim
+    least = (width, kv_width, kv_width, width, kernel.queries, width, width, kv_width, kv_width)
+    rows = [max(s[1], n) for s, n in zip(kernel.strides, least, strict=False)]
+    q, k, v, o, lse = rows[:5]
+    sizes = (
+        f"{kernel.queries}, {kernel.keys}, {kernel.head_dim}, {kernel.heads}, {kernel.kv_heads}, "
+        f"{'kCausal' if kernel.causal else 'kFull'}, {q}, {k}, {v}, {o}"
+    )
+    gradients = [rows[6], rows[7], rows[8], rows[5]] if kernel.backward else [q, k, v, o]
+    if gradients != [q, k, v, o]:
+        sizes += f", {lse}, {', '.join(map(str, gradients))}"
+    elif lse != kernel.queries:
+        sizes += f", {lse}"
+
     def pointer(number: int) -> str:
         stride = kernel.strides[number][0]
         return slot_names[number] + (f" + b * {stride}" if kernel.batch > 1 and stride else "")
 
-    return {"batch": kernel.batch, "backward": kernel.backward, "sizes": sizes, "scale": repr(kernel.scale), "real": real,
-            "pointers": [pointer(i) for i in range(len(slot_names))], "value_dim": kernel.value_dim}
+    return {
+        "batch": kernel.batch,
+        "backward": kernel.backward,
+        "sizes": sizes,
+        "scale": repr(kernel.scale),
+        "real": real,
+        "pointers": [pointer(i) for i in range(len(slot_names))],
+        "value_dim": kernel.value_dim,
+    }
 
 
 def render_transpose(kernel: TransposeKernel, slot_names: list[str], names: CppNames, parallel: bool) -> dict[str, Any]:
@@ -90,8 +118,16 @@ def render_transpose(kernel: TransposeKernel, slot_names: list[str], names: CppN
     loops = [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
     source = address(slot_names[0], [s for _, s, _ in kernel.outer], loops)
     target = address(slot_names[1], [t for _, _, t in kernel.outer], loops)
-    return {"loops": [(name, n) for name, (n, _, _) in zip(loops, kernel.outer, strict=True)], "source": source, "target": target,
-            "rows": kernel.rows, "columns": kernel.columns, "lds": kernel.source, "ldd": kernel.target, "parallel": parallel}
+    return {
+        "loops": [(name, n) for name, (n, _, _) in zip(loops, kernel.outer, strict=True)],
+        "source": source,
+        "target": target,
+        "rows": kernel.rows,
+        "columns": kernel.columns,
+        "lds": kernel.source,
+        "ldd": kernel.target,
+        "parallel": parallel,
+    }
 
 
 def render_line(kernel: LineKernel, slot_names: list[str], names: CppNames, parallel: bool) -> dict[str, Any]:
@@ -100,5 +136,9 @@ def render_line(kernel: LineKernel, slot_names: list[str], names: CppNames, para
     arguments = []
     for number, name in enumerate(slot_names):
         arguments += [address(name, [strides[number] for _, strides in kernel.outer], loops), str(kernel.steps[number])]
-    return {"loops": [(name, n) for name, (n, _) in zip(loops, kernel.outer, strict=True)], "function": kernel.function,
-            "arguments": arguments + [str(n) for n in kernel.sizes], "parallel": parallel}
+    return {
+        "loops": [(name, n) for name, (n, _) in zip(loops, kernel.outer, strict=True)],
+        "function": kernel.function,
+        "arguments": arguments + [str(n) for n in kernel.sizes],
+        "parallel": parallel,
+    }

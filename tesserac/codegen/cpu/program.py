@@ -49,16 +49,30 @@ class FunctionRenderer:
         """Values for templates/cpu/program.cpp.j2."""
         stages = [self._stage(number, stage) for number, stage in enumerate(self.plan.stages)]
         function = self.plan.staged.function
-        flops = sum(launch.flops * (stage.fused.values.stage.tiles or 1) for stage in self.plan.stages for launch in stage.launches)
+        flops = sum(
+            launch.flops * (stage.fused.values.stage.tiles or 1)
+            for stage in self.plan.stages
+            for launch in stage.launches
+        )
         attentions = list(dict.fromkeys(self.attentions))
         real = self.kernels.real
         work = ", ".join(f"attention_scratch<{real}, {text}>()" for text in attentions)
         batch = self.plan.staged.batch if self.plan.staged.batch > 1 else batch_size(function)
-        return {"label": self.label, "stages": stages, "shared_bytes": self.plan.shared_bytes, "flops": flops,
-                "scratch_bytes": rounded(self.plan.scratch_bytes), "kept": self.kept, "batch": batch or 1, "name": function.name,
-                "work_size": f"(largest({{{work}}}) * sizeof({real}) + 63) / 64 * 64" if work else "0",
-                "gradients": any(o.name.startswith("grad:") for o in function.outputs), "zeros": self._zero_gradients(),
-                "inputs": data_rows(function, batch), "outputs": output_rows(function, batch)}
+        return {
+            "label": self.label,
+            "stages": stages,
+            "shared_bytes": self.plan.shared_bytes,
+            "flops": flops,
+            "scratch_bytes": rounded(self.plan.scratch_bytes),
+            "kept": self.kept,
+            "batch": batch or 1,
+            "name": function.name,
+            "work_size": f"(largest({{{work}}}) * sizeof({real}) + 63) / 64 * 64" if work else "0",
+            "gradients": any(o.name.startswith("grad:") for o in function.outputs),
+            "zeros": self._zero_gradients(),
+            "inputs": data_rows(function, batch),
+            "outputs": output_rows(function, batch),
+        }
 
     def _zero_gradients(self) -> list[str]:
         """Parameters that the function has no gradient of."""
@@ -117,7 +131,11 @@ class FunctionRenderer:
         function = self.kernels.function(launch, parallel=not tiled)
         if isinstance(launch.kernel, AttentionKernel):
             self._attention(launch.kernel)
-            where = kept if kept == "nullptr" else f"at<{self.kernels.real}>(scratch, k{self.label.capitalize()}{kept.capitalize()})"
+            where = (
+                kept
+                if kept == "nullptr"
+                else f"at<{self.kernels.real}>(scratch, k{self.label.capitalize()}{kept.capitalize()})"
+            )
             arguments += [f"at<{self.kernels.real}>(scratch, k{self.label.capitalize()}Work)", where]
         arguments += ["first"] if function.takes_first else []
         arguments += ["RandomKey{call.seed, call.step}", "tile" if tiled else "0"] if function.takes_key else []
@@ -131,8 +149,9 @@ class FunctionRenderer:
         stage = next((s for s in self.plan.staged.stages if s.tiles is not None), None)
         return stage.tiles if tiled and stage is not None and stage.tiles is not None else 1
 
-    def _argument(self, argument: Argument, stage: StagePlan, names: dict[Var, str], scope: CppNames, text: StageText,
-                  tiled: bool) -> str:
+    def _argument(
+        self, argument: Argument, stage: StagePlan, names: dict[Var, str], scope: CppNames, text: StageText, tiled: bool
+    ) -> str:
         var = argument.var
         if var not in names:
             names[var] = self._pointer(var, stage, scope, text, tiled)
@@ -193,16 +212,22 @@ class FunctionRenderer:
             kind = CPP_TYPE[export.outer.type.dtype]
             count = size // export.outer.type.dtype.itemsize
             if place.kind == "grad":
-                text.clears.append(f"fill_rows(g->{self.parameters[place.index].member}, 1, {count}, {count}, {kind}(0));")
+                text.clears.append(
+                    f"fill_rows(g->{self.parameters[place.index].member}, 1, {count}, {count}, {kind}(0));"
+                )
                 text.summed_gradients.append(f"g->{self.parameters[place.index].member}")
                 continue
             offset = stage.partial[export.local].offset
             target, _ = self._outer(place, kind)
             text.clears.append(f"fill_rows(at<{kind}>(scratch, {offset}), 1, {count}, {count}, {kind}(0));")
-            text.sums.append(f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), k{self.label.capitalize()}Scratch / sizeof({kind}), "
-                             f"call.workers, {count});  // {comment_text(export.outer.name)}")
+            text.sums.append(
+                f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), k{self.label.capitalize()}Scratch / sizeof({kind}), "
+                f"call.workers, {count});  // {comment_text(export.outer.name)}"
+            )
         if len(text.summed_gradients) == len(self.parameters) > 1:
             real = self.kernels.real
             text.summed_gradients = ["*g"]
             text.clears = [line for line in text.clears if "(g->" not in line]
-            text.clears.append(f"fill_rows(reinterpret_cast<{real}*>(g), 1, long(sizeof *g / sizeof({real})), 0, {real}(0));")
+            text.clears.append(
+                f"fill_rows(reinterpret_cast<{real}*>(g), 1, long(sizeof *g / sizeof({real})), 0, {real}(0));"
+            )

@@ -33,22 +33,45 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
     real = CPP_TYPE[_real_type(plans)]
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
-    functions = [FunctionRenderer(plan, parameters, kernels, label).render()
-                 for label, plan in (("train", plans.train), ("infer", plans.infer)) if plan is not None]
-    common: dict[str, Any] = {"title": plans.entry.label, "version": __version__, "source": short_name(source), "stem": stem,
-                              "space": stem, "real": real}
+    functions = [
+        FunctionRenderer(plan, parameters, kernels, label).render()
+        for label, plan in (("train", plans.train), ("infer", plans.infer))
+        if plan is not None
+    ]
+    common: dict[str, Any] = {
+        "title": plans.entry.label,
+        "version": __version__,
+        "source": short_name(source),
+        "stem": stem,
+        "space": stem,
+        "real": real,
+    }
     program = render_template(
-        "cpu/program.cpp.j2", **common, functions=functions, parameters=parameters, parameter_rows=parameter_rows(parameters),
-        kernels=[_kernel_row(f) for f in kernels.functions], has_train=plans.train is not None, has_infer=plans.infer is not None,
-        optimizer=_optimizer(plans.entry.optimizer))
-    return {f"{stem}.kernels.h": render_template("cpu/kernels.cpp.j2", **common, kernels=kernels.functions),
-            f"{stem}.program.cpp": program}
+        "cpu/program.cpp.j2",
+        **common,
+        functions=functions,
+        parameters=parameters,
+        parameter_rows=parameter_rows(parameters),
+        kernels=[_kernel_row(f) for f in kernels.functions],
+        has_train=plans.train is not None,
+        has_infer=plans.infer is not None,
+        optimizer=_optimizer(plans.entry.optimizer),
+    )
+    return {
+        f"{stem}.kernels.h": render_template("cpu/kernels.cpp.j2", **common, kernels=kernels.functions),
+        f"{stem}.program.cpp": program,
+    }
 
 
 def _real_type(plans: EntryPlans) -> DType:
     """The one floating type of an entry's kernels."""
-    found = {v.type.dtype for plan in (plans.train, plans.infer) if plan is not None
-             for v in plan.staged.function.variables() if v.type.dtype.is_float}
+    found = {
+        v.type.dtype
+        for plan in (plans.train, plans.infer)
+        if plan is not None
+        for v in plan.staged.function.variables()
+        if v.type.dtype.is_float
+    }
     if len(found) > 1:
         raise InternalError(f"floating types {sorted(map(str, found))} in one entry")
     return found.pop() if found else DType.F32
@@ -58,8 +81,14 @@ def _kernel_row(function: KernelFunction) -> dict[str, Any]:
     spans = function.launch.origin.spans
     where = f"{short_name(spans[0].file)}:{spans[0].line}" if spans else ""
     formula = "; ".join(function.launch.origin.formulas[:3])
-    return {"name": function.name, "source": where, "formula": formula, "flops": function.launch.flops,
-            "bytes": function.launch.bytes, "calls": function.calls}
+    return {
+        "name": function.name,
+        "source": where,
+        "formula": formula,
+        "flops": function.launch.flops,
+        "bytes": function.launch.bytes,
+        "calls": function.calls,
+    }
 
 
 def _optimizer(spec: OptimizerSpec | None) -> str:
@@ -69,6 +98,3 @@ def _optimizer(spec: OptimizerSpec | None) -> str:
     defaults = {"lr": 1e-3, "momentum": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
     values = ", ".join(cpp_double(settings.get(key, value)) for key, value in defaults.items())
     return f'{{"{spec.kind}", {values}}}'
-
-
-

@@ -60,18 +60,32 @@ class RowRenderer:
         passes = [self._pass(p) for p in range(last + 1)]
         self._row_stores()
         self._drop_unused(passes)
-        return {"loops": list(zip(self.indices, self.rows, strict=True)), "passes": passes, "row_end": self.row_end,
-                "kernel_start": self.kernel_start, "kernel_end": self.kernel_end, "width": self.width, "real": self.real,
-                "parallel": self.parallel and self._rows_independent()}
+        return {
+            "loops": list(zip(self.indices, self.rows, strict=True)),
+            "passes": passes,
+            "row_end": self.row_end,
+            "kernel_start": self.kernel_start,
+            "kernel_end": self.kernel_end,
+            "width": self.width,
+            "real": self.real,
+            "parallel": self.parallel and self._rows_independent(),
+        }
 
     def _rows_independent(self) -> bool:
-        return bool(self.rows) and not self.kernel_end and all(
-            s.mode == "set" and (not self.rows or s.strides[0] != 0) for s in self.kernel.stores)
+        return (
+            bool(self.rows)
+            and not self.kernel_end
+            and all(s.mode == "set" and (not self.rows or s.strides[0] != 0) for s in self.kernel.stores)
+        )
 
     # -- what accumulates over rows -----------------------------------------------------------------------
 
     def _is_total(self, store: Store) -> bool:
-        return store.mode in ("sum", "max", "min") and not any(store.strides) and self.kernel.nodes[store.node].extent == "row"
+        return (
+            store.mode in ("sum", "max", "min")
+            and not any(store.strides)
+            and self.kernel.nodes[store.node].extent == "row"
+        )
 
     def _start_accumulators(self) -> None:
         self.totals: dict[int, str] = {}
@@ -80,11 +94,16 @@ class RowRenderer:
             if self._is_total(store):
                 name = self.names.fresh(f"{pointer}_total")
                 self.totals[number] = name
-                start = {"sum": "0", "max": literal(float("-inf"), "double"), "min": literal(float("inf"), "double")}[store.mode]
+                start = {"sum": "0", "max": literal(float("-inf"), "double"), "min": literal(float("inf"), "double")}[
+                    store.mode
+                ]
                 self.kernel_start.append(f"double {name} = {start};")
                 value = f"{self.real}({name})"
-                self.kernel_end.append(f"*{pointer} = first ? {value} : *{pointer} + {value};" if store.across_tiles
-                                       else f"*{pointer} = {value};")
+                self.kernel_end.append(
+                    f"*{pointer} = first ? {value} : *{pointer} + {value};"
+                    if store.across_tiles
+                    else f"*{pointer} = {value};"
+                )
             elif store.mode != "set":
                 rows, columns = 1, store.extent[-1] if store.extent else 1
                 for n in store.extent[:-1]:
@@ -97,7 +116,9 @@ class RowRenderer:
 
     def _needed(self, number: int) -> tuple[list[Store], list[int]]:
         """Stores along columns and reductions that pass ``number`` carries out."""
-        stores = [s for s in self.kernel.stores if self.kernel.nodes[s.node].extent == "full" and self.level[s.node] == number]
+        stores = [
+            s for s in self.kernel.stores if self.kernel.nodes[s.node].extent == "full" and self.level[s.node] == number
+        ]
         reduces = [i for i, n in enumerate(self.kernel.nodes) if n.kind == "reduce" and self.level[i] == number + 1]
         return stores, reduces
 
@@ -118,8 +139,18 @@ class RowRenderer:
     def _drop_unused(self, passes: list[Pass]) -> None:
         """Row values that nothing refers to are not declared."""
         while True:
-            words = Counter(re.findall(r"\w+", "\n".join([*(line for p in passes for part in (p.before, p.columns, p.after) for line in part),
-                                                          *self.row_end, *self.kernel_end])))
+            words = Counter(
+                re.findall(
+                    r"\w+",
+                    "\n".join(
+                        [
+                            *(line for p in passes for part in (p.before, p.columns, p.after) for line in part),
+                            *self.row_end,
+                            *self.kernel_end,
+                        ]
+                    ),
+                )
+            )
             unused = {name for name in self.text.row_names.values() if words[name] == 1}
             if not unused:
                 return
@@ -158,8 +189,11 @@ class RowRenderer:
                 accumulators[i] = ""
                 continue
             accumulators[i] = self.names.fresh(f"{node.name or 'row'}_{node.op}")
-            start = {"sum": "{}", "max": f" = broadcast({literal(float('-inf'), self.real)})",
-                     "min": f" = broadcast({literal(float('inf'), self.real)})"}[node.op]
+            start = {
+                "sum": "{}",
+                "max": f" = broadcast({literal(float('-inf'), self.real)})",
+                "min": f" = broadcast({literal(float('inf'), self.real)})",
+            }[node.op]
             result.before.append(f"Vec<{self.real}> {accumulators[i]}{start};")
         self._columns(number, stores, accumulators, result)
         return result
@@ -242,9 +276,18 @@ class RowRenderer:
                 self._fill_columns(store)
                 continue
             value = self.text.row(store.node)
+            if store.mode == "scatter":
+                self.row_end.append(
+                    f"{self.slot_names[store.slot]}[{self.text.row(store.index)} * {store.row_stride}] += {value};"
+                )
+                continue
             if number in self.totals:
                 total = self.totals[number]
-                self.row_end.append(f"{total} += {value};" if store.mode == "sum" else f"{total} = v{store.mode}({total}, double({value}));")
+                self.row_end.append(
+                    f"{total} += {value};"
+                    if store.mode == "sum"
+                    else f"{total} = v{store.mode}({total}, double({value}));"
+                )
                 continue
             where = address("", store.strides[:-1], self.indices).removeprefix(" + ") or "0"
             target = f"{self.slot_names[store.slot]}[{where}]"
@@ -267,12 +310,24 @@ class RowRenderer:
         where = address(self.slot_names[store.slot], store.strides[:-1], self.indices)
         dtype = self.kernel.slots[store.slot].dtype
         stride = store.strides[-1]
+        if store.mode == "scatter":
+            where = f"{self.slot_names[store.slot]} + {self.text.row(store.index)} * {store.row_stride}"
         if not dtype.is_float:
-            convert = f"mask_of<{self.real}>({value})" if node.dtype is DType.BOOL else f"broadcast({self.real}({value}))"
+            convert = (
+                f"mask_of<{self.real}>({value})" if node.dtype is DType.BOOL else f"broadcast({self.real}({value}))"
+            )
             body = f"store_int(c, {where}, {convert});"
         else:
-            mode = f"c.load({where}) + " if store.mode == "sum" else ""
-            body = f"c.store({where}, {str(stride) + ', ' if stride != 1 else ''}{mode}broadcast({self.real}({value})));"
+            step = f", {stride}" if stride != 1 else ""
+            repeated = f"broadcast({self.real}({value}))"
+            old = f"c.load({where}{step})"
+            if store.mode in ("sum", "scatter"):
+                repeated = f"{old} + {repeated}"
+            elif store.mode in ("max", "min"):
+                repeated = f"v{store.mode}({old}, {repeated})"
+            elif store.across_tiles:
+                repeated = f"first ? {repeated} : {old} + {repeated}"
+            body = f"c.store({where}{step}, {repeated});"
         self.row_end.append(f"columns<{self.real}, {self.width}>([&](auto c) {{ {body} }});")
 
 

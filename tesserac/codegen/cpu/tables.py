@@ -57,8 +57,9 @@ def parameters_of(entry: Entry) -> list[Parameter]:
     return rows
 
 
-def tensor_row(path: str, kind: TensorType, item: Input | None, *, row_stride: int, offset: str = "0",
-               batched: bool = False) -> str:
+def tensor_row(
+    path: str, kind: TensorType, item: Input | None, *, row_stride: int, offset: str = "0", batched: bool = False
+) -> str:
     """One initialiser of tsr::Tensor."""
     shape = ", ".join(map(str, kind.sizes)) or "0"
     init, a, b, decay, bound, ignore = "zeros", 0.0, 0.0, False, 0, None
@@ -67,17 +68,35 @@ def tensor_row(path: str, kind: TensorType, item: Input | None, *, row_stride: i
             init, a, b = item.init.kind, item.init.a, item.init.b
         decay = item.decay and kind.rank >= 2 and item.is_parameter
         bound, ignore = item.index_bound, item.ignore_index
-    names = {"f32": "f32", "f64": "f64", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8", "u8": "u8", "bool": "boolean",
-             "bf16": "bf16", "f16": "f16", "c64": "c64", "c128": "c128"}
-    return (f"{{{cpp_string(path)}, DType::{names[kind.dtype.value]}, {kind.rank}, {{{shape}}}, {row_stride}, {offset}, Init::{init}, "
-            f"{cpp_double(a)}, {cpp_double(b)}, {str(decay).lower()}, {bound}, {'INT64_MIN' if ignore is None else ignore}, "
-            f"{str(batched).lower()}}}")
+    names = {
+        "f32": "f32",
+        "f64": "f64",
+        "i64": "i64",
+        "i32": "i32",
+        "i16": "i16",
+        "i8": "i8",
+        "u8": "u8",
+        "bool": "boolean",
+        "bf16": "bf16",
+        "f16": "f16",
+        "c64": "c64",
+        "c128": "c128",
+    }
+    return (
+        f"{{{cpp_string(path)}, DType::{names[kind.dtype.value]}, {kind.rank}, {{{shape}}}, {row_stride}, {offset}, Init::{init}, "
+        f"{cpp_double(a)}, {cpp_double(b)}, {str(decay).lower()}, {bound}, {'INT64_MIN' if ignore is None else ignore}, "
+        f"{str(batched).lower()}}}"
+    )
 
 
 def parameter_rows(parameters: Sequence[Parameter]) -> list[str]:
     """The parameter table."""
-    return [tensor_row(p.item.path, p.type, p.item, row_stride=padded_row(p.type.sizes),
-                       offset=f"offsetof(Parameters, {p.member})") for p in parameters]
+    return [
+        tensor_row(
+            p.item.path, p.type, p.item, row_stride=padded_row(p.type.sizes), offset=f"offsetof(Parameters, {p.member})"
+        )
+        for p in parameters
+    ]
 
 
 def data_rows(function: Function, batch: int | None) -> list[str]:
