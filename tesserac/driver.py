@@ -1,38 +1,51 @@
-"""The compiler as a pure function: source text and options in, a project's files as strings out."""
+"""The compiler as a pure function: source text and options in, a project's files as strings out.
+
+Back ends are imported where they are used: `check` must not pay for the templates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from tesserac import __version__
-from tesserac.codegen.cpu.project import EntryPlans, render_entry
-from tesserac.codegen.jinja import render_template
-from tesserac.codegen.names import CppNames, identifier
-from tesserac.codegen.reference import render_reference_file
 from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics, InternalError
 from tesserac.elaborate import Options, elaborate
 from tesserac.ir.program import Entry, Function, Program
 from tesserac.ir.verify import verify
 from tesserac.parser import parse, syntax
-from tesserac.passes.differentiate import differentiate
-from tesserac.passes.expand import expand
-from tesserac.passes.pipeline import Trace, optimize, schedule
-from tesserac.passes.tile import Tile
+
+if TYPE_CHECKING:
+    from tesserac.codegen.cpu.project import EntryPlans
+
+After = Callable[[str, Function], None]
+"""Called with the name of every pass and the function it made."""
+
+_TAKEN = ("all", "clean", "runtime", "library", "main", "std", "tsr", "Makefile", "tessera")
+"""Names that an entry's files and namespace must not have: make targets, folders, namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """``elaboration``: what decides the program's meaning; ``tile_rows``: rows of a tile (0: do not cut the batch)."""
+    """``elaboration``: what decides the program's meaning; ``tile_rows``: rows of a tile (0: do not cut the batch).
+
+    ``target`` is cpu or cuda. ``portable``: the Makefile asks for an instruction set that other machines have, too.
+    """
 
     elaboration: Options = Options()
     target: str = "cpu"
     tile_rows: int = 128
+    portable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """An emitted folder: text files by relative path, executables by entry label, the shared library's name."""
+    """An emitted folder: text files by relative path, executables by entry label, the shared library's name.
+
+    ``description`` is what ``model.json`` holds; ``kernels`` maps every entry's label to its emitted kernels.
+    """
 
     files: Mapping[str, str]
     executables: Mapping[str, str]
@@ -41,6 +54,7 @@ class Project:
     program: Program
     warnings: tuple[Diagnostic, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kernels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def front_end(text: str, file: str, options: CompileOptions) -> tuple[syntax.Unit, Program, tuple[Diagnostic, ...]]:
@@ -56,9 +70,23 @@ def front_end(text: str, file: str, options: CompileOptions) -> tuple[syntax.Uni
     return unit, program, tuple(diagnostics.items)
 
 
-def plan_entry(entry: Entry, options: CompileOptions, after: Callable[[str, Function], None] | None = None,
+def check_source(text: str, file: str, options: CompileOptions = CompileOptions()) -> tuple[Program, tuple[Diagnostic, ...]]:
+    """Everything that can find a fault of the user's: parsing, elaboration, differentiation. The program and remarks."""
+    from tesserac.passes.differentiate import differentiate
+
+    _, program, found = front_end(text, file, options)
+    for function in program.functions():
+        differentiate(function)
+    return program, found
+
+
+def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None,
                seconds: dict[str, float] | None = None) -> EntryPlans:
     """Optimizes and schedules the functions of an entry."""
+    from tesserac.codegen.cpu.project import EntryPlans
+    from tesserac.passes.pipeline import Trace, optimize, schedule
+    from tesserac.passes.tile import Tile
+
     trace = Trace(after)
     table = list(dict.fromkeys(i.path for f in (entry.train, entry.infer) if f is not None for i in f.parameters))
     tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0)
@@ -71,10 +99,11 @@ def plan_entry(entry: Entry, options: CompileOptions, after: Callable[[str, Func
     return EntryPlans(entry, *plans)
 
 
-def compile_source(text: str, file: str, options: CompileOptions = CompileOptions(),
-                   after: Callable[[str, Function], None] | None = None) -> Project:
+def compile_source(text: str, file: str, options: CompileOptions = CompileOptions(), after: After | None = None) -> Project:
     """Source text to a project. Raises CompileError (the user's) or InternalError (ours)."""
+    start = time.perf_counter()
     unit, program, warnings = front_end(text, file, options)
+    front = time.perf_counter() - start
     if not program.entries:
         diagnostics = Diagnostics()
         diagnostics.error("T0301", "nothing in this file can be compiled into a program", None,
@@ -82,36 +111,100 @@ def compile_source(text: str, file: str, options: CompileOptions = CompileOption
         raise CompileError(diagnostics.items)
     sources = {block.file: text for block in unit.sources}
     project = emit(program, file, sources, options, after)
-    return replace(project, warnings=warnings)
+    return replace(project, warnings=warnings, seconds={"parse and elaborate": front, **project.seconds})
+
+
+@dataclass(slots=True)
+class _Named:
+    """An entry with the C++ stem of its files and the file name of its executable."""
+
+    entry: Entry
+    stem: str
+    file: str
+
+
+def _named(program: Program) -> list[_Named]:
+    """Stems and file names: the label itself where it is safe as a file name, else the stem; all different."""
+    from tesserac.codegen.names import CppNames
+
+    stems = CppNames(reserved=_TAKEN)
+    rows = [_Named(entry, stems.of(entry.label), "") for entry in program.entries]
+    taken = {row.stem for row in rows}
+    for row in rows:
+        label = row.entry.label
+        row.file = label if _is_file_name(label) and label not in taken else row.stem
+    return rows
+
+
+def _is_file_name(label: str) -> bool:
+    """Whether a label can be an executable's name that no shell, make or file system misreads."""
+    plain = label.isascii() and label.replace("_", "a").replace("-", "a").replace(".", "a").isalnum()
+    return plain and label[0].isalnum() and len(label) <= 64 and label not in _TAKEN and "." not in label
+
+
+def unit_name(file: str) -> str:
+    """The C++ identifier that names a source's library and description."""
+    from tesserac.codegen.names import identifier
+
+    return identifier(file.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0])
 
 
 def emit(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions = CompileOptions(),
-         after: Callable[[str, Function], None] | None = None) -> Project:
-    """A program to a project."""
+         after: After | None = None) -> Project:
+    """A program to a project for the CPU."""
+    from tesserac.codegen.cpu.project import render_entry
+    from tesserac.codegen.jinja import render_template
+    from tesserac.codegen.reference import render_reference_file
+    from tesserac.includes import runtime_headers
+    from tesserac.inspection.describe import cell, describe_entry, description, readme_entries
+    from tesserac.inspection.kernels import emitted_kernels
+
+    if options.target == "cuda":
+        return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
-    stems, files = CppNames(), dict[str, str]()
-    executables, rows, plans = dict[str, str](), [], []
-    for entry in program.entries:
-        stem = stems.of(entry.label)
+    files: dict[str, str] = {}
+    described, kernels, plans, named = [], {}, [], _named(program)
+    start = time.perf_counter()
+    for row in named:
+        entry, stem = row.entry, row.stem
         plan = plan_entry(entry, options, after, seconds)
         plans.append(plan)
         files.update(render_entry(plan, stem=stem, source=file, lines=lines))
         references = [(f"{stem}_{label}", reference_function(f)) for label, f in (("train", entry.train), ("infer", entry.infer))
                       if f is not None]
         files[f"{stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
-        values = {"title": entry.label, "stem": stem}
-        files[f"{stem}.main.cpp"] = render_template("project/main.cpp.j2", **values)
-        executables[entry.label] = stem
-        rows.append({"stem": stem, "file": stem, "label": entry.label})
-    unit = identifier(file.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0])
+        files[f"{stem}.main.cpp"] = render_template("project/main.cpp.j2", title=entry.label, stem=stem)
+        kernels[entry.label] = emitted_kernels(plan, f"{stem}.kernels.h", files[f"{stem}.kernels.h"])
+        described.append(describe_entry(plan, row.file, kernels[entry.label]))
+    unit = unit_name(file)
     library = f"lib{unit}.so"
-    files["library.cpp"] = render_template("project/library.cpp.j2", entries=rows)
-    files["Makefile"] = render_template("project/Makefile.j2", entries=rows, names=[r["file"] for r in rows], library=library,
-                                        title=unit, version=__version__)
-    return Project(files, executables, library, tuple(plans), program, seconds=seconds)
+    rows = [{"stem": r.stem, "file": r.file, "label": r.entry.label} for r in named]
+    common: dict[str, Any] = {"entries": rows, "names": [r.file for r in named], "library": library, "title": unit,
+                              "version": __version__, "portable": options.portable}
+    files["library.cpp"] = render_template("project/library.cpp.j2", **common)
+    files["Makefile"] = render_template("project/Makefile.j2", **common)
+    files["model.json"] = description(unit, file, library, described)
+    files["README.md"] = render_template("project/README.md.j2", described=readme_entries(described), cell=cell,
+                                         source=file.replace("\\", "/").rsplit("/", 1)[-1], **common)
+    files.update(runtime_headers(files))
+    files["tessera.h"] = files["runtime/tessera.h"]
+    seconds["render"] = time.perf_counter() - start - sum(seconds.values())
+    return Project(files, {r.entry.label: r.file for r in named}, library, tuple(plans), program, seconds=seconds,
+                   kernels=kernels)
+
+
+def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,
+              after: After | None = None) -> Project:
+    """The seam to the CUDA back end; CompileError T0806 where it is not installed."""
+    diagnostics = Diagnostics()
+    diagnostics.error("T0806", "this tesserac has no CUDA back end", None, help=["--target cpu"])
+    raise CompileError(diagnostics.items)
 
 
 def reference_function(function: Function) -> Function:
     """Primitives only, and differentiated only after that: what the selftest compares with."""
+    from tesserac.passes.differentiate import differentiate
+    from tesserac.passes.expand import expand
+
     return differentiate(expand(function))

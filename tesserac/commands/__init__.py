@@ -1,0 +1,1 @@
+"""The commands of `tesserac`: one module each, a thin click command over the modules that do the work."""

@@ -1,0 +1,97 @@
+"""The flags that settle what a source leaves open, shared by all commands that read one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tesserac.console import Console
+from tesserac.driver import CompileOptions
+from tesserac.elaborate import Options
+from tesserac.parser import read_source
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source as the command line names it: its path, its text, and the options that go with it."""
+
+    path: str
+    text: str
+    sidecar: Path | None
+    options: CompileOptions
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folder and suffix."""
+        return Path(self.path).stem or "program"
+
+
+class Assignment(click.ParamType):
+    """``NAME=VALUE``; ``number`` asks for an integer on the right, ``numbers`` on both sides."""
+
+    def __init__(self, example: str, number: bool = False, numbers: bool = False) -> None:
+        self.name, self.example = example, example
+        self.number, self.numbers = number or numbers, numbers
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The pair; a usage error that shows how it is written otherwise."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, right = str(value).partition("=")
+        name = name.strip()
+        if not equals or not name:
+            self.fail(f"{value!r} is not of the form NAME=VALUE, e.g. {self.example}", param, ctx)
+        if self.numbers and not _is_integer(name):
+            self.fail(f"{name!r} in {value!r} is not an integer, e.g. {self.example}", param, ctx)
+        if self.number and not _is_integer(right):
+            self.fail(f"{right!r} in {value!r} is not an integer, e.g. {self.example}", param, ctx)
+        return (int(name) if self.numbers else name), (int(right) if self.number else right)
+
+
+def _is_integer(text: str) -> bool:
+    digits = text.strip().removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= 18
+
+
+_OPTIONS = (
+    click.option("--entry", metavar="LABEL", help="Compile this entry alone."),
+    click.option("--shape", "shapes", multiple=True, type=Assignment("input=4x64x32"),
+                 help="Shape of a batch key, an input or a parameter (repeatable)."),
+    click.option("--dim", "dims", multiple=True, type=Assignment("B=8", number=True),
+                 help="Size of a named dimension (repeatable)."),
+    click.option("--set", "sets", multiple=True, type=Assignment("D=64"),
+                 help="Another value for a constant at the top of the source (repeatable)."),
+    click.option("--set-literal", "set_literals", multiple=True, type=Assignment("4096=64", numbers=True),
+                 help="Another value for an integer wherever the source has it (repeatable)."),
+    click.option("--mesh", metavar="none|AXIS=N,...", help="The mesh of devices, in place of the source's."),
+    click.option("--loss", metavar="KIND:OUTPUT,TARGET", help="Make a module trainable: mse:Y,target."),
+    click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp64|bf16",
+                 help="Floating-point type of the program."),
+)
+
+
+def program_options(function: F) -> F:
+    """Adds the flags; the command receives them as keywords for `read`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def read(console: Console, path: str, *, entry: str | None, shapes: tuple[tuple[str, str], ...],
+         dims: tuple[tuple[str, int], ...], sets: tuple[tuple[str, str], ...],
+         set_literals: tuple[tuple[int, int], ...], mesh: str | None, loss: str | None, precision: str) -> Source:
+    """Reads a source and the ``model.toml`` beside it; CompileError when either cannot be read."""
+    console.stage = "reading the source"
+    text = read_source(path)
+    console.sources[path] = text
+    sidecar = Path(path).with_name("model.toml")
+    toml = read_source(sidecar) if os.path.lexists(sidecar) else None
+    options = Options(sets, set_literals, shapes, dims, mesh, entry, loss, precision, toml)
+    return Source(path, text, sidecar if toml is not None else None, CompileOptions(options))
