@@ -1,0 +1,59 @@
+"""Random programs through the whole compiler: what the emitted C++ computes equals the evaluator."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tesserac.driver import CompileOptions
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.program import Function
+from tesserac.ir.text import parse_function, print_function
+from tesserac.passes.differentiate import differentiate
+from tests.codegen.compiled import call, compile_functions
+from tests.strategies import inputs_for, programs
+
+BATCH = 10
+EXAMPLES = 250 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 8
+CASES = sorted((Path(__file__).parent / "failed").glob("*.ir"))
+
+
+def check(functions: Sequence[Function], options: CompileOptions, workers: int = 2, elements: int = -1) -> None:
+    """Compiles the functions into one library and compares every output with the evaluator in double precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = compile_functions(functions, Path(folder), options)
+        for number, function in enumerate(functions):
+            values = inputs_for(function)
+            wanted = evaluate(differentiate(function), values, dtype=np.float64)
+            found = call(library, number, function, values, workers=workers, elements=elements)
+            for name, want in wanted.items():
+                want = np.asarray(want, np.float64)
+                scale = max(1.0, np.abs(want).max(initial=0.0))
+                got = found[name].astype(np.float64)
+                assert np.allclose(got, want, rtol=1e-3, atol=2e-4 * scale), f"{name}:\n{print_function(function)}"
+
+
+@pytest.mark.property
+@settings(max_examples=EXAMPLES, phases=[Phase.generate], deadline=None)
+@given(st.lists(programs(), min_size=BATCH, max_size=BATCH))
+def test_emitted_programs_equal_the_evaluator(functions: list[Function]) -> None:
+    check(functions, CompileOptions())
+
+
+@pytest.mark.property
+@settings(max_examples=max(EXAMPLES // 8, 1), phases=[Phase.generate], deadline=None)
+@given(st.lists(programs(steps=12), min_size=BATCH, max_size=BATCH))
+def test_programs_that_are_not_cut_equal_the_evaluator(functions: list[Function]) -> None:
+    check(functions, CompileOptions(tile_rows=0), workers=1)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda p: p.stem)
+def test_program_that_failed_once(path: Path) -> None:
+    check([parse_function(path.read_text(encoding="utf-8"))], CompileOptions())
