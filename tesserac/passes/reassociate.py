@@ -9,7 +9,7 @@ of its factors (as for a matrix chain, but for any tree of letters).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import permutations, product
 from typing import ClassVar
@@ -54,16 +54,16 @@ def reassociate(function: Function) -> Function:
 def reassociation(function: Function, most_factors: int = 7) -> tuple[Function, tuple[Change, ...]]:
     """The function with its products in a cheaper order, and what was changed."""
     graph = Rewriter(function)
-    roots = [_expand(graph, e, most_factors) for e in function.equations if _is_root(graph, e)]
+    roots = _roots(graph, function, most_factors)
     original = [root.tree for root in roots]
     starts = (original, [root.cheapest(frozenset()) for root in roots])
     plans = min((_descend(roots, list(start)) for start in starts), key=lambda trees: _total(roots, trees))
     if _total(roots, plans) >= _total(roots, original):
         return function, ()
     before, after = _costs(roots, original), _costs(roots, plans)
-    changed = [i for i in range(len(roots)) if plans[i] != original[i]]
-    changes = tuple(Change(roots[i].equation.span, before[i], after[i]) for i in changed)
-    _emit(graph, roots, plans, frozenset(changed))
+    changes = tuple(Change(root.equation.span, before[i], after[i]) for i, root in enumerate(roots)
+                    if plans[i] != original[i] or before[i] != after[i])
+    _emit(graph, roots, plans)
     while graph.next() is not None:
         pass  # products that nobody reads any more are dropped
     return graph.finish(), changes
@@ -163,17 +163,36 @@ def _halves(subset: frozenset[int]) -> Iterator[frozenset[int]]:
         yield frozenset([first, *(item for i, item in enumerate(rest) if mask >> i & 1)])
 
 
+def _roots(graph: Rewriter, function: Function, most: int) -> list[_Root]:
+    """The roots in order, each with at most ``most`` factors.
+
+    Where a product would have more, its longest operands are factors of it and roots of their own, and they are so in
+    every product: equal products must have equal factors to be known as equal.
+    """
+    products = [e for e in function.equations if e.op == "contract" and graph.definition(e.result) is not None]
+    counts: dict[str, int] = {}
+    stops: set[str] = set()
+    for equation in products:
+        operands = (graph.definition(equation.result) or equation).operands
+        while (total := sum(counts.get(var.name, 1) for var in operands)) > most:
+            longest = max(operands, key=lambda var: counts.get(var.name, 1)).name
+            if counts.get(longest, 1) == 1:
+                break
+            counts[longest] = 1
+            stops.add(longest)
+        counts[equation.result.name] = total
+    return [_expand(graph, equation, stops) for equation in products
+            if equation.result.name in stops or _is_root(graph, equation)]
+
+
 def _is_root(graph: Rewriter, equation: Equation) -> bool:
-    if equation.op != "contract" or graph.definition(equation.result) is None:
-        return False
     return graph.is_output(equation.result) or any(user.op != "contract" for user in graph.users(equation.result))
 
 
-def _expand(graph: Rewriter, equation: Equation, most: int) -> _Root:
-    """The product of factors that a contraction and those above it compute, at most ``most`` of them."""
+def _expand(graph: Rewriter, equation: Equation, stops: Set[str]) -> _Root:
+    """The product of factors that a contraction and those above it compute; ``stops`` are factors as they are."""
     equation = graph.definition(equation.result) or equation
     root = _Root(equation, [], [], (), {}, frozenset())
-    budget = [most - 2]
 
     def name(axes: str, known: dict[str, int], var: Var) -> tuple[int, ...]:
         for letter, size in zip(axes, var.type.sizes, strict=True):
@@ -184,11 +203,10 @@ def _expand(graph: Rewriter, equation: Equation, most: int) -> _Root:
 
     def visit(var: Var, outer: tuple[int, ...]) -> Tree:
         inner = graph.defined_by(var, "contract")
-        if inner is None or budget[0] < 1:
+        if inner is None or var.name in stops:
             root.factors.append(var)
             root.letters.append(outer)
             return frozenset({len(root.factors) - 1})
-        budget[0] -= 1
         tree = product_of(inner, dict(zip(split_spec(str(inner.attr("spec")))[2], outer, strict=True)))
         root.given[members(tree)] = outer
         return tree
@@ -246,8 +264,8 @@ def _descend(roots: Sequence[_Root], trees: list[Tree]) -> list[Tree]:
     return trees
 
 
-def _emit(graph: Rewriter, roots: Sequence[_Root], trees: Sequence[Tree], changed: frozenset[int]) -> None:
-    """Replaces the changed roots by contractions in their new order."""
+def _emit(graph: Rewriter, roots: Sequence[_Root], trees: Sequence[Tree]) -> None:
+    """Replaces the roots by contractions in their new order; those that are as before are found as they are."""
     made: dict[str, tuple[Var, tuple[int, ...]]] = {}
 
     def reuse(root: _Root, subset: frozenset[int]) -> tuple[Var, tuple[int, ...]] | None:
@@ -256,12 +274,12 @@ def _emit(graph: Rewriter, roots: Sequence[_Root], trees: Sequence[Tree], change
         if found is None:
             return None
         var, places = found
-        return var, tuple(order[place] for place in places)
+        return graph.current(var), tuple(order[place] for place in places)
 
     def build(root: _Root, tree: Tree, result: tuple[int, ...] | None = None) -> tuple[Var, tuple[int, ...]]:
         if isinstance(tree, frozenset):
             (factor,) = tree
-            return root.factors[factor], root.letters[factor]
+            return graph.current(root.factors[factor]), root.letters[factor]
         subset = members(tree)
         found = reuse(root, subset)
         if found is not None:
@@ -275,10 +293,9 @@ def _emit(graph: Rewriter, roots: Sequence[_Root], trees: Sequence[Tree], change
         made[text] = var, tuple(order.index(c) for c in letters)
         return var, letters
 
-    for i in sorted(range(len(roots)), key=lambda i: i in changed):  # what stays is there to be shared
-        root = roots[i]
+    for root, tree in zip(roots, trees, strict=True):
         graph.work_at(root.equation)
-        var, letters = build(root, trees[i], root.result)
-        value = transposed(graph, var, [letters.index(c) for c in root.result])
-        if i in changed:
-            graph.replace(root.equation.result, value)
+        var, letters = build(root, tree, root.result)
+        value, old = transposed(graph, var, list(map(letters.index, root.result))), graph.current(root.equation.result)
+        if value != old:
+            graph.replace(old, value)

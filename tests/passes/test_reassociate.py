@@ -109,6 +109,20 @@ def test_a_result_that_is_returned_is_kept() -> None:
     assert_equal_values(function, result)
 
 
+def test_long_chains_are_searched_in_parts() -> None:
+    sizes = [2, 9, 3, 8, 2, 7, 3, 9, 1, 8, 4, 6, 2, 9]
+    builder = Builder()
+    chain = [builder.add_input(Input(Var(f"a{i}", TensorType(DType.F64, pair)), f"a{i}"))
+             for i, pair in enumerate(itertools.pairwise(sizes))]
+    value = chain[-1]
+    for factor in reversed(chain[:-1]):
+        value = builder.op("contract", factor, value, spec="ij,jk->ik")
+    function = builder.finish("chain", [Output("y", value)])
+    result, changes = reassociation(function)
+    assert sum(c.before - c.after for c in changes) == flops(function) - flops(result) > 0
+    assert_equal_values(function, result)
+
+
 def test_it_is_a_pass() -> None:
     assert isinstance(Reassociate(), Pass)
     chain = scores(32, 4, 16)

@@ -10,16 +10,20 @@ from hypothesis import given, settings
 
 from tesserac.diagnostics import InternalError, Span
 from tesserac.ir.builder import Builder
+from tesserac.ir.evaluate import evaluate as reference
 from tesserac.ir.program import Function, Input, Output, Var
 from tesserac.ir.text import parse_function
 from tesserac.ir.types import DType, TensorType
 from tesserac.ir.verify import verify
 from tesserac.passes.base import Pass
+from tesserac.passes.differentiate import differentiate
+from tesserac.passes.expand import expand
 from tesserac.passes.rules import RULES
 from tesserac.passes.rules.rewriter import Rewriter
 from tesserac.passes.simplify import Simplify, simplify
 from tests.passes.cases import Case, equations_of, function_of, read_cases
 from tests.passes.random_programs import evaluate, functions
+from tests.strategies import inputs_for, programs
 
 CASES = read_cases(Path(__file__).with_name("rule_cases.txt"))
 
@@ -68,6 +72,20 @@ def test_random_functions_keep_their_values(function: Function) -> None:
 def test_simplify_is_idempotent(function: Function) -> None:
     once = simplify(function)
     assert simplify(once) == once
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=40)
+@given(programs())
+def test_differentiated_programs_keep_their_values(function: Function) -> None:
+    function = expand(differentiate(function))
+    result = simplify(function)
+    verify(result)
+    assert simplify(result) == result
+    inputs = inputs_for(function)
+    before, after = (reference(f, inputs, dtype=np.float64) for f in (function, result))
+    for name, expected in before.items():
+        np.testing.assert_allclose(after[name], expected, rtol=1e-9, atol=1e-10)
 
 
 def simplified(inputs: str, *equations: str) -> list[str]:

@@ -66,6 +66,12 @@ class Rewriter:
         value = equation.attr("value") if equation is not None else None
         return value if isinstance(value, int | float) else None
 
+    def current(self, var: Var) -> Var:
+        """What stands for a value now, after it may have been replaced."""
+        while var.name in self._forwarded:
+            var = self._forwarded[var.name]
+        return var
+
     def uses(self, var: Var) -> int:
         """How many equations and outputs read a value (an equation that reads it twice counts once)."""
         return len(self._users.get(var.name, ())) + len(self._output_slots.get(var.name, ()))
@@ -141,8 +147,7 @@ class Rewriter:
         replaced: list[Var] = []  # dropped last: a merge that is still due may want what only they keep
         while pending:
             source, target = pending.pop()
-            while target.name in self._forwarded:
-                target = self._forwarded[target.name]
+            target = self.current(target)
             if source.name in self._forwarded or source.name == target.name:
                 continue
             if source.type != target.type:
