@@ -107,7 +107,9 @@ def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | No
             help=['write Tensor["B", "S", 64], Tensor[B, S, int32] or tensor[(B, S), bf16]'],
         )
     items = list(node.index.items) if isinstance(node.index, syntax.TupleExpr) else [node.index]
-    dtype = _dtype(it, items[-1]) if items else None
+    if not items:
+        return TypeForm((), None)
+    dtype = _dtype(it, items[-1])
     if dtype is not None:
         items.pop()
     if len(items) == 1 and isinstance(items[0], syntax.TupleExpr):

@@ -48,7 +48,7 @@ def free_name(it: Interpreter, node: syntax.Name) -> Value:
     """A name that no assignment binds."""
     name = node.id
     if name in NAMESPACES or name == "tessera":
-        if name not in it.imported:
+        if name not in it.imported and it.report.once(f"import {name}"):
             it.report.note(
                 "T0203",
                 f"`{name}` is used without an import and is taken to be "

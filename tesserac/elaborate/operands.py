@@ -216,6 +216,8 @@ def align(session: Session, values: Sequence[Value], what: str) -> list[Var]:
             operands.append(tensor(session, value, f"an operand of {what}"))
         elif like is not None:
             operands.append(like)
+    if not operands:
+        raise session.report.fail("T0503", f"{what} needs at least one tensor, not only numbers", session.span)
     dtype = promoted(session, [v.type.dtype for v in operands])
     if dtype is None:
         raise _mixed(session, operands, what)

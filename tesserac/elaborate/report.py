@@ -35,6 +35,10 @@ class Report:
         del self._diagnostics.items[mark[0] :]
         self._seen = set(mark[1])
 
+    def once(self, key: str) -> bool:
+        """True the first time a remark of this kind is about to be made in the unit."""
+        return self._first("", key, None)
+
     @property
     def has_errors(self) -> bool:
         """Whether an error has been recorded (by any stage)."""

@@ -207,11 +207,19 @@ class Session:
         if size is None:
             raise self.report.fail(
                 "T0402",
-                f"{what} needs the size of dimension `{dim}`, which is not known yet",
+                f"{what} needs the size of {self.dim_text(dim)}, which is not known yet",
                 self.span,
                 help=[self.flag_for(dim)],
             )
         return size
+
+    def dim_text(self, dim: Dim) -> str:
+        """How a dimension is called in a message."""
+        for slot in self.slots:
+            for axis, symbol in slot.symbols.items():
+                if symbol == dim or self.solver.root(symbol) == self.solver.root(dim):
+                    return f"dimension {axis} of `{slot.path}`"
+        return f"dimension `{dim}`"
 
     def flag_for(self, dim: Dim) -> str:
         """The option that would settle a dimension."""

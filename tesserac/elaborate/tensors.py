@@ -137,7 +137,7 @@ def matmul(session: Session, left: Value, right: Value) -> Var:
             raise session.report.fail("T0503", f"`@` takes tensors, not {describe(value)}", session.span)
     if _unshaped(left) and not _unshaped(right):
         b = floating(session, right, "the right operand of `@`")
-        inner = b.type.shape[-2] if b.type.rank > 1 else b.type.shape[-1]
+        inner = b.type.shape[-2 if b.type.rank > 1 else -1] if b.type.rank else 1
         a = floating(session, left, "the left operand of `@`", shape=_matrix(session, left, 1, inner))
     else:
         a = floating(session, left, "the left operand of `@`")

@@ -57,7 +57,9 @@ def forward(body: str, *arrays: np.ndarray, **options: Any) -> Any:
     """Evaluates ``return`` expressions of a module ``f(a, b, c...)`` on arrays, in double precision."""
     names = "abcdefgh"[: len(arrays)]
     params = ", ".join(f"{n}: Tensor[{shape_text(x)}]" for n, x in zip(names, arrays, strict=True))
-    result = compile_source(f"@graph.module\ndef f({params}):\n" + textwrap.indent(textwrap.dedent(body), "    "), **options)
+    result = compile_source(
+        f"@graph.module\ndef f({params}):\n" + textwrap.indent(textwrap.dedent(body), "    "), **options
+    )
     assert result.program is not None, result.text
     function = infer_of(result)
     # Nothing calls f, so a parameter called b counts as a bias of f: f.b.

@@ -34,7 +34,9 @@ def test_listing_1() -> None:
     assert result.entry.label == "TransformerLM"
     assert paths(train) == paths(infer) == [f"transformer.W{c}" for c in "qkvo"]
     assert [(i.path, str(i.var.type), i.index_bound, i.ignore_index) for i in train.data] == [
-        ("input", "f32[4,64,32]", 0, None), ("labels", "i32[4,64]", 48, -100)]
+        ("input", "f32[4,64,32]", 0, None),
+        ("labels", "i32[4,64]", 48, -100),
+    ]
     assert [i.path for i in infer.data] == ["input"]
     assert [o.name for o in train.outputs] == ["loss", *(f"grad:{p}" for p in paths(train))]
     assert [(o.name, str(o.var.type)) for o in infer.outputs] == [("out", "f32[4,64,48]")]
@@ -71,13 +73,16 @@ def test_first_values_follow_use() -> None:
     assert weight.b == pytest.approx(3**-0.5)
 
 
-@pytest.mark.parametrize(("ending", "outputs"), [
-    ("return graph.backward(loss)", ["loss"]),
-    ("return loss", ["loss"]),
-    ("grads = graph.backward(loss)\n    return grads, {'n': op.norm(out)}", ["loss", "n"]),
-    ("grads = graph.backward(loss)\n    return loss, grads", ["loss"]),
-    ("graph.backward(loss)", ["loss"]),
-])
+@pytest.mark.parametrize(
+    ("ending", "outputs"),
+    [
+        ("return graph.backward(loss)", ["loss"]),
+        ("return loss", ["loss"]),
+        ("grads = graph.backward(loss)\n    return grads, {'n': op.norm(out)}", ["loss", "n"]),
+        ("grads = graph.backward(loss)\n    return loss, grads", ["loss"]),
+        ("graph.backward(loss)", ["loss"]),
+    ],
+)
 def test_what_a_step_may_return(ending: str, outputs: list[str]) -> None:
     source = LINEAR[: LINEAR.index("    return graph")] + f"    {ending}\n"
     names = [o.name for o in train_of(compile_source(source)).outputs]
@@ -127,18 +132,37 @@ def test_a_bound_parameter_is_an_input_of_the_call() -> None:
     assert [i.path for i in train.data] == ["x", "w", "y"]
 
 
-@pytest.mark.parametrize(("layers", "use", "expected"), [
-    ("f = op.linear(4, 4)", "f(x)", ["f.weight", "f.bias"]),
-    ("fs = [op.linear(4, 4, bias=False) for _ in range(3)]", "fs[2](fs[1](fs[0](x)))", [f"fs.{i}.weight" for i in range(3)]),
-    ("fs = {'a': op.linear(4, 4, False), 'b': op.rmsnorm(4)}", "fs['b'](fs['a'](x))", ["fs.a.weight", "fs.b.weight"]),
-    ("pair = (op.linear(4, 4, False), op.rmsnorm(4))", "use(x, pair)", ["pair.project.weight", "pair.scale.weight"]),
-    ("def make():\n    inner = op.linear(4, 4, False)\n    return lambda x: inner(x)\nfs = [make() for _ in range(2)]",
-     "fs[1](fs[0](x))", ["fs.0.inner.weight", "fs.1.inner.weight"]),
-    ("a, b = op.rmsnorm(4), op.rmsnorm(4)", "a(b(x))", ["a.weight", "b.weight"]),
-    ("", "op.mlp(op.mlp(x, out_dim=4), [5], 4, bias=False)", ["mlp.0.w1", "mlp.0.b1", "mlp.1.w1", "mlp.1.w2"]),
-    ("f = op.linear(4, 4, False, name='proj')", "f(x)", ["proj.weight"]),
-    ("h = op.linear(4, 4, False)\ng = h\nh = op.linear(4, 4, False)", "h(g(x))", ["h.0.weight", "h.1.weight"]),
-])
+@pytest.mark.parametrize(
+    ("layers", "use", "expected"),
+    [
+        ("f = op.linear(4, 4)", "f(x)", ["f.weight", "f.bias"]),
+        (
+            "fs = [op.linear(4, 4, bias=False) for _ in range(3)]",
+            "fs[2](fs[1](fs[0](x)))",
+            [f"fs.{i}.weight" for i in range(3)],
+        ),
+        (
+            "fs = {'a': op.linear(4, 4, False), 'b': op.rmsnorm(4)}",
+            "fs['b'](fs['a'](x))",
+            ["fs.a.weight", "fs.b.weight"],
+        ),
+        (
+            "pair = (op.linear(4, 4, False), op.rmsnorm(4))",
+            "use(x, pair)",
+            ["pair.project.weight", "pair.scale.weight"],
+        ),
+        (
+            "def make():\n    inner = op.linear(4, 4, False)\n    return lambda x: inner(x)\n"
+            "fs = [make() for _ in range(2)]",
+            "fs[1](fs[0](x))",
+            ["fs.0.inner.weight", "fs.1.inner.weight"],
+        ),
+        ("a, b = op.rmsnorm(4), op.rmsnorm(4)", "a(b(x))", ["a.weight", "b.weight"]),
+        ("", "op.mlp(op.mlp(x, out_dim=4), [5], 4, bias=False)", ["mlp.0.w1", "mlp.0.b1", "mlp.1.w1", "mlp.1.w2"]),
+        ("f = op.linear(4, 4, False, name='proj')", "f(x)", ["proj.weight"]),
+        ("h = op.linear(4, 4, False)\ng = h\nh = op.linear(4, 4, False)", "h(g(x))", ["h.0.weight", "h.1.weight"]),
+    ],
+)
 def test_parameter_paths_say_where_the_source_keeps_a_layer(layers: str, use: str, expected: list[str]) -> None:
     source = f"""
 {layers}
@@ -276,7 +300,7 @@ def test_main_collects_the_top_level() -> None:
     assert [o.name for o in infer_of(result).outputs] == ["Y"]
     assert paths(infer_of(result)) == ["main.f.weight", "main.f.bias"]
     trained = compile_source(source, shapes=(("input", "6x4"),), loss="mse:Y,target")
-    assert [o.name for o in train_of(trained).outputs][0] == "loss"
+    assert train_of(trained).outputs[0].name == "loss"
 
 
 def test_a_loss_attaches_to_the_module_that_returns_its_names() -> None:
@@ -308,7 +332,9 @@ def test_a_loss_attaches_to_the_module_that_returns_its_names() -> None:
 
 
 def test_optimizer_in_the_source() -> None:
-    source = LINEAR.replace("return graph.backward(loss)", "grads = graph.backward(loss)\n    opt.apply(grads)\n    return grads")
+    source = LINEAR.replace(
+        "return graph.backward(loss)", "grads = graph.backward(loss)\n    opt.apply(grads)\n    return grads"
+    )
     source = "opt = optim.AdamW(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)\n" + source
     expected = (("lr", 3e-4), ("beta1", 0.9), ("beta2", 0.95), ("weight_decay", 0.1))
     assert compile_source(source).entry.optimizer == OptimizerSpec("adamw", expected)
@@ -341,7 +367,10 @@ def test_gpt_example() -> None:
     train = train_of(result)
     assert result.codes == []
     assert paths(train)[:4] == [f"gpt.blocks.0.{n}" for n in ("norm1.weight", "norm1.bias", "qkv.weight", "qkv.bias")]
-    assert {i.path: (str(i.var.type.dtype), i.index_bound) for i in train.data} == {"input": ("i32", 256), "labels": ("i32", 256)}
+    assert {i.path: (str(i.var.type.dtype), i.index_bound) for i in train.data} == {
+        "input": ("i32", 256),
+        "labels": ("i32", 256),
+    }
     assert len(train.outputs) == 1 + len(train.parameters)
     assert [i.path for i in infer_of(result).data] == ["input"]
 

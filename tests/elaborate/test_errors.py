@@ -20,8 +20,11 @@ def module(body: str, params: str = "x: Tensor[4, 8, fp32]") -> str:
     return f"@graph.module\ndef net({params}):\n" + textwrap.indent(textwrap.dedent(body), "    ")
 
 
-@pytest.mark.parametrize("explanation", [e for c, e in CATALOGUE.items() if c.startswith(OWN) and not e.example.startswith("$")],
-                         ids=lambda e: e.code)
+@pytest.mark.parametrize(
+    "explanation",
+    [e for c, e in CATALOGUE.items() if c.startswith(OWN) and not e.example.startswith("$")],
+    ids=lambda e: e.code,
+)
 def test_every_explained_example_produces_its_code(explanation: Explanation) -> None:
     result = compile_source(explanation.example, header=False)
     assert explanation.code in [d.code for d in result.items], result.text
@@ -53,7 +56,9 @@ def test_a_contradiction_shows_both_places() -> None:
 
 def test_a_contradiction_with_a_flag_names_the_flag() -> None:
     source = (CHAPTER / "listing1.py").read_text()
-    result = compile_source(source, header=False, mesh="none", shapes=(("input", "4x64x32"), ("Wo", "31x48"), ("Wv", "_x30")))
+    result = compile_source(
+        source, header=False, mesh="none", shapes=(("input", "4x64x32"), ("Wo", "31x48"), ("Wv", "_x30"))
+    )
     assert result.codes == ["T0403"]
     assert "`transformer.Wo` is f32[31,48], from --shape Wo=31x48" in result.text
     assert "`attn` is f32[4,64,30]" in result.text
@@ -65,20 +70,26 @@ def test_an_unresolved_dimension_names_the_flag() -> None:
     assert result.codes == ["T0402"]
     assert "dimension 1 of parameter `transformer.Wo` is not settled by anything in the program" in result.text
     assert "--shape transformer.Wo=_xN" in result.text
-    named = compile_source(source, header=False, mesh="none", shapes=(("input", "B,S,32"), ("Wo", "_x48")), dims=(("B", 4),))
+    named = compile_source(
+        source, header=False, mesh="none", shapes=(("input", "B,S,32"), ("Wo", "_x48")), dims=(("B", 4),)
+    )
     assert "dimension 1 (`S`) of input `input`" in named.text
     assert "--dim S=N" in named.text
 
 
 def test_a_mesh_of_several_devices_says_how_to_go_on() -> None:
-    result = compile_source((CHAPTER / "listing1.py").read_text(), header=False, shapes=(("input", "4x64x32"), ("Wo", "32x48")))
+    result = compile_source(
+        (CHAPTER / "listing1.py").read_text(), header=False, shapes=(("input", "4x64x32"), ("Wo", "32x48"))
+    )
     assert result.codes == ["T0701"]
     assert "this mesh has 8 devices (tp=2, dp=4)" in result.text
     assert "--mesh none" in result.text
 
 
-@pytest.mark.parametrize(("listing", "names"), [(2, ["op.grad", "op.div"]), (3, ["op.router"]),
-                                                (4, ["op.fft", "op.recursive_mixture", "op.ifft"])])
+@pytest.mark.parametrize(
+    ("listing", "names"),
+    [(2, ["op.grad", "op.div"]), (3, ["op.router"]), (4, ["op.fft", "op.recursive_mixture", "op.ifft"])],
+)
 def test_later_listings_name_every_op_they_miss(listing: int, names: list[str]) -> None:
     result = compile_source((CHAPTER / f"listing{listing}.py").read_text(), header=False)
     errors = [d for d in result.items if d.severity == "error"]
@@ -120,14 +131,16 @@ def test_losses_do_not_broadcast() -> None:
 
 
 def test_several_errors_in_one_run_and_no_cascades() -> None:
-    result = compile_source(module("""
+    result = compile_source(
+        module("""
     a = x @ missing
     b = op.nothing(a)
     c = op.sofmax(x)
     d = c + b
     e = x[9]
     return d + e
-    """))
+    """)
+    )
     assert result.codes == ["T0212", "T0502", "T0502", "T0404"]
 
 
@@ -161,8 +174,16 @@ CASES: list[tuple[str, str, str]] = [
     ("return op.exp(op.iota(4))", "T0405", "op.exp needs floating-point elements"),
     ("return op.embedding(x, x)", "T0406", "the ids of op.embedding must be integers"),
     ("return op.cross_entropy(x, x[0])", "T0406", "the labels of op.cross_entropy must be integers"),
-    ("return op.cross_entropy(x, op.iota((4, 8)))", "T0403", "have 2 axes (i32[4,8]); class ids for logits f32[4,8] have 1"),
-    ("return op.cross_entropy(x, op.iota(5))", "T0403", "axis 0 of the logits and labels of op.cross_entropy: 4 and 5 differ"),
+    (
+        "return op.cross_entropy(x, op.iota((4, 8)))",
+        "T0403",
+        "have 2 axes (i32[4,8]); class ids for logits f32[4,8] have 1",
+    ),
+    (
+        "return op.cross_entropy(x, op.iota(5))",
+        "T0403",
+        "axis 0 of the logits and labels of op.cross_entropy: 4 and 5 differ",
+    ),
     ("return op.mlp(x, hidden=4)", "T0504", "op.mlp needs out_dim"),
     ("return op.mlp(x, hidden=4, out_dim=2, activation='swish')", "T0504", "'gelu', 'gelu_tanh', 'relu'"),
     ("return op.mlp(8, [0], 2)(x)", "T0504", "an integer of at least 1, not the integer 0"),
@@ -225,20 +246,47 @@ UNITS: list[tuple[str, dict[str, Any], list[str], str]] = [
     (module("return x"), {"model_toml": "[shapes"}, ["T0411"], "model.toml cannot be read"),
     (module("return x"), {"model_toml": "shapes = 3"}, ["T0411"], "`shapes` is not a table"),
     (module("return x"), {"shapes": (("x", "5x8"),)}, ["T0403"], "`x` has the shape [5, 8] from --shape x=5x8"),
-    ('@graph.training_step(module="../up")\ndef step(batch):\n    return 1\n', {}, ["T0303"], "takes a label of letters"),
-    ('@graph.training_step(module="t")\ndef step(batch):\n    return op.mean(batch["../x"])\n', {}, ["T0304"], "cannot name a batch input"),
-    ('@graph.training_step(module="t")\ndef a(batch):\n    return 1\n\n@graph.training_step(module="t")\ndef b(batch):\n    return 1\n',
-     {}, ["T0313"], "two entries are called `t`"),
+    (
+        '@graph.training_step(module="../up")\ndef step(batch):\n    return 1\n',
+        {},
+        ["T0303"],
+        "takes a label of letters",
+    ),
+    (
+        '@graph.training_step(module="t")\ndef step(batch):\n    return op.mean(batch["../x"])\n',
+        {},
+        ["T0304"],
+        "cannot name a batch input",
+    ),
+    (
+        '@graph.training_step(module="t")\ndef a(batch):\n    return 1\n\n'
+        '@graph.training_step(module="t")\ndef b(batch):\n    return 1\n',
+        {},
+        ["T0313"],
+        "two entries are called `t`",
+    ),
     ("mesh = dist.Mesh(axes=['a', 'a'], devices=[[0], [1]])\n" + module("return x"), {}, ["T0702"], "different names"),
-    ("mesh = dist.Mesh(axes=['a', 'b'], devices=[[0], [1, 2]])\n" + module("return x"), {}, ["T0702"], "differ in length"),
-    ("mesh = dist.Mesh(axes=['a'], devices=[0, 0])\n" + module("return x"), {}, ["T0702"], "2 places for 1 different devices"),
+    (
+        "mesh = dist.Mesh(axes=['a', 'b'], devices=[[0], [1, 2]])\n" + module("return x"),
+        {},
+        ["T0702"],
+        "differ in length",
+    ),
+    (
+        "mesh = dist.Mesh(axes=['a'], devices=[0, 0])\n" + module("return x"),
+        {},
+        ["T0702"],
+        "2 places for 1 different devices",
+    ),
     ("D = {3: 4}\nassert D[3] == 5, 'four'\n" + module("return x * D[3]"), {}, ["T0207"], "assertion failed: four"),
     ("numerics.policy('mixed')\n" + module("return x"), {}, ["T0501"], "numerics.policy('mixed')"),
     ("W = 3\n" + module("return x * W") + "\nnet = 4\n", {}, ["T0303"], "`net` is assigned again"),
 ]
 
 
-@pytest.mark.parametrize(("source", "options", "codes", "message"), UNITS, ids=[f"{i}-{u[2][0]}" for i, u in enumerate(UNITS)])
+@pytest.mark.parametrize(
+    ("source", "options", "codes", "message"), UNITS, ids=[f"{i}-{u[2][0]}" for i, u in enumerate(UNITS)]
+)
 def test_refused_units(source: str, options: dict[str, Any], codes: list[str], message: str) -> None:
     result = compile_source(source, **options)
     assert result.codes == codes, result.text
@@ -268,7 +316,8 @@ def test_a_short_flag_that_fits_two_parameters_is_refused() -> None:
 def test_hostile_sources_end_quickly() -> None:
     started = time.perf_counter()
     sources = [
-        "xs = [0]\nfor i in range(100000):\n    for j in range(100000):\n        xs.append(1)\n" + module("return x * xs[0]"),
+        "xs = [0]\nfor i in range(100000):\n    for j in range(100000):\n        xs.append(1)\n"
+        + module("return x * xs[0]"),
         "f = lambda n: f(n + 1)\n" + module("return x * f(0)"),
         "s = 'ab'\nfor i in range(60):\n    s = s + s\n" + module("return x * len(s)"),
         "n = 3\nfor i in range(60):\n    n = n * n\n" + module("return x * n"),
@@ -281,3 +330,27 @@ def test_hostile_sources_end_quickly() -> None:
     for source in sources:
         compile_source(source)
     assert time.perf_counter() - started < 60
+
+
+def test_a_size_needed_early_names_its_parameter() -> None:
+    source = """
+    @graph.module
+    def net(x, W):
+        q, k = op.split(x @ W, 2, axis=-1)
+        return q - k
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[4, 8]}):
+        return op.mean(net(batch["x"]))
+    """
+    result = compile_source(source)
+    assert result.codes == ["T0402"]
+    assert "op.split needs the size of dimension 1 of `net.W`, which is not known yet" in result.text
+    assert "--shape net.W=_xN" in result.text
+    assert compile_source(source, shapes=(("W", "_x6"),)).codes == []
+
+
+def test_a_missing_import_is_noted_once() -> None:
+    source = "".join(f"@graph.module\ndef {n}(x: Tensor[3]):\n    return op.exp(x)\n\n" for n in "ab")
+    result = compile_source(source, header=False)
+    assert [d.code for d in result.items] == ["T0203"]

@@ -81,7 +81,11 @@ CASES: list[tuple[str, tuple[np.ndarray, ...], Any]] = [
     ("p, q = op.split(a, 2, axis=-1)\nreturn q - p", (X,), X[..., 2:] - X[..., :2]),
     ("return op.split(a, [1, 3], axis=2)[1]", (X,), X[..., 1:]),
     ("return op.slice(a, [0, 1, 1], [2, 2, 3])", (X,), X[0:2, 1:3, 1:4]),
-    ("return op.pad(a, [(0, 0), (1, 0), (0, 2)], value=3.0)", (X,), np.pad(X, [(0, 0), (1, 0), (0, 2)], constant_values=3)),
+    (
+        "return op.pad(a, [(0, 0), (1, 0), (0, 2)], value=3.0)",
+        (X,),
+        np.pad(X, [(0, 0), (1, 0), (0, 2)], constant_values=3),
+    ),
     ("return op.pad(a, (1, 2))", (V,), np.pad(V, (1, 2))),
     ("return op.one_hot(a, 5)", (IDS,), np.eye(5)[IDS]),
     ("return op.iota(4)", (), np.arange(4)),
@@ -113,8 +117,11 @@ CASES: list[tuple[str, tuple[np.ndarray, ...], Any]] = [
     ("return op.maximum(a, 0) + op.minimum(a, b)", (X, Y), np.maximum(X, 0) + np.minimum(X, Y)),
     ("return op.clip(a, -0.5, 0.5)", (X,), np.clip(X, -0.5, 0.5)),
     ("return op.clip(a, high=0.5)", (X,), np.minimum(X, 0.5)),
-    ("return op.exp(a) + op.log(b) + op.sqrt(b) + op.rsqrt(b)", (X, POSITIVE),
-     np.exp(X) + np.log(POSITIVE) + POSITIVE**0.5 + POSITIVE**-0.5),
+    (
+        "return op.exp(a) + op.log(b) + op.sqrt(b) + op.rsqrt(b)",
+        (X, POSITIVE),
+        np.exp(X) + np.log(POSITIVE) + POSITIVE**0.5 + POSITIVE**-0.5,
+    ),
     ("return op.sin(a) + op.cos(a) + op.tanh(a) + op.erf(a)", (X,), np.sin(X) + np.cos(X) + np.tanh(X) + erf(X)),
     ("return op.abs(a) + op.sign(a) + op.floor(a) + op.square(a)", (X,), np.abs(X) + np.sign(X) + np.floor(X) + X * X),
     ("return op.relu(a)", (X,), np.maximum(X, 0)),
@@ -125,8 +132,16 @@ CASES: list[tuple[str, tuple[np.ndarray, ...], Any]] = [
     ("return op.softmax(a)", (X,), softmax(X)),
     ("return op.softmax(a, axis=1)", (X,), softmax(X, 1)),
     ("return op.log_softmax(a, axis=0)", (X,), np.log(softmax(X, 0))),
-    ("return op.layernorm(a, affine=False)", (X,), (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 1e-5)),
-    ("return op.layernorm(a, b, b, eps=0.1)", (X, V), (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 0.1) * V + V),
+    (
+        "return op.layernorm(a, affine=False)",
+        (X,),
+        (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 1e-5),
+    ),
+    (
+        "return op.layernorm(a, b, b, eps=0.1)",
+        (X, V),
+        (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 0.1) * V + V,
+    ),
     ("return op.rmsnorm(a, b)", (X, V), X / np.sqrt((X * X).mean(-1, keepdims=True) + 1e-6) * V),
     ("return op.embedding(a, b)", (IDS, M), M[IDS]),
     ("return op.linear(a, b, c)", (X, M, M[0]), X @ M + M[0]),
@@ -138,12 +153,18 @@ CASES: list[tuple[str, tuple[np.ndarray, ...], Any]] = [
     ("return op.mse(a, b)", (X, Y), ((X - Y) ** 2).mean()),
     ("return op.mse(a, 0)", (X,), (X**2).mean()),
     ("return op.mae(a, b)", (X, Y), np.abs(X - Y).mean()),
-    ("return op.kl_divergence(op.softmax(a), op.softmax(b))", (X, Y),
-     (softmax(X) * (np.log(softmax(X)) - np.log(softmax(Y)))).sum(-1).mean()),
+    (
+        "return op.kl_divergence(op.softmax(a), op.softmax(b))",
+        (X, Y),
+        (softmax(X) * (np.log(softmax(X)) - np.log(softmax(Y)))).sum(-1).mean(),
+    ),
     ("return op.cross_entropy(a, b)", (X, IDS), -np.log(softmax(X))[np.arange(2)[:, None], np.arange(3), IDS].mean()),
     ("return op.cross_entropy(a, op.softmax(b))", (X, Y), -(softmax(Y) * np.log(softmax(X))).sum(-1).mean()),
-    ("return op.cross_entropy(a, target=b, ignore_index=3)", (X, IDS),
-     -np.mean([np.log(softmax(X))[i, j, IDS[i, j]] for i in range(2) for j in range(3) if IDS[i, j] != 3])),
+    (
+        "return op.cross_entropy(a, target=b, ignore_index=3)",
+        (X, IDS),
+        -np.mean([np.log(softmax(X))[i, j, IDS[i, j]] for i in range(2) for j in range(3) if IDS[i, j] != 3]),
+    ),
     ("return op.stop_gradient(op.cast(a, 'int32')) + 0", (X,), X.astype(int)),
     ("total = 0\nfor i in range(3):\n    total = total + a * i\nreturn total", (X,), 3 * X),
     ("f = lambda x, k=2: x * k\nreturn f(a) + f(a, k=3)", (X,), 5 * X),
@@ -164,14 +185,25 @@ def test_means_what_numpy_says(body: str, arrays: tuple[np.ndarray, ...], expect
     np.testing.assert_allclose(np.asarray(found, dtype=float), expected, rtol=1e-6, atol=1e-7)
 
 
-def reference_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, groups: int, causal: bool, scale: float | None = None,
-                        ) -> np.ndarray:
+def reference_attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    heads: int,
+    groups: int,
+    causal: bool,
+    scale: float | None = None,
+) -> np.ndarray:
     """[B,S,n] attention, one head at a time."""
     width = q.shape[-1] // heads
     outputs = []
     for h in range(heads):
         g = h * groups // heads
-        qs, ks, vs = q[..., h * width:][..., :width], k[..., g * width:][..., :width], v[..., g * width:][..., :width]
+        qs, ks, vs = (
+            q[..., h * width :][..., :width],
+            k[..., g * width :][..., :width],
+            v[..., g * width :][..., :width],
+        )
         scores = qs @ ks.swapaxes(-1, -2) * (scale or width**-0.5)
         if causal:
             scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
@@ -181,7 +213,11 @@ def reference_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int,
 
 @pytest.mark.parametrize(("heads", "groups", "causal"), [(1, 1, False), (2, 2, True), (4, 2, True)])
 def test_attention_with_heads_in_the_last_axis(heads: int, groups: int, causal: bool) -> None:
-    q, k, v = RNG.normal(size=(2, 5, 8)), RNG.normal(size=(2, 5, 8 * groups // heads)), RNG.normal(size=(2, 5, 8 * groups // heads))
+    q, k, v = (
+        RNG.normal(size=(2, 5, 8)),
+        RNG.normal(size=(2, 5, 8 * groups // heads)),
+        RNG.normal(size=(2, 5, 8 * groups // heads)),
+    )
     kv = f", kv_heads={groups}" if groups != heads else ""
     found = forward(f"return op.flash_attention(a, b, c, heads={heads}, causal={causal}{kv})", q, k, v)
     np.testing.assert_allclose(found, reference_attention(q, k, v, heads, groups, causal), rtol=1e-6)

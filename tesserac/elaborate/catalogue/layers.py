@@ -74,7 +74,7 @@ def linear(site: Site, x: Value, out: Value, bias: Value, init: Value, name: Val
     """A linear layer, or its application."""
     session = site.session
     if is_operand(x) and is_tensor(out):
-        operand = floating(session, x, "the operand of op.linear")
+        operand = _rows(site, x)
         if isinstance(out, Slot) and out.shape is None and out.is_parameter:
             out.shape = (operand.type.shape[-1], session.open_dim(out, 1))
         weight = floating(session, out, "the weight of op.linear")
@@ -87,11 +87,19 @@ def linear(site: Site, x: Value, out: Value, bias: Value, init: Value, name: Val
             else floating(session, bias, "the bias of op.linear", weight.type.shape[-1:]),
         )
     if is_tensor(x):
-        operand = floating(session, x, "the operand of op.linear")
+        operand = _rows(site, x)
         return _linear_layer(site, operand.type.shape[-1], out, bias, init, name).apply(site, operand)
     if not is_size(x):
         raise site.fail("T0504", f"op.linear takes sizes or a tensor first, not {describe(x)}")
     return _linear_layer(site, size(site, x, "the input width"), out, bias, init, name)
+
+
+def _rows(site: Site, x: Value) -> Var:
+    """An operand of op.linear, which has features along its last axis."""
+    operand = floating(site.session, x, "the operand of op.linear")
+    if not operand.type.rank:
+        raise site.fail("T0404", "op.linear needs at least one axis, the last one holds the features")
+    return operand
 
 
 def _linear_layer(site: Site, rows: Dim, out: Value, bias: Value, init: Value, name: Value) -> Layer:

@@ -159,6 +159,8 @@ def rope(site: Site, x: Value, heads: Value, theta: Value) -> Value:
     if head % 2:
         raise site.fail("T0404", f"op.rope needs heads of even width, not {head}")
     half, base = head // 2, number(site, theta, "theta")
+    if base <= 0:
+        raise site.fail("T0504", f"theta must be positive, not {base}")
     angles = _angles(session, length, half, base)
     cosine, sine = (
         broadcast_to(session, cast(session, session.emit(f, angles), value.type.dtype), (batch, groups, length, half))
