@@ -40,7 +40,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """A help line with the closest known name, if one is close."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, list(known), 1, 0.7)
+    close = get_close_matches(name, sorted(set(known)), 1, 0.7)
     return [f"did you mean `{close[0]}`?"] if close else []
 
 
