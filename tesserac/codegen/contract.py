@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tesserac.codegen.records import ContractKernel, Matrix, Node, Slot, Store
+from tesserac.codegen.records import ContractKernel, Matrix, Node, Slot, Store, accesses_of
 from tesserac.codegen.region import NeedsCopy, Region
 from tesserac.codegen.stage_values import StageValues, chained
 from tesserac.codegen.views import View
@@ -105,7 +105,7 @@ def lower_contract(
     """The kernel of a product with its epilogue, and the buffers bound to its slots."""
     a, b = operand(values, equation, 0), operand(values, equation, 1)
     out = letters_of(equation)[2]
-    accesses = [dict(zip(out, item.strides, strict=False)) for item in (*nodes, *stores) if item.strides]
+    accesses = [dict(zip(out, item.strides, strict=False)) for item in accesses_of(nodes, stores) if item.strides]
     parts = _split(equation, a, b, accesses)
     slots = list(region.slots)
     bound = list(region.bound)

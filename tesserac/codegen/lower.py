@@ -20,6 +20,7 @@ from tesserac.codegen.records import (
     Slot,
     Store,
     TransposeKernel,
+    accesses_of,
 )
 from tesserac.codegen.region import NeedsCopy, Region
 from tesserac.codegen.stage_values import LINE_OPS, StageValues, chained
@@ -134,7 +135,7 @@ def collapse(
     rows_matter = any(n.kind in ("reduce", "take") or (n.extent == "row" and n.kind in ("load", "iota")) for n in nodes)
     rows_matter = rows_matter or any(s.mode != "set" for s in stores)
     last = len(domain) - 1
-    accesses = [item.strides for item in (*nodes, *stores) if item.strides]
+    accesses = [item.strides for item in accesses_of(nodes, stores) if item.strides]
     groups: list[list[int]] = []
     for axis in range(len(domain)):
         if domain[axis] == 1 and axis != last:
@@ -172,7 +173,7 @@ def _bytes(kernel: Kernel) -> float:
     total = 0.0
     if isinstance(kernel, (RowKernel, ContractKernel)):
         domain = kernel.domain if isinstance(kernel, RowKernel) else (*kernel.outer, kernel.m, kernel.n)
-        for item in (*kernel.nodes, *kernel.stores):
+        for item in accesses_of(kernel.nodes, kernel.stores):
             if item.slot >= 0:
                 walked = _count([n for n, s in zip(domain, item.strides, strict=True) if s])
                 total += walked * kernel.slots[item.slot].dtype.itemsize
@@ -206,6 +207,12 @@ def check_rows(values: StageValues, equation: Equation) -> None:
         strides, width = view.normalized().strides, var.type.sizes[-1]
         if (width > 1 and strides[-1] != 1) or (var.type.sizes[1] > 1 and strides[1] < width):
             raise NeedsCopy(var)
+
+
+def check_stored(values: StageValues, equation: Equation) -> None:
+    """Raises NeedsCopy when an operand of a kernel of its own is a view that no strides express."""
+    for var in equation.operands:
+        _stored(values, var)
 
 
 def _stored(values: StageValues, var: Var) -> tuple[Argument, View]:

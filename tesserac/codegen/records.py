@@ -7,6 +7,7 @@ runs along the columns. A node is ``full`` (one value per point of the domain), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tesserac.diagnostics import Span
@@ -29,8 +30,8 @@ class Node:
 
     kind: ``constant`` (value), ``load`` (slot, strides over the domain), ``take`` (slot, args[0] = row number,
     strides over the domain, ``row_stride`` of the table), ``iota`` (strides, value = offset), ``random`` (op, strides,
-    attrs, row_stride = elements of the tensor), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over args[0]), ``sum_of_products`` (the
-    contraction's own result).
+    attrs, row_stride = elements of the tensor), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over
+    args[0]), ``sum_of_products`` (the contraction's own result).
     """
 
     kind: str
@@ -50,9 +51,9 @@ class Node:
 class Store:
     """A result: node ``node`` goes to ``slot`` at the given strides over the domain.
 
-    mode ``set`` writes once per element; ``sum``/``max``/``min`` combine all points that share an address, starting from
-    the identity unless ``across_tiles`` (then from what earlier tiles left); ``scatter`` adds to row ``index`` (a node).
-    ``extent`` is the shape of the result and ``row_stride`` the distance of its rows.
+    mode ``set`` writes once per element; ``sum``/``max``/``min`` combine all points that share an address, starting
+    from the identity unless ``across_tiles`` (then from what earlier tiles left); ``scatter`` adds to row ``index``
+    (a node). ``extent`` is the shape of the result and ``row_stride`` the distance of its rows.
     """
 
     node: int
@@ -63,6 +64,11 @@ class Store:
     index: int = -1
     row_stride: int = 0
     extent: tuple[int, ...] = ()
+
+
+def accesses_of(nodes: Sequence[Node], stores: Sequence[Store]) -> list[Node | Store]:
+    """Everything that may touch memory: both have ``slot`` and ``strides`` over the domain."""
+    return [*nodes, *stores]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class ContractKernel:
-    """Products C[m,n] = sum_k A[m,k] B[k,n] for every point of ``outer``, with an epilogue over domain (outer..., m, n)."""
+    """C[m,n] = sum_k A[m,k] B[k,n] for every point of ``outer``, with an epilogue over domain (outer..., m, n)."""
 
     slots: tuple[Slot, ...]
     outer: tuple[int, ...]
@@ -110,7 +116,7 @@ class ContractKernel:
 
 @dataclass(frozen=True, slots=True)
 class AttentionKernel:
-    """Softmax attention of ``batch`` elements, forward or backward; strides are (batch, row) per tensor slot in order.
+    """Softmax attention of ``batch`` elements, forward or backward; ``strides``: (batch, row) of every slot.
 
     Slots forward: q k v -> o lse; backward: q k v o lse do -> dq dk dv.
     """
@@ -131,9 +137,9 @@ class AttentionKernel:
 
 @dataclass(frozen=True, slots=True)
 class TransposeKernel:
-    """Slot 0 (rows x columns, row stride ``source``) to slot 1 (columns x rows, row stride ``target``), per outer point.
+    """Slot 0 (rows x columns, row stride ``source``) to slot 1 (columns x rows, row stride ``target``).
 
-    ``outer`` lists (size, source stride, target stride).
+    ``outer`` lists (size, source stride, target stride) of the loops around it.
     """
 
     slots: tuple[Slot, ...]
@@ -148,8 +154,8 @@ class TransposeKernel:
 class LineKernel:
     """``function`` of the runtime along one axis, for every point of the others.
 
-    ``outer`` lists (size, stride per slot); ``steps`` is the stride per slot along the axis; ``sizes`` are the function's
-    numbers (length of the axis, then what the op needs).
+    ``outer`` lists (size, stride per slot); ``steps`` is the stride per slot along the axis; ``sizes`` are the
+    function's numbers (length of the axis, then what the op needs).
     """
 
     slots: tuple[Slot, ...]

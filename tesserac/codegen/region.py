@@ -248,7 +248,7 @@ class Region:
             raise Incompatible("take over other rows")
         number = self.node(numbers, "row")
         self.reads[base] = None
-        strides = tuple(0 for _ in self.row_domain) + (view.strides[1],)
+        strides = (*(0 for _ in self.row_domain), view.strides[1])
         return self._add(
             Node(
                 "take",

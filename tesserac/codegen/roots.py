@@ -123,6 +123,6 @@ def _scatter(region: Region, equation: Equation) -> None:
         raise Incompatible("scatter needs a table of rows")
     across = region.values.is_partial(var)
     slot = region.slot(region.values.root(var), view.offset, written=True)
-    strides = tuple(0 for _ in region.row_domain) + (view.strides[1],)
+    strides = (*(0 for _ in region.row_domain), view.strides[1])
     region.stores.append(Store(node, slot, strides, "scatter", across, index, view.strides[0], var.type.sizes))
     region.sealed.add(var)

@@ -66,7 +66,8 @@ def _slice(equation: Equation, view: View) -> View | None:
     steps = steps if isinstance(steps, tuple) else (1,) * len(starts)
     offset, strides = view.offset, []
     for start, step, stride in zip(starts, steps, view.strides, strict=True):
-        assert isinstance(start, int) and isinstance(step, int)
+        assert isinstance(start, int)
+        assert isinstance(step, int)
         offset += start * stride
         strides.append(stride * step)
     return View(equation.result.type.sizes, tuple(strides), offset)

@@ -32,4 +32,5 @@ def _factors(operands: Sequence[TensorType], results: Sequence[TensorType], attr
 
 RELAYOUT = register(OpSpec(
     name="relayout", doc="Transposes in memory, for a product that reads its operand the other way round.",
-    kind="layout", arity=1, infer=_infer, evaluate=_evaluate, attrs=(("perm", REQUIRED),), factors=_factors, differentiable=False))
+    kind="layout", arity=1, infer=_infer, evaluate=_evaluate, attrs=(("perm", REQUIRED),), factors=_factors,
+    differentiable=False))

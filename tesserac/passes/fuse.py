@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from tesserac.codegen import roots
 from tesserac.codegen.contract import check_operands
-from tesserac.codegen.lower import check_rows
+from tesserac.codegen.lower import check_rows, check_stored
 from tesserac.codegen.records import Node
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
 from tesserac.codegen.stage_values import StageValues, stands_alone
@@ -105,7 +105,7 @@ class Fuse:
         return {v for v in result if v not in values.kept}
 
     def _end_of_chain(self, values: StageValues, var: Var, users: dict[Var, set[int]]) -> Var | None:
-        """Follows single elementwise consumers from a kernel's result: the last value of the chain, if several groups need it."""
+        """Follows single elementwise consumers from a kernel's result to the last value that several groups need."""
         if var in values.kept:
             return None
         end: Var | None = None
@@ -167,6 +167,7 @@ class _Grouping:
         if stands_alone(equation):
             if kind == "fused":
                 check_rows(self.values, equation)
+            check_stored(self.values, equation)
             index = self._new(Group("single", None, equation))
             for var in equation.results:
                 self.fused.group_of[var] = index
@@ -207,10 +208,8 @@ class _Grouping:
     def _candidates(self, equation: Equation, latest: int) -> list[int]:
         groups = self.fused.groups
         order = [latest] if latest >= 0 else []
-        if latest >= 0 and groups[latest].region is not None:
-            touched = {v for v, _ in groups[latest].region.bound} | set(groups[latest].region.members)  # type: ignore[union-attr]
-        else:
-            touched = set()
+        made = groups[latest].region if latest >= 0 else None
+        touched = made is not None and bool(made.bound or made.members)
         leaves = self._leaves(equation)
         for index in range(latest + 1, len(groups)):
             region = groups[index].region

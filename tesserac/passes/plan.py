@@ -1,9 +1,9 @@
 """The static memory plan: where every value that is kept in memory lies, decided at compile time.
 
-Four kinds of memory. *Parameters* and *gradients* have one layout, the parameter table's. *Shared* memory holds what all
-threads see (relayouts of weights, sums of the tiles' terms, everything of a program that is not cut). *Scratch* is one
-thread's: values of the tile in flight. Shared memory and scratch are laid out by liveness: values that never live at the
-same time share addresses, and a kernel may write where it last read.
+Four kinds of memory. *Parameters* and *gradients* have one layout, the parameter table's. *Shared* memory holds what
+all threads see (relayouts of weights, sums of the tiles' terms, everything of a program that is not cut). *Scratch* is
+one thread's: values of the tile in flight. Shared memory and scratch are laid out by liveness: values that never live
+at the same time share addresses, and a kernel may write where it last read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a buffer lies: kind is param, grad, input, output (``index`` in the table), shared or scratch (``offset`` in bytes)."""
+    """Where a buffer lies.
+
+    kind: param, grad, input, output (``index`` in the table), shared or scratch (``offset`` in bytes).
+    """
 
     kind: str
     offset: int = 0
@@ -32,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """A stage ready to emit: launches, and the places of its own buffers (``partial``: sums over tiles, one per thread)."""
+    """A stage ready to emit: launches, and the places of its own buffers (``partial``: a sum over tiles per thread)."""
 
     fused: Fused
     launches: tuple[Launch, ...]
@@ -93,7 +96,7 @@ class _Interval:
 
 
 def pack(intervals: Iterable[_Interval], start: int = 0) -> int:
-    """Gives every interval an offset, largest first at the lowest place that is free during its life; returns the end."""
+    """Gives every interval an offset: largest first, at the lowest place free during its life. Returns the end."""
     placed: list[_Interval] = []
     end = start
     for item in sorted(intervals, key=lambda i: (-i.size, i.first, i.var.name)):
@@ -186,7 +189,7 @@ def _allow_in_place(launch: Launch, intervals: Mapping[Var, _Interval]) -> None:
 
 
 def in_place_pairs(kernel: Kernel) -> list[tuple[int, int]]:
-    """(read slot, written slot) that may be one buffer: every element is read, in one pass, where it is then written."""
+    """(read slot, written slot) that may be one buffer: every element is read, in one pass, where it is written."""
     if isinstance(kernel, ContractKernel):
         matrices: set[int] = {kernel.a.slot, kernel.b.slot}
     elif isinstance(kernel, RowKernel) and not any(n.kind in ("reduce", "take") for n in kernel.nodes):

@@ -18,7 +18,7 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A stage leaves ``local`` behind as ``outer``: whole, its part along ``axis``, or a term of the sum (``partial``)."""
+    """A stage leaves ``local`` behind as ``outer``: whole, its part along ``axis``, or a sum's term (``partial``)."""
 
     local: Var
     outer: Var

@@ -106,7 +106,7 @@ class _Tiling:
         return self.level[var] + (1 if var in self.partial or gathered else 0)
 
     def _delay(self) -> None:
-        """As late as possible: what only the outputs need waits for the last stage, so that forward and backward meet."""
+        """As late as possible: what only outputs need waits for the last stage, so that forward and backward meet."""
         last = max((self.equation_level[i] for i in self.split_equations), default=0)
         latest: dict[Var, int] = defaultdict(lambda: last + 1)
         for index in range(len(self.function.equations) - 1, -1, -1):

@@ -21,13 +21,17 @@ SHIM = """
 #include "{stem}.program.cpp"
 
 // Dense parameters and gradients in table order; everything else as tsr::Call wants it.
-extern "C" void call_{stem}(const void* const* inputs, void* const* outputs, const char* const* params, char* const* grads, int workers, long elements,
-                            unsigned long seed, unsigned long step) {{
+extern "C" void call_{stem}(const void* const* inputs, void* const* outputs, const char* const* params,
+                            char* const* grads, int workers, long elements, unsigned long seed, unsigned long step) {{
   using namespace tsr;
   const Program& p = {stem}_program;
   const Function& f = p.train ? *p.train : *p.infer;
-  auto zeroed = [](size_t n) {{ char* m = static_cast<char*>(aligned_alloc(64, n / 64 * 64 + 128)); memset(m, 0xEE, n / 64 * 64 + 128); return m; }};
-  char *arena = zeroed(p.param_bytes), *gradients = zeroed(p.param_bytes * workers), *shared = zeroed(f.shared_bytes), *scratch = zeroed(f.scratch_bytes * workers);
+  auto garbage = [](size_t n) {{  // what the program must not rely on
+    n = n / 64 * 64 + 128;
+    return static_cast<char*>(memset(aligned_alloc(64, n), 0xEE, n));
+  }};
+  char *arena = garbage(p.param_bytes), *gradients = garbage(p.param_bytes * workers);
+  char *shared = garbage(f.shared_bytes), *scratch = garbage(f.scratch_bytes * workers);
   auto rows = [&](auto copy) {{
     for (int i = 0; i < p.param_count; ++i) {{
       const Tensor& t = p.params[i];
@@ -38,7 +42,8 @@ extern "C" void call_{stem}(const void* const* inputs, void* const* outputs, con
     }}
   }};
   rows([&](int i, size_t at, size_t dense, size_t n) {{ memcpy(arena + at, params[i] + dense, n); }});
-  f.run(Call{{inputs, outputs, arena, gradients, shared, scratch, workers, elements < 0 ? f.batch : elements, seed, step}});
+  if (elements < 0) elements = f.batch;
+  f.run(Call{{inputs, outputs, arena, gradients, shared, scratch, workers, elements, seed, step}});
   if (p.train) rows([&](int i, size_t at, size_t dense, size_t n) {{ memcpy(grads[i] + dense, gradients + at, n); }});
   free(arena), free(gradients), free(shared), free(scratch);
 }}
@@ -46,6 +51,7 @@ void {stem}_train_reference(const tsr::Call&) {{}}
 void {stem}_infer_reference(const tsr::Call&) {{}}
 """
 
+DEFAULT = CompileOptions()
 FLAGS = (
     "-std=c++17",
     "-O1",
@@ -63,7 +69,7 @@ FLAGS = (
 
 
 def compile_functions(
-    functions: Sequence[Function], folder: Path, options: CompileOptions = CompileOptions(), flags: Sequence[str] = ()
+    functions: Sequence[Function], folder: Path, options: CompileOptions = DEFAULT, flags: Sequence[str] = ()
 ) -> ctypes.CDLL:
     """One shared library with ``call_f0``, ``call_f1``... for the functions (already free of ``backward``, or not)."""
     link = folder / "runtime"

@@ -49,7 +49,7 @@ def address(name: str, strides: Sequence[int], indices: Sequence[str]) -> str:
 
 @dataclass
 class Expressions:
-    """Texts of a kernel's nodes. ``indices`` are the loop variables of the rows; ``column`` the name of the Columns object."""
+    """Texts of a kernel's nodes. ``indices``: loop variables of the rows; ``column``: name of the Columns object."""
 
     nodes: Sequence[Node]
     slots: Sequence[Slot]
@@ -124,7 +124,7 @@ class Expressions:
     # -- columns --------------------------------------------------------------------------------------
 
     def full(self, number: int, known: dict[int, str]) -> tuple[str, int]:
-        """Expression and precedence of a value along the columns; ``known`` maps nodes to variables already declared."""
+        """Expression and precedence of a value along the columns; ``known``: nodes that have a variable already."""
         if number in known:
             return known[number], CALL
         node = self.nodes[number]

@@ -141,9 +141,8 @@ class KernelCatalogue:
             result.append(f"//   {comment_text(formula)}")
         if len(launch.origin.formulas) > 8:
             result.append(f"//   and {len(launch.origin.formulas) - 8} more")
-        result.append(
-            f"// {_sizes(launch.kernel)}, {_quantity(launch.flops, 'FLOP')}, {_quantity(launch.bytes, 'B')} read and written"
-        )
+        work, traffic = _quantity(launch.flops, "FLOP"), _quantity(launch.bytes, "B")
+        result.append(f"// {_sizes(launch.kernel)}, {work}, {traffic} read and written")
         return "\n".join(result) + "\n"
 
 

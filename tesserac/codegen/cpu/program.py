@@ -220,9 +220,10 @@ class FunctionRenderer:
             offset = stage.partial[export.local].offset
             target, _ = self._outer(place, kind)
             text.clears.append(f"fill_rows(at<{kind}>(scratch, {offset}), 1, {count}, {count}, {kind}(0));")
+            distance = f"k{self.label.capitalize()}Scratch / sizeof({kind})"
             text.sums.append(
-                f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), k{self.label.capitalize()}Scratch / sizeof({kind}), "
-                f"call.workers, {count});  // {comment_text(export.outer.name)}"
+                f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), {distance}, call.workers, {count});"
+                f"  // {comment_text(export.outer.name)}"
             )
         if len(text.summed_gradients) == len(self.parameters) > 1:
             real = self.kernels.real

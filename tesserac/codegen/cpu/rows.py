@@ -21,7 +21,7 @@ LOOP_NAMES = ("i", "j", "k", "l", "m", "n", "o", "p")
 
 @dataclass
 class Pass:
-    """``before``: row values and accumulators; ``columns``: lines per vector of columns; ``after``: finished reductions."""
+    """``before``: row values, accumulators; ``columns``: lines per vector of columns; ``after``: ended reductions."""
 
     before: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
@@ -109,7 +109,8 @@ class RowRenderer:
                 for n in store.extent[:-1]:
                     rows *= n
                 identity = {"max": float("-inf"), "min": float("inf")}.get(store.mode, 0.0)
-                clear = f"fill_rows({pointer}, {rows}, {columns}, {store.row_stride or columns}, {literal(identity, self.real)});"
+                row = store.row_stride or columns
+                clear = f"fill_rows({pointer}, {rows}, {columns}, {row}, {literal(identity, self.real)});"
                 self.kernel_start.append(f"if (first) {clear}" if store.across_tiles else clear)
 
     # -- passes -------------------------------------------------------------------------------------------

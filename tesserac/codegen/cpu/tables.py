@@ -83,9 +83,9 @@ def tensor_row(
         "c128": "c128",
     }
     return (
-        f"{{{cpp_string(path)}, DType::{names[kind.dtype.value]}, {kind.rank}, {{{shape}}}, {row_stride}, {offset}, Init::{init}, "
-        f"{cpp_double(a)}, {cpp_double(b)}, {str(decay).lower()}, {bound}, {'INT64_MIN' if ignore is None else ignore}, "
-        f"{str(batched).lower()}}}"
+        f"{{{cpp_string(path)}, DType::{names[kind.dtype.value]}, {kind.rank}, {{{shape}}}, {row_stride}, {offset}, "
+        f"Init::{init}, {cpp_double(a)}, {cpp_double(b)}, {str(decay).lower()}, {bound}, "
+        f"{'INT64_MIN' if ignore is None else ignore}, {str(batched).lower()}}}"
     )
 
 
