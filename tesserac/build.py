@@ -114,6 +114,7 @@ def _files(request: Request, console: Console) -> tuple[dict[str, str], Project 
 
 def progress(console: Console) -> Callable[[str, object], None]:
     """A pass callback that keeps ``console.stage`` on the pass at work."""
+
     def after(name: str, function: object) -> None:
         console.stage = f"what follows pass `{name}`"
 
@@ -124,8 +125,15 @@ def _inputs_digest(request: Request) -> str:
     """Digest of everything that decides the files: the compiler, the source and the options. No path takes part."""
     whole = hashlib.sha256()
     options = request.source.options
-    parts = [__version__, compiler_digest(), Path(request.source.path).name, request.source.text, repr(options),
-             ",".join(sorted(request.emit & {"ast", "ir"})), str(bool(request.emit & {"cpp", "exe", "lib", "cuda"}))]
+    parts = [
+        __version__,
+        compiler_digest(),
+        Path(request.source.path).name,
+        request.source.text,
+        repr(options),
+        ",".join(sorted(request.emit & {"ast", "ir"})),
+        str(bool(request.emit & {"cpp", "exe", "lib", "cuda"})),
+    ]
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
         whole.update(str(len(data)).encode() + b":" + data)
@@ -182,8 +190,10 @@ def _escaped(path: str) -> str:
 
 def _make(request: Request, result: Result, console: Console) -> None:
     """Runs make, and marks what it made as newer than the source."""
-    targets = [*(result.executables if "exe" in request.emit else ()),
-               *([result.model["library"]] if "lib" in request.emit and result.model else ())]
+    targets = [
+        *(result.executables if "exe" in request.emit else ()),
+        *([result.model["library"]] if "lib" in request.emit and result.model else ()),
+    ]
     if not targets:
         return
     from tesserac.toolchain import run_make
@@ -209,8 +219,13 @@ def start_up(program: Path) -> float:
     for _ in range(2):
         start = time.perf_counter()
         try:
-            subprocess.run([str(program.absolute()), "describe"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(
+                [str(program.absolute()), "describe"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
         except OSError as error:
             raise not_started(program, error) from error
         best = min(best, time.perf_counter() - start)
@@ -222,8 +237,12 @@ def not_started(program: Path, error: OSError) -> CompileError:
     from tesserac.toolchain import ToolchainError
 
     diagnostics = Diagnostics()
-    diagnostics.error("T0807", f"`{program}` was built but cannot be started: {error.strerror}", None,
-                      help=["choose a folder on another file system with -o"])
+    diagnostics.error(
+        "T0807",
+        f"`{program}` was built but cannot be started: {error.strerror}",
+        None,
+        help=["choose a folder on another file system with -o"],
+    )
     return ToolchainError(diagnostics.items)
 
 
@@ -237,8 +256,9 @@ def parse_emit(text: str | None, target: str) -> frozenset[str] | str:
         import difflib
 
         near = difflib.get_close_matches(unknown[0], KINDS, 1) if unknown else []
-        return (f"{unknown[0] if unknown else text!r} is nothing to emit."
-                + (f" Did you mean {near[0]}?" if near else f" Choose from {', '.join(KINDS)}."))
+        return f"{unknown[0] if unknown else text!r} is nothing to emit." + (
+            f" Did you mean {near[0]}?" if near else f" Choose from {', '.join(KINDS)}."
+        )
     return frozenset(kinds)
 
 
@@ -247,8 +267,12 @@ def check_target(emit: frozenset[str], target: str) -> None:
     wrong = sorted(emit & {"cpp", "exe", "lib"}) if target == "cuda" else sorted(emit & {"cuda"})
     if wrong:
         diagnostics = Diagnostics()
-        diagnostics.error("T0806", f"--emit={','.join(wrong)} does not go with --target {target}", None,
-                          help=["--target cuda --emit=cuda", "--target cpu --emit=cpp,exe,lib"])
+        diagnostics.error(
+            "T0806",
+            f"--emit={','.join(wrong)} does not go with --target {target}",
+            None,
+            help=["--target cuda --emit=cuda", "--target cpu --emit=cpp,exe,lib"],
+        )
         raise CompileError(diagnostics.items)
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints, and how: diagnostics in colour on a terminal, characters that it cannot show escaped."""
+"""What the command line prints, and how: colour on a terminal, characters that cannot be shown escaped."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ class Manifest:
 
     def text(self) -> str:
         """The manifest as it is stored."""
-        return json.dumps({"format": 1, "inputs": self.inputs, "files": dict(sorted(self.files.items()))}, indent=0) + "\n"
+        return (
+            json.dumps({"format": 1, "inputs": self.inputs, "files": dict(sorted(self.files.items()))}, indent=0) + "\n"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Written:
 
 
 class Folder:
-    """An output folder. Every method raises CompileError T0804 or T0805 when the system or a foreign file is in the way."""
+    """An output folder. Methods raise CompileError T0804 or T0805 when the system or a foreign file is in the way."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,8 +74,11 @@ class Folder:
     def is_current(self, inputs: str) -> bool:
         """Whether the folder holds, untouched, what a build from these inputs would write."""
         manifest = self.manifest()
-        return manifest.inputs == inputs and bool(manifest.files) and all(
-            self._digest(path) == known for path, known in manifest.files.items())
+        return (
+            manifest.inputs == inputs
+            and bool(manifest.files)
+            and all(self._digest(path) == known for path, known in manifest.files.items())
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -162,8 +167,13 @@ class Folder:
     def _refuse(self, foreign: list[str]) -> None:
         diagnostics = Diagnostics()
         shown = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
-        diagnostics.error("T0805", f"`{self.path}` holds files that tesserac did not write and would overwrite", None,
-                          notes=[shown], help=["choose another folder with -o, or move these files away"])
+        diagnostics.error(
+            "T0805",
+            f"`{self.path}` holds files that tesserac did not write and would overwrite",
+            None,
+            notes=[shown],
+            help=["choose another folder with -o, or move these files away"],
+        )
         diagnostics.raise_if_errors()
 
     @contextlib.contextmanager
@@ -221,6 +231,11 @@ def _fault(path: Path, error: OSError | ValueError) -> CompileError:
     notes = []
     if isinstance(error, OSError) and isinstance(error.filename, str) and Path(error.filename) != path:
         notes.append(f"at {error.filename.removesuffix(_TEMPORARY)}")
-    diagnostics.error("T0804", f"cannot write the output folder `{path}`: {reason}", None, notes=notes,
-                      help=[_ADVICE.get(number or 0, "choose another folder with -o")])
+    diagnostics.error(
+        "T0804",
+        f"cannot write the output folder `{path}`: {reason}",
+        None,
+        notes=notes,
+        help=[_ADVICE.get(number or 0, "choose another folder with -o")],
+    )
     return CompileError(diagnostics.items)

@@ -37,13 +37,19 @@ def print_summary(console: Console, result: Result, emit: frozenset[str]) -> Non
 def entry_lines(entry: Mapping[str, Any]) -> list[str]:
     """One entry in two or three lines."""
     numbers = sum(_size(p["shape"]) for p in entry["parameters"])
-    lines = [f"{entry['label']}: {len(entry['parameters'])} parameters ({numbers:,} numbers, "
-             f"{quantity(entry['parameter_bytes'], 'B')}), {len(entry['kernels'])} kernels"]
+    lines = [
+        f"{entry['label']}: {len(entry['parameters'])} parameters ({numbers:,} numbers, "
+        f"{quantity(entry['parameter_bytes'], 'B')}), {len(entry['kernels'])} kernels"
+    ]
     for role, function in entry["functions"].items():
         tiles = f" in {function['tiles']} tiles" if function["tiles"] > 1 else ""
-        lines.append(f"  {role + ':':<7} {quantity(function['flops'], 'FLOP')} per call, {function['launches']} launches{tiles}; "
-                     f"memory {quantity(function['shared_bytes'], 'B')} shared, "
-                     f"{quantity(function['scratch_bytes_per_thread'], 'B')} per thread")
+        lines.append(
+            f"  {role + ':':<7} {quantity(function['flops'], 'FLOP')} per call, "
+            f"{function['launches']} launches{tiles}; "
+            "memory "
+            f"{quantity(function['shared_bytes'], 'B')} shared, "
+            f"{quantity(function['scratch_bytes_per_thread'], 'B')} per thread"
+        )
     return lines
 
 

@@ -59,12 +59,22 @@ def find_toolchain() -> Toolchain:
     if compiler is None:
         given = os.environ.get("CXX", "").strip()
         what = f"$CXX is `{given}`, which cannot be run" if given else f"none of {', '.join(COMPILERS)} is on PATH"
-        raise _error("T0801", "there is no C++ compiler", [what],
-                     [f"unset CXX, or install one: {INSTALL}" if given else f"install one: {INSTALL}",
-                      "--emit=cpp writes the sources without compiling them"])
+        raise _error(
+            "T0801",
+            "there is no C++ compiler",
+            [what],
+            [
+                f"unset CXX, or install one: {INSTALL}" if given else f"install one: {INSTALL}",
+                "--emit=cpp writes the sources without compiling them",
+            ],
+        )
     if make is None:
-        raise _error("T0803", "there is no make", ["neither make nor gmake is on PATH"],
-                     [f"install it: {INSTALL}", "--emit=cpp writes the sources without compiling them"])
+        raise _error(
+            "T0803",
+            "there is no make",
+            ["neither make nor gmake is on PATH"],
+            [f"install it: {INSTALL}", "--emit=cpp writes the sources without compiling them"],
+        )
     return Toolchain(compiler, make)
 
 
@@ -72,12 +82,22 @@ def run_make(folder: Path, targets: Sequence[str], jobs: int, verbose: bool = Fa
     """Makes targets of a project; whether anything had to be made. ToolchainError with the compiler's own words."""
     tools = find_toolchain()
     # An outer make (`make demo`) must not pass its flags or its job server on to ours.
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+    }
     environment["LC_ALL"] = "C.UTF-8"
     command = [tools.make, f"-j{jobs}", "--no-print-directory", *tools.variables, *targets]
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT if verbose else subprocess.PIPE, text=True, errors="replace")
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if verbose else subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
     except OSError as error:
         raise _error("T0803", f"make cannot be run: {error.strerror}", [tools.make], [INSTALL]) from error
     if verbose:
@@ -89,11 +109,16 @@ def run_make(folder: Path, targets: Sequence[str], jobs: int, verbose: bool = Fa
 
 def _failed(folder: Path, output: str, tools: Toolchain) -> ToolchainError:
     lines = [line for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"\berror\b|Error\b|not found|No space|undefined reference|Killed", line)]
+    telling = [
+        line for line in lines if re.search(r"\berror\b|Error\b|not found|No space|undefined reference|Killed", line)
+    ]
     shown = (telling or lines)[:_ERROR_LINES] or ["(it printed nothing)"]
-    return _error("T0802", f"the C++ compiler `{shlex.join(tools.compiler)}` failed on the emitted project",
-                  ["\n".join(line[:400] for line in shown)],
-                  [f"make -C {shlex.quote(str(folder))}   shows everything", "tesserac doctor   checks the compiler"])
+    return _error(
+        "T0802",
+        f"the C++ compiler `{shlex.join(tools.compiler)}` failed on the emitted project",
+        ["\n".join(line[:400] for line in shown)],
+        [f"make -C {shlex.quote(str(folder))}   shows everything", "tesserac doctor   checks the compiler"],
+    )
 
 
 def _error(code: str, message: str, notes: Sequence[str], help: Sequence[str]) -> ToolchainError:

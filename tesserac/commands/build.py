@@ -15,20 +15,45 @@ from tesserac.console import Console
 @click.command("build")
 @click.argument("file")
 @click.option("-o", "--output", metavar="DIR", help="Output folder  [default: build/<name of the source>]")
-@click.option("--emit", metavar="KIND,...", help="What to produce: ast, ir, cpp, cuda, exe, lib  [default: cpp,exe,lib]")
-@click.option("--target", type=click.Choice(["cpu", "cuda"]), default=None, help="What to emit code for  [default: cpu]")
+@click.option(
+    "--emit", metavar="KIND,...", help="What to produce: ast, ir, cpp, cuda, exe, lib  [default: cpp,exe,lib]"
+)
+@click.option(
+    "--target", type=click.Choice(["cpu", "cuda"]), default=None, help="What to emit code for  [default: cpu]"
+)
 @program_options
 @click.option("--portable", is_flag=True, help="For any x86-64 with AVX2, not for this machine's processor alone.")
+@click.option("--reassociate", is_flag=True, help="Reorder chains of products where that saves work; changes rounding.")
 @click.option("--print-after", metavar="PASS|all", help="Print the program after a pass.")
 @click.option("--stop-after", metavar="PASS", help="Print the program after a pass and stop; write nothing.")
 @click.option("--time-passes", is_flag=True, help="Say how long every pass took.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=None, help="Compilations at a time  [default: one per processor]")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    default=None,
+    help="Compilations at a time  [default: one per processor]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Also print remarks, every command of make and all timings.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and warnings.")
 @click.pass_obj
-def command(console: Console, file: str, output: str | None, emit: str | None, target: str | None, portable: bool,
-            print_after: str | None, stop_after: str | None, time_passes: bool, jobs: int | None, verbose: bool,
-            quiet: bool, **flags: Any) -> None:
+def command(
+    console: Console,
+    /,
+    file: str,
+    output: str | None,
+    emit: str | None,
+    target: str | None,
+    portable: bool,
+    reassociate: bool,
+    print_after: str | None,
+    stop_after: str | None,
+    time_passes: bool,
+    jobs: int | None,
+    verbose: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
     """Compiles FILE into a folder that `make` builds, and builds it.
 
     The folder needs neither tesserac nor Python. Only what has changed is written and compiled again.
@@ -43,7 +68,7 @@ def command(console: Console, file: str, output: str | None, emit: str | None, t
         raise click.BadOptionUsage("emit", kinds)
     console.quiet = quiet
     source = read(console, file, **flags)
-    source = replace(source, options=replace(source.options, target=target, portable=portable))
+    source = replace(source, options=replace(source.options, target=target, portable=portable, reassociate=reassociate))
     if print_after or stop_after:
         from tesserac.inspection.stages import print_passes
 

@@ -16,7 +16,7 @@ from tesserac.console import Console
 @click.option("-v", "--verbose", is_flag=True, help="Also print the shape, dtype and origin of everything inferred.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and warnings.")
 @click.pass_obj
-def command(console: Console, file: str, verbose: bool, quiet: bool, **flags: Any) -> None:
+def command(console: Console, /, file: str, verbose: bool, quiet: bool, **flags: Any) -> None:
     """Reads, elaborates, verifies and differentiates FILE, and reports every error found. Writes nothing."""
     import time
 

@@ -33,26 +33,27 @@ class Source:
         return Path(self.path).stem or "program"
 
 
-class Assignment(click.ParamType):
-    """``NAME=VALUE``; ``number`` asks for an integer on the right, ``numbers`` on both sides."""
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """A click callback that reads ``NAME=VALUE`` texts into pairs; ``left`` or ``right`` have to be integers."""
 
-    def __init__(self, example: str, number: bool = False, numbers: bool = False) -> None:
-        self.name, self.example = example, example
-        self.number, self.numbers = number or numbers, numbers
+    example: str
+    left: bool = False
+    right: bool = False
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The pair; a usage error that shows how it is written otherwise."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, right = str(value).partition("=")
+    def __call__(self, ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+        """The pairs; a usage error that shows how they are written otherwise."""
+        return tuple(self._pair(value, ctx, param) for value in values)
+
+    def _pair(self, value: str, ctx: click.Context, param: click.Parameter) -> tuple[str | int, str | int]:
+        name, equals, right = value.partition("=")
         name = name.strip()
         if not equals or not name:
-            self.fail(f"{value!r} is not of the form NAME=VALUE, e.g. {self.example}", param, ctx)
-        if self.numbers and not _is_integer(name):
-            self.fail(f"{name!r} in {value!r} is not an integer, e.g. {self.example}", param, ctx)
-        if self.number and not _is_integer(right):
-            self.fail(f"{right!r} in {value!r} is not an integer, e.g. {self.example}", param, ctx)
-        return (int(name) if self.numbers else name), (int(right) if self.number else right)
+            raise click.BadParameter(f"{value!r} is not of the form NAME=VALUE, e.g. {self.example}", ctx, param)
+        for text, wanted in ((name, self.left), (right, self.right)):
+            if wanted and not _is_integer(text):
+                raise click.BadParameter(f"{text!r} in {value!r} is not an integer, e.g. {self.example}", ctx, param)
+        return (int(name) if self.left else name), (int(right) if self.right else right)
 
 
 def _is_integer(text: str) -> bool:
@@ -62,18 +63,47 @@ def _is_integer(text: str) -> bool:
 
 _OPTIONS = (
     click.option("--entry", metavar="LABEL", help="Compile this entry alone."),
-    click.option("--shape", "shapes", multiple=True, type=Assignment("input=4x64x32"),
-                 help="Shape of a batch key, an input or a parameter (repeatable)."),
-    click.option("--dim", "dims", multiple=True, type=Assignment("B=8", number=True),
-                 help="Size of a named dimension (repeatable)."),
-    click.option("--set", "sets", multiple=True, type=Assignment("D=64"),
-                 help="Another value for a constant at the top of the source (repeatable)."),
-    click.option("--set-literal", "set_literals", multiple=True, type=Assignment("4096=64", numbers=True),
-                 help="Another value for an integer wherever the source has it (repeatable)."),
+    click.option(
+        "--shape",
+        "shapes",
+        multiple=True,
+        metavar="NAME=SIZES",
+        callback=Assignments("input=4x64x32"),
+        help="Shape of a batch key, an input or a parameter (repeatable).",
+    ),
+    click.option(
+        "--dim",
+        "dims",
+        multiple=True,
+        metavar="NAME=N",
+        callback=Assignments("B=8", right=True),
+        help="Size of a named dimension (repeatable).",
+    ),
+    click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=Assignments("D=64"),
+        help="Another value for a constant at the top of the source (repeatable).",
+    ),
+    click.option(
+        "--set-literal",
+        "set_literals",
+        multiple=True,
+        metavar="OLD=NEW",
+        callback=Assignments("4096=64", left=True, right=True),
+        help="Another value for an integer wherever the source has it (repeatable).",
+    ),
     click.option("--mesh", metavar="none|AXIS=N,...", help="The mesh of devices, in place of the source's."),
     click.option("--loss", metavar="KIND:OUTPUT,TARGET", help="Make a module trainable: mse:Y,target."),
-    click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp64|bf16",
-                 help="Floating-point type of the program."),
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        metavar="fp32|fp64|bf16",
+        help="Floating-point type of the program.",
+    ),
 )
 
 
@@ -84,9 +114,19 @@ def program_options(function: F) -> F:
     return function
 
 
-def read(console: Console, path: str, *, entry: str | None, shapes: tuple[tuple[str, str], ...],
-         dims: tuple[tuple[str, int], ...], sets: tuple[tuple[str, str], ...],
-         set_literals: tuple[tuple[int, int], ...], mesh: str | None, loss: str | None, precision: str) -> Source:
+def read(
+    console: Console,
+    path: str,
+    *,
+    entry: str | None,
+    shapes: tuple[tuple[str, str], ...],
+    dims: tuple[tuple[str, int], ...],
+    sets: tuple[tuple[str, str], ...],
+    set_literals: tuple[tuple[int, int], ...],
+    mesh: str | None,
+    loss: str | None,
+    precision: str,
+) -> Source:
     """Reads a source and the ``model.toml`` beside it; CompileError when either cannot be read."""
     console.stage = "reading the source"
     text = read_source(path)

@@ -48,8 +48,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0806",
         "this build is not available for the target",
-        "Emitted CUDA compiles, but is not yet made into executables and libraries by `build`; it also goes into a folder of "
-        "its own, since both targets have a Makefile.",
+        "Emitted CUDA compiles, but is not yet made into executables and libraries by `build`; it also goes into a "
+        "folder of its own, since both targets have a Makefile.",
         "tesserac build model.py --target cuda --emit=exe",
         "Use `--target cuda --emit=cuda`, then `make -C FOLDER compile-only ARCH=sm_90a`.",
     ),

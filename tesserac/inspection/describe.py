@@ -19,17 +19,29 @@ from tesserac.passes.plan import Plan, rounded
 def describe_entry(plans: EntryPlans, executable: str, kernels: Sequence[EmittedKernel]) -> dict[str, Any]:
     """One entry: its parameters, functions and kernels."""
     parameters = parameters_of(plans.entry)
-    functions = {role: _function(plan) for role, plan in (("train", plans.train), ("infer", plans.infer))
-                 if plan is not None}
+    functions = {
+        role: _function(plan) for role, plan in (("train", plans.train), ("infer", plans.infer)) if plan is not None
+    }
     size = sum(-(-p.elements * p.type.dtype.itemsize // 64) * 64 for p in parameters)
-    return {"label": plans.entry.label, "executable": executable, "parameter_bytes": size,
-            "parameters": [_tensor(p.item) for p in parameters], "functions": functions,
-            "kernels": [_kernel(k) for k in kernels]}
+    return {
+        "label": plans.entry.label,
+        "executable": executable,
+        "parameter_bytes": size,
+        "parameters": [_tensor(p.item) for p in parameters],
+        "functions": functions,
+        "kernels": [_kernel(k) for k in kernels],
+    }
 
 
 def description(unit: str, source: str, library: str, entries: Sequence[dict[str, Any]]) -> str:
     """The text of ``model.json``."""
-    whole = {"unit": unit, "source": short_name(source), "tesserac": __version__, "library": library, "entries": list(entries)}
+    whole = {
+        "unit": unit,
+        "source": short_name(source),
+        "tesserac": __version__,
+        "library": library,
+        "entries": list(entries),
+    }
     return json.dumps(whole, indent=1, ensure_ascii=True) + "\n"
 
 
@@ -40,9 +52,21 @@ def source_lines(kernel: EmittedKernel) -> list[str]:
 
 def readme_entries(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same entries with texts that are safe in a Markdown table."""
-    return [{**entry, "label": cell(entry["label"]), "kernels": [
-        {**kernel, "sources": cell(", ".join(kernel["sources"][:4])), "formula": cell(kernel["formulas"][0], 90)}
-        for kernel in entry["kernels"]]} for entry in entries]
+    return [
+        {
+            **entry,
+            "label": cell(entry["label"]),
+            "kernels": [
+                {
+                    **kernel,
+                    "sources": cell(", ".join(kernel["sources"][:4])),
+                    "formula": cell(kernel["formulas"][0], 90),
+                }
+                for kernel in entry["kernels"]
+            ],
+        }
+        for entry in entries
+    ]
 
 
 def cell(text: str, limit: int = 160) -> str:
@@ -53,12 +77,17 @@ def cell(text: str, limit: int = 160) -> str:
 def _function(plan: Plan) -> dict[str, Any]:
     function: Function = plan.staged.function
     flops = sum(use.launch.flops * use.times for use in launches(plan, ""))
-    return {"inputs": [_tensor(i) for i in function.data],
-            "outputs": [{"name": o.name, "type": str(o.var.type)} for o in function.outputs
-                        if not o.name.startswith("grad:")],
-            "flops": flops, "launches": sum(len(s.launches) for s in plan.stages), "shared_bytes": plan.shared_bytes,
-            "scratch_bytes_per_thread": rounded(plan.scratch_bytes),
-            "tiles": max((s.tiles or 1 for s in plan.staged.stages), default=1)}
+    return {
+        "inputs": [_tensor(i) for i in function.data],
+        "outputs": [
+            {"name": o.name, "type": str(o.var.type)} for o in function.outputs if not o.name.startswith("grad:")
+        ],
+        "flops": flops,
+        "launches": sum(len(s.launches) for s in plan.stages),
+        "shared_bytes": plan.shared_bytes,
+        "scratch_bytes_per_thread": rounded(plan.scratch_bytes),
+        "tiles": max((s.tiles or 1 for s in plan.staged.stages), default=1),
+    }
 
 
 def _tensor(item: Input) -> dict[str, Any]:
@@ -66,6 +95,14 @@ def _tensor(item: Input) -> dict[str, Any]:
 
 
 def _kernel(kernel: EmittedKernel) -> dict[str, Any]:
-    return {"name": kernel.name, "file": kernel.file, "line": kernel.first, "sources": source_lines(kernel),
-            "formulas": list(kernel.launch.origin.formulas), "sizes": sizes_text(kernel.launch.kernel),
-            "flops": kernel.launch.flops, "bytes": kernel.launch.bytes, "calls": kernel.calls}
+    return {
+        "name": kernel.name,
+        "file": kernel.file,
+        "line": kernel.first,
+        "sources": source_lines(kernel),
+        "formulas": list(kernel.launch.origin.formulas),
+        "sizes": sizes_text(kernel.launch.kernel),
+        "flops": kernel.launch.flops,
+        "bytes": kernel.launch.bytes,
+        "calls": kernel.calls,
+    }

@@ -9,12 +9,19 @@ from tesserac.ir.program import Function, Input, Program
 
 def summary_line(program: Program) -> str:
     """``1 entry, 52 parameters (843,520 numbers), 214 equations``."""
-    parameters = {(e.label, i.path): i.var.type.size for e in program.entries for f in (e.train, e.infer)
-                  if f is not None for i in f.parameters}
+    parameters = {
+        (e.label, i.path): i.var.type.size
+        for e in program.entries
+        for f in (e.train, e.infer)
+        if f is not None
+        for i in f.parameters
+    }
     equations = sum(len(f.equations) for f in program.functions())
-    return (f"{_count(len(program.entries), 'entry', 'entries')}, "
-            f"{_count(len(parameters), 'parameter')} ({sum(parameters.values()):,} numbers), "
-            f"{_count(equations, 'equation')}")
+    return (
+        f"{_count(len(program.entries), 'entry', 'entries')}, "
+        f"{_count(len(parameters), 'parameter')} ({sum(parameters.values()):,} numbers), "
+        f"{_count(equations, 'equation')}"
+    )
 
 
 def signature_lines(program: Program) -> Iterator[str]:

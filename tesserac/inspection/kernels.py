@@ -103,8 +103,9 @@ def sizes_text(kernel: Kernel) -> str:
     if isinstance(kernel, ContractKernel):
         return "".join(f"{n} x " for n in kernel.outer) + f"({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
     if isinstance(kernel, AttentionKernel):
-        return (f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys"
-                f" x {kernel.head_dim}")
+        return (
+            f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+        )
     if isinstance(kernel, LineKernel):
         return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
     return f"{kernel.rows} x {kernel.columns}"

@@ -61,11 +61,20 @@ def unknown(what: str, name: str, known: list[str]) -> CompileError:
     """T0809: nothing of this name; the nearest ones and all others."""
     diagnostics = Diagnostics()
     near = difflib.get_close_matches(name, known, 3)
-    diagnostics.error("T0809", f"there is no {what} `{name}`", None, notes=[f"known: {', '.join(known) or 'none'}"],
-                      help=[f"did you mean {' or '.join(f'`{n}`' for n in near)}?"] if near else [])
+    diagnostics.error(
+        "T0809",
+        f"there is no {what} `{name}`",
+        None,
+        notes=[f"known: {', '.join(known) or 'none'}"],
+        help=[f"did you mean {' or '.join(f'`{n}`' for n in near)}?"] if near else [],
+    )
     return CompileError(diagnostics.items)
 
 
 def _short(text: str, file: str) -> str:
     short = short_name(file)
-    return text if short == file else text.replace(f"# {file}:", f"# {short}:").replace(f'program "{file}"', f'program "{short}"')
+    return (
+        text
+        if short == file
+        else text.replace(f"# {file}:", f"# {short}:").replace(f'program "{file}"', f'program "{short}"')
+    )

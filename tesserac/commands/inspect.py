@@ -1,0 +1,44 @@
+"""`tesserac inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tesserac.commands.program_options import program_options, read
+from tesserac.console import Console
+
+STAGES = ("ast", "graph", "ad", "fuse", "plan", "source")
+
+
+@click.command("inspect")
+@click.argument("file")
+@click.option("--stage", type=click.Choice(STAGES), default="graph", show_default=True, help="What to show.")
+@click.option("--kernel", metavar="NAME", help="With --stage source: this kernel alone.")
+@program_options
+@click.pass_obj
+def command(console: Console, /, file: str, stage: str, kernel: str | None, **flags: Any) -> None:
+    """Shows the program of FILE at one stage of the compiler.
+
+    ast: the syntax tree; graph: the elaborated program; ad: with its gradients; fuse: which equations became which
+    kernel; plan: where every buffer lies, and for how long; source: the emitted code.
+    """
+    if kernel is not None and stage != "source":
+        raise click.BadOptionUsage("kernel", "--kernel goes with --stage source.")
+    source = read(console, file, **flags)
+    if stage == "ast":
+        from tesserac.diagnostics import Diagnostics, InternalError
+        from tesserac.inspection.stages import ast_text
+        from tesserac.parser import parse
+
+        diagnostics = Diagnostics()
+        unit = parse(source.text, source.path, diagnostics)
+        diagnostics.raise_if_errors()
+        if unit is None:
+            raise InternalError("no syntax tree and no error")
+        console.show(ast_text(unit))
+        return
+    from tesserac.inspection.report import stage_text
+
+    console.show(stage_text(source, console, stage, kernel))

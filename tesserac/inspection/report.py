@@ -1,0 +1,51 @@
+"""The text of every ``inspect --stage``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tesserac.build import progress
+from tesserac.console import Console
+from tesserac.driver import Project, compile_source, front_end
+from tesserac.inspection.fusion import fusion_lines
+from tesserac.inspection.memory import memory_lines
+from tesserac.inspection.stages import function_text, graph_text, unknown
+from tesserac.passes.pipeline import optimize
+
+if TYPE_CHECKING:
+    from tesserac.commands.program_options import Source
+
+
+def stage_text(source: Source, console: Console, stage: str, kernel: str | None = None) -> str:
+    """``stage`` is graph, ad, fuse, plan or source; ``kernel`` selects one of the latter (T0809 when unknown)."""
+    console.stage = "parsing and elaboration"
+    if stage in ("graph", "ad"):
+        _, program, _ = front_end(source.text, source.path, source.options)
+        if stage == "graph":
+            return graph_text(program)
+        console.stage = "differentiation"
+        functions = [optimize(f, stop_after="simplify") for f in program.functions()]
+        return "\n".join(function_text(f, program.file) for f in functions)
+    project = compile_source(source.text, source.path, source.options, progress(console))
+    console.stage = f"inspect --stage {stage}"
+    if stage == "source":
+        return _source(project, kernel)
+    lines = [
+        line
+        for plans in project.plans
+        for line in (
+            fusion_lines(plans, list(project.kernels[plans.entry.label])) if stage == "fuse" else memory_lines(plans)
+        )
+    ]
+    return "\n".join(lines)
+
+
+def _source(project: Project, kernel: str | None) -> str:
+    if kernel is None:
+        own = {name: text for name, text in project.files.items() if name.endswith((".kernels.h", ".program.cpp"))}
+        return "\n".join(f"// ==== {name} ====\n{text}" for name, text in own.items())
+    kernels = [k for found in project.kernels.values() for k in found]
+    chosen = [k for k in kernels if k.name == kernel]
+    if not chosen:
+        raise unknown("kernel", kernel, list(dict.fromkeys(k.name for k in kernels)))
+    return "\n".join(f"// {k.file}:{k.first}\n{k.text}" for k in chosen)
