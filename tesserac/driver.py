@@ -19,25 +19,31 @@ from tesserac.parser import parse, syntax
 
 if TYPE_CHECKING:
     from tesserac.codegen.cpu.project import EntryPlans
+    from tesserac.passes.plan import Plan
 
 After = Callable[[str, Function], None]
 """Called with the name of every pass and the function it made."""
 
-_TAKEN = ("all", "clean", "runtime", "library", "main", "std", "tsr", "Makefile", "tessera")
-"""Names that an entry's files and namespace must not have: make targets, folders, namespaces."""
+_TAKEN_STEMS = ("all", "clean", "runtime", "library", "main", "std", "tsr")
+"""Stems that an entry's files and namespace must not have: make targets, other files, functions and namespaces."""
+
+_TAKEN_FILES = ("all", "clean", "runtime", "Makefile")
+"""Names that an executable must not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
     """``elaboration``: what decides the program's meaning; ``tile_rows``: rows of a tile (0: do not cut the batch).
 
-    ``target`` is cpu or cuda. ``portable``: the Makefile asks for an instruction set that other machines have, too.
+    ``reassociate`` reorders matrix chains, which changes rounding. ``target`` is cpu or cuda. ``portable``: the
+    Makefile asks for an instruction set that other machines have, too.
     """
 
-    elaboration: Options = Options()
+    elaboration: Options = field(default_factory=Options)
     target: str = "cpu"
     tile_rows: int = 128
     portable: bool = False
+    reassociate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,9 @@ def front_end(text: str, file: str, options: CompileOptions) -> tuple[syntax.Uni
     """Parses and elaborates; raises CompileError with everything that was found."""
     diagnostics = Diagnostics()
     unit = parse(text, file, diagnostics)
-    program = elaborate(unit, options.elaboration, diagnostics) if unit is not None and not diagnostics.has_errors else None
+    program = None
+    if unit is not None and not diagnostics.has_errors:
+        program = elaborate(unit, options.elaboration, diagnostics)
     diagnostics.raise_if_errors()
     if unit is None or program is None:
         raise InternalError("elaboration gave no program and no error")
@@ -70,8 +78,10 @@ def front_end(text: str, file: str, options: CompileOptions) -> tuple[syntax.Uni
     return unit, program, tuple(diagnostics.items)
 
 
-def check_source(text: str, file: str, options: CompileOptions = CompileOptions()) -> tuple[Program, tuple[Diagnostic, ...]]:
-    """Everything that can find a fault of the user's: parsing, elaboration, differentiation. The program and remarks."""
+def check_source(
+    text: str, file: str, options: CompileOptions = CompileOptions()
+) -> tuple[Program, tuple[Diagnostic, ...]]:
+    """The program and remarks, after all that finds faults of the user's: parsing, elaboration, differentiation."""
     from tesserac.passes.differentiate import differentiate
 
     _, program, found = front_end(text, file, options)
@@ -90,16 +100,22 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     trace = Trace(after)
     table = list(dict.fromkeys(i.path for f in (entry.train, entry.infer) if f is not None for i in f.parameters))
     tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0)
-    plans = []
+    plans: list[Plan | None] = []
     for function in (entry.train, entry.infer):
-        plans.append(None if function is None else schedule(optimize(function, trace), table, tile, trace=trace))
+        if function is None:
+            plans.append(None)
+            continue
+        optimized = optimize(function, trace, reorder=options.reassociate)
+        plans.append(schedule(optimized, table, tile, trace=trace))
     if seconds is not None:
         for name, value in trace.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value
     return EntryPlans(entry, *plans)
 
 
-def compile_source(text: str, file: str, options: CompileOptions = CompileOptions(), after: After | None = None) -> Project:
+def compile_source(
+    text: str, file: str, options: CompileOptions = CompileOptions(), after: After | None = None
+) -> Project:
     """Source text to a project. Raises CompileError (the user's) or InternalError (ours)."""
     start = time.perf_counter()
     unit, program, warnings = front_end(text, file, options)
@@ -125,10 +141,14 @@ class _Named:
 
 def _named(program: Program) -> list[_Named]:
     """Stems and file names: the label itself where it is safe as a file name, else the stem; all different."""
-    from tesserac.codegen.names import CppNames
+    from tesserac.codegen.names import CppNames, identifier
 
-    stems = CppNames(reserved=_TAKEN)
-    rows = [_Named(entry, stems.of(entry.label), "") for entry in program.entries]
+    stems = CppNames(reserved=_TAKEN_STEMS)
+    rows = []
+    for entry in program.entries:
+        # A keyword gets an underscore at its end, which does not go with what is appended to a stem.
+        keyword = identifier(entry.label).endswith("_")
+        rows.append(_Named(entry, stems.of(f"{entry.label}_entry" if keyword else entry.label), ""))
     taken = {row.stem for row in rows}
     for row in rows:
         label = row.entry.label
@@ -139,7 +159,7 @@ def _named(program: Program) -> list[_Named]:
 def _is_file_name(label: str) -> bool:
     """Whether a label can be an executable's name that no shell, make or file system misreads."""
     plain = label.isascii() and label.replace("_", "a").replace("-", "a").replace(".", "a").isalnum()
-    return plain and label[0].isalnum() and len(label) <= 64 and label not in _TAKEN and "." not in label
+    return plain and label[0].isalnum() and len(label) <= 64 and label not in _TAKEN_FILES and "." not in label
 
 
 def unit_name(file: str) -> str:
@@ -171,8 +191,8 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
         plan = plan_entry(entry, options, after, seconds)
         plans.append(plan)
         files.update(render_entry(plan, stem=stem, source=file, lines=lines))
-        references = [(f"{stem}_{label}", reference_function(f)) for label, f in (("train", entry.train), ("infer", entry.infer))
-                      if f is not None]
+        roles = (("train", entry.train), ("infer", entry.infer))
+        references = [(f"{stem}_{role}", reference_function(f)) for role, f in roles if f is not None]
         files[f"{stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
         files[f"{stem}.main.cpp"] = render_template("project/main.cpp.j2", title=entry.label, stem=stem)
         kernels[entry.label] = emitted_kernels(plan, f"{stem}.kernels.h", files[f"{stem}.kernels.h"])
