@@ -8,6 +8,7 @@ at the same time share addresses, and a kernel may write where it last read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -100,23 +101,44 @@ def pack(intervals: Iterable[_Interval], start: int = 0) -> int:
     placed: list[_Interval] = []
     end = start
     for item in sorted(intervals, key=lambda i: (-i.size, i.first, i.var.name)):
-        offset = start
-        for other in sorted((p for p in placed if _overlap(item, p)), key=lambda p: p.offset):
-            if offset + item.size <= other.offset:
-                break
-            offset = max(offset, other.offset + other.size)
-        item.offset = offset
+        living = sorted((p for p in placed if _overlap(item, p)), key=lambda p: p.offset)
+        item.offset = _lowest(item, living, start)
         placed.append(item)
-        end = max(end, offset + item.size)
+        end = max(end, item.offset + item.size)
     return end
 
 
+def _lowest(item: _Interval, living: Sequence[_Interval], start: int) -> int:
+    """The lowest offset clear of the buffers alive at the same time, or exactly that of one written in place."""
+    offset = start
+    for other in living:
+        if offset + item.size <= other.offset:
+            break
+        if offset <= other.offset and _in_place(item, other) and _fits(item, other.offset, living):
+            return other.offset
+        offset = max(offset, other.offset + other.size)
+    return offset
+
+
+def _fits(item: _Interval, offset: int, living: Sequence[_Interval]) -> bool:
+    """Whether every buffer alive is clear of this place, or is the very place and may be written over."""
+    return all(
+        offset + item.size <= other.offset
+        or other.offset + other.size <= offset
+        or (other.offset == offset and _in_place(item, other))
+        for other in living
+    )
+
+
 def _overlap(a: _Interval, b: _Interval) -> bool:
-    if a.last == b.first and b.var in a.merge and a.size == b.size:
-        return False
-    if b.last == a.first and a.var in b.merge and a.size == b.size:
-        return False
     return a.first <= b.last and b.first <= a.last
+
+
+def _in_place(a: _Interval, b: _Interval) -> bool:
+    """Whether one is last read by the kernel that first writes the other, element by element."""
+    return a.size == b.size and (
+        (a.last == b.first and b.var in a.merge) or (b.last == a.first and a.var in b.merge)
+    )
 
 
 def rounded(size: int) -> int:
@@ -182,9 +204,12 @@ def _touch_shared(
 
 
 def _allow_in_place(launch: Launch, intervals: Mapping[Var, _Interval]) -> None:
+    """Lets results take over operands that the launch reads through one slot only (another may read elsewhere)."""
+    times = Counter(argument.var for argument in launch.arguments)
     for source, target in in_place_pairs(launch.kernel):
         a, b = launch.arguments[source], launch.arguments[target]
-        if a.var in intervals and b.var in intervals and a.offset == 0 and b.offset == 0:
+        alone = times[a.var] == 1 and times[b.var] == 1 and a.offset == 0 and b.offset == 0
+        if alone and a.var in intervals and b.var in intervals:
             intervals[a.var].merge.add(b.var)
 
 
