@@ -136,9 +136,7 @@ def _overlap(a: _Interval, b: _Interval) -> bool:
 
 def _in_place(a: _Interval, b: _Interval) -> bool:
     """Whether one is last read by the kernel that first writes the other, element by element."""
-    return a.size == b.size and (
-        (a.last == b.first and b.var in a.merge) or (b.last == a.first and a.var in b.merge)
-    )
+    return a.size == b.size and ((a.last == b.first and b.var in a.merge) or (b.last == a.first and a.var in b.merge))
 
 
 def rounded(size: int) -> int:
