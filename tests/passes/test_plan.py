@@ -23,10 +23,12 @@ def may_share(a: _Interval, b: _Interval) -> bool:
 
 @st.composite
 def lifetimes(draw: st.DrawFn) -> list[_Interval]:
-    rows = draw(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9), st.integers(0, 4)), max_size=24))
+    rows = draw(
+        st.lists(st.tuples(st.sampled_from((2, 2, 3, 4, 5)), st.integers(0, 5), st.integers(0, 3)), max_size=24)
+    )
     items = [interval(n, *row) for n, row in enumerate(rows)]
     for item in items:
-        item.merge.update(b.var for b in items if b.first == item.last and b is not item and draw(st.booleans()))
+        item.merge.update(b.var for b in items if b.first == item.last and b is not item and b.size == item.size)
     return items
 
 
@@ -46,12 +48,9 @@ def test_living_buffers_are_apart(items: list[_Interval], lines: int) -> None:
 
 def test_written_in_place_at_the_same_address_only() -> None:
     """Failed once: `x` and the sum written over it lay 448 bytes apart, and rows were lost before they were read."""
-    other, x, total = interval(0, 2, 0, 3), interval(1, 2, 0, 2), interval(2, 2, 2, 2)
+    before, after = interval(0, 5, 0, 1), interval(1, 4, 2, 2)
+    x, total = interval(2, 2, 1, 1), interval(3, 2, 2, 2)
     x.merge.add(total.var)
-    assert pack([other, x, total]) == 4 * ALIGNMENT
+    pack([before, after, x, total])
+    assert x.offset == before.size
     assert total.offset == x.offset
-    blocked = interval(3, 1, 1, 1)
-    items = [blocked, interval(0, 2, 0, 3), interval(1, 2, 0, 2), interval(2, 2, 2, 2)]
-    items[2].merge.add(items[3].var)
-    pack(items)
-    assert items[3].offset == items[2].offset or abs(items[3].offset - items[2].offset) >= items[2].size
