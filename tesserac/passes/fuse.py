@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from tesserac.codegen import roots
 from tesserac.codegen.contract import check_operands
-from tesserac.codegen.lower import check_rows, check_stored
 from tesserac.codegen.records import Node
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
+from tesserac.codegen.singles import check_rows, check_stored
 from tesserac.codegen.stage_values import StageValues, stands_alone
 from tesserac.codegen.views import VIEW_OPS, View
 from tesserac.ir.program import Equation, Var

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from tesserac.codegen.cpu.expressions import LONGEST, Expressions, address
+from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, Store, TransposeKernel
+from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, TransposeKernel
 
 
 class ProductRenderer:
@@ -66,19 +67,9 @@ class ProductRenderer:
             if uses.get(i, 0) > 1 or len(text) > LONGEST:
                 known[i] = self.scope.fresh(node.name or node.op)
                 lines.append(f"const auto {known[i]} = {text};")
-        lines += [self._store(store, known) for store in self.kernel.stores]
+        stores = Stores(self.text, self.kernel.stores, self.kernel.n)
+        lines += [stores.columns(store, known) for store in self.kernel.stores]
         return lines
-
-    def _store(self, store: Store, known: dict[int, str]) -> str:
-        value, level = self.text.full(store.node, known)
-        where = address(self.slot_names[store.slot], store.strides[:-1], [*self.loops, "i"])
-        stride = "" if store.strides[-1] == 1 or self.kernel.n == 1 else f"{store.strides[-1]}, "
-        if not self.kernel.slots[store.slot].dtype.is_float:
-            return f"store_int(c, {where}, {value});"
-        if store.across_tiles:
-            load = f"c.load({where}{', ' + stride.rstrip(', ') if stride else ''})"
-            value = f"first ? {value} : {load} + {value}" if level <= 6 else f"first ? ({value}) : {load} + ({value})"
-        return f"c.store({where}, {stride}{value});"
 
 
 def render_attention(kernel: AttentionKernel, slot_names: list[str], real: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST, Expressions, address, literal
+from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal
+from tesserac.codegen.cpu.stores import IDENTITY, Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import Node, RowKernel, Store
-from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 
 MAX_ROW_BYTES = 32768
@@ -48,24 +48,23 @@ class RowRenderer:
         self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real)
         self.level = levels(kernel)
         self.saved: dict[int, str] = {}
-        self.kernel_start: list[str] = []
-        self.kernel_end: list[str] = []
+        self.stores = Stores(self.text, kernel.stores, self.width)
         self.row_end: list[str] = []
 
     def render(self) -> dict[str, Any]:
         """Values for the template."""
-        self._start_accumulators()
+        self.stores.start_accumulators()
         last = max([self.level[s.node] for s in self.kernel.stores] + [0])
         self._choose_saved(last)
         passes = [self._pass(p) for p in range(last + 1)]
-        self._row_stores()
+        self.row_end = self.stores.row_end()
         self._drop_unused(passes)
         return {
             "loops": list(zip(self.indices, self.rows, strict=True)),
             "passes": passes,
             "row_end": self.row_end,
-            "kernel_start": self.kernel_start,
-            "kernel_end": self.kernel_end,
+            "kernel_start": self.stores.kernel_start,
+            "kernel_end": self.stores.kernel_end,
             "width": self.width,
             "real": self.real,
             "parallel": self.parallel and self._rows_independent(),
@@ -74,44 +73,9 @@ class RowRenderer:
     def _rows_independent(self) -> bool:
         return (
             bool(self.rows)
-            and not self.kernel_end
+            and not self.stores.kernel_end
             and all(s.mode == "set" and (not self.rows or s.strides[0] != 0) for s in self.kernel.stores)
         )
-
-    # -- what accumulates over rows -----------------------------------------------------------------------
-
-    def _is_total(self, store: Store) -> bool:
-        return (
-            store.mode in ("sum", "max", "min")
-            and not any(store.strides)
-            and self.kernel.nodes[store.node].extent == "row"
-        )
-
-    def _start_accumulators(self) -> None:
-        self.totals: dict[int, str] = {}
-        for number, store in enumerate(self.kernel.stores):
-            pointer = self.slot_names[store.slot]
-            if self._is_total(store):
-                name = self.names.fresh(f"{pointer}_total")
-                self.totals[number] = name
-                start = {"sum": "0", "max": literal(float("-inf"), "double"), "min": literal(float("inf"), "double")}[
-                    store.mode
-                ]
-                self.kernel_start.append(f"double {name} = {start};")
-                value = f"{self.real}({name})"
-                self.kernel_end.append(
-                    f"*{pointer} = first ? {value} : *{pointer} + {value};"
-                    if store.across_tiles
-                    else f"*{pointer} = {value};"
-                )
-            elif store.mode != "set":
-                rows, columns = 1, store.extent[-1] if store.extent else 1
-                for n in store.extent[:-1]:
-                    rows *= n
-                identity = {"max": float("-inf"), "min": float("inf")}.get(store.mode, 0.0)
-                row = store.row_stride or columns
-                clear = f"fill_rows({pointer}, {rows}, {columns}, {row}, {literal(identity, self.real)});"
-                self.kernel_start.append(f"if (first) {clear}" if store.across_tiles else clear)
 
     # -- passes -------------------------------------------------------------------------------------------
 
@@ -147,7 +111,7 @@ class RowRenderer:
                         [
                             *(line for p in passes for part in (p.before, p.columns, p.after) for line in part),
                             *self.row_end,
-                            *self.kernel_end,
+                            *self.stores.kernel_end,
                         ]
                     ),
                 )
@@ -174,7 +138,7 @@ class RowRenderer:
                 scalar = spec_of(node.op).scalar if node.kind == "op" else None
                 if scalar is not None and scalar.flops >= EXPENSIVE and i not in self.saved:
                     self.saved[i] = self.names.fresh(f"{node.name or node.op}_row")
-                    self.kernel_start.append(f"alignas(64) {self.real} {self.saved[i]}[{self.width}];")
+                    self.stores.kernel_start.append(f"alignas(64) {self.real} {self.saved[i]}[{self.width}];")
             seen |= closure
 
     def _pass(self, number: int) -> Pass:
@@ -190,11 +154,7 @@ class RowRenderer:
                 accumulators[i] = ""
                 continue
             accumulators[i] = self.names.fresh(f"{node.name or 'row'}_{node.op}")
-            start = {
-                "sum": "{}",
-                "max": f" = broadcast({literal(float('-inf'), self.real)})",
-                "min": f" = broadcast({literal(float('inf'), self.real)})",
-            }[node.op]
+            start = "{}" if node.op == "sum" else f" = broadcast({literal(IDENTITY[node.op], self.real)})"
             result.before.append(f"Vec<{self.real}> {accumulators[i]}{start};")
         self._columns(number, stores, accumulators, result)
         return result
@@ -238,100 +198,12 @@ class RowRenderer:
             if name:
                 result.columns.append(self._accumulate(self.kernel.nodes[i], name, known))
         for store in stores:
-            result.columns.extend(self._store(store, known))
+            result.columns.append(self.stores.columns(store, known))
         result.after = self._finished(accumulators)
 
     def _accumulate(self, node: Node, name: str, known: dict[int, str]) -> str:
         value, _ = self.text.full(node.args[0], known)
         if node.op == "sum":
             return f"{name} += c.keep({value}, 0);"
-        identity = literal(float("-inf") if node.op == "max" else float("inf"), self.real)
+        identity = literal(IDENTITY[node.op], self.real)
         return f"{name} = v{node.op}({name}, c.keep({value}, {identity}));"
-
-    def _store(self, store: Store, known: dict[int, str]) -> list[str]:
-        value, level = self.text.full(store.node, known)
-        dtype = self.kernel.slots[store.slot].dtype
-        pointer = self.slot_names[store.slot]
-        if store.mode == "scatter":
-            where = f"{pointer} + {self.text.row(store.index)} * {store.row_stride}"
-        else:
-            where = address(pointer, store.strides[:-1], self.indices)
-        stride = store.strides[-1]
-        tail = "" if stride == 1 or self.width == 1 else f"{stride}, "
-        if not dtype.is_float:
-            return [f"store_int(c, {where}, {value});"]
-        old = f"c.load({where}{', ' + str(stride) if tail else ''})"
-        if store.mode in ("sum", "scatter"):
-            value = f"{old} + {value}" if level <= 6 else f"{old} + ({value})"
-        elif store.mode in ("max", "min"):
-            value = f"v{store.mode}({old}, {value})"
-        elif store.across_tiles:
-            value = f"first ? {value} : {old} + {value}" if level <= 6 else f"first ? ({value}) : {old} + ({value})"
-        return [f"c.store({where}, {tail}{value});"]
-
-    def _row_stores(self) -> None:
-        for number, store in enumerate(self.kernel.stores):
-            if self.kernel.nodes[store.node].extent != "row":
-                continue
-            if self._repeats_row(store):
-                self._fill_columns(store)
-                continue
-            value = self.text.row(store.node)
-            if store.mode == "scatter":
-                self.row_end.append(
-                    f"{self.slot_names[store.slot]}[{self.text.row(store.index)} * {store.row_stride}] += {value};"
-                )
-                continue
-            if number in self.totals:
-                total = self.totals[number]
-                self.row_end.append(
-                    f"{total} += {value};"
-                    if store.mode == "sum"
-                    else f"{total} = v{store.mode}({total}, double({value}));"
-                )
-                continue
-            where = address("", store.strides[:-1], self.indices).removeprefix(" + ") or "0"
-            target = f"{self.slot_names[store.slot]}[{where}]"
-            if store.mode == "sum":
-                self.row_end.append(f"{target} += {value};")
-            elif store.mode in ("max", "min"):
-                self.row_end.append(f"{target} = v{store.mode}({target}, {value});")
-            elif store.across_tiles:
-                self.row_end.append(f"{target} = first ? {value} : {target} + {value};")
-            else:
-                self.row_end.append(f"{target} = {value};")
-
-    def _repeats_row(self, store: Store) -> bool:
-        """A row value (a constant, a broadcast) written to every column."""
-        return store.strides[-1] != 0 and self.width > 1
-
-    def _fill_columns(self, store: Store) -> None:
-        node = self.kernel.nodes[store.node]
-        value = self.text.row(store.node)
-        where = address(self.slot_names[store.slot], store.strides[:-1], self.indices)
-        dtype = self.kernel.slots[store.slot].dtype
-        stride = store.strides[-1]
-        if store.mode == "scatter":
-            where = f"{self.slot_names[store.slot]} + {self.text.row(store.index)} * {store.row_stride}"
-        if not dtype.is_float:
-            convert = (
-                f"mask_of<{self.real}>({value})" if node.dtype is DType.BOOL else f"broadcast({self.real}({value}))"
-            )
-            body = f"store_int(c, {where}, {convert});"
-        else:
-            step = f", {stride}" if stride != 1 else ""
-            repeated = f"broadcast({self.real}({value}))"
-            old = f"c.load({where}{step})"
-            if store.mode in ("sum", "scatter"):
-                repeated = f"{old} + {repeated}"
-            elif store.mode in ("max", "min"):
-                repeated = f"v{store.mode}({old}, {repeated})"
-            elif store.across_tiles:
-                repeated = f"first ? {repeated} : {old} + {repeated}"
-            body = f"c.store({where}{step}, {repeated});"
-        self.row_end.append(f"columns<{self.real}, {self.width}>([&](auto c) {{ {body} }});")
-
-
-def parameter_types(kernel: RowKernel) -> list[str]:
-    """``const float*`` or ``float*`` per slot."""
-    return [f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}*" for s in kernel.slots]
