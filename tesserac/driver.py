@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 After = Callable[[str, Function], None]
 """Called with the name of every pass and the function it made."""
 
-_TAKEN_STEMS = ("all", "clean", "runtime", "library", "main", "std", "tsr")
+_TAKEN_STEMS = ("all", "clean", "runtime", "library", "command_line", "main", "std", "tsr")
 """Stems that an entry's files and namespace must not have: make targets, other files, functions and namespaces."""
 
 _TAKEN_FILES = ("all", "clean", "runtime", "Makefile")
@@ -203,6 +203,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     common: dict[str, Any] = {"entries": rows, "names": [r.file for r in named], "library": library, "title": unit,
                               "version": __version__, "portable": options.portable}
     files["library.cpp"] = render_template("project/library.cpp.j2", **common)
+    files["command_line.cpp"] = render_template("project/command_line.cpp.j2")
     files["Makefile"] = render_template("project/Makefile.j2", **common)
     files["model.json"] = description(unit, file, library, described)
     files["README.md"] = render_template("project/README.md.j2", described=readme_entries(described), cell=cell,
