@@ -78,10 +78,9 @@ def reassociated(function: Function) -> Function:
     Attention is written out first, since its products belong to the chains; where nothing is gained (several heads, a
     mask that its own kernel skips), the function stays as it was.
     """
-    plain = simplify(differentiate(function))
     written_out = simplify(differentiate(expand(function, {"attention"})))
     better = simplify(reassociate(simplify(squeeze_products(written_out))))
-    return better if contraction_flops(better) < 0.95 * contraction_flops(plain) else function
+    return better if contraction_flops(better) < 0.95 * contraction_flops(written_out) else function
 
 
 REASSOCIATE = Step("reassociate", "matrix chains in their cheapest order (changes rounding: only on request)", reassociated)
