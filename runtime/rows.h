@@ -30,10 +30,16 @@ TSR_INLINE IntVec<T> mask_of(bool condition) {
   return IntVec<T>{} - Element<IntVec<T>>(condition);
 }
 
-/// Stores the valid columns of v converted to integers (bool: 0 or 1 from a mask).
+/// Stores the valid columns of v, `stride` elements apart, as integers: of a mask 0 or 1, else v rounded towards zero.
+/// Integers travel through vectors of the kernel's floating type: exact up to 2^24 in float, 2^53 in double.
+template <class C, class I, class V>
+TSR_INLINE void store_int(C c, I* row, long stride, V v) {
+  constexpr bool is_mask = !std::is_floating_point_v<Element<V>>;
+  for (int i = 0; i < c.size(); ++i) row[(c.begin + i) * stride] = is_mask ? I(v[i] != 0) : I(v[i]);
+}
 template <class C, class I, class V>
 TSR_INLINE void store_int(C c, I* row, V v) {
-  for (int i = 0; i < c.size(); ++i) row[c.begin + i] = std::is_same_v<Element<V>, float> || std::is_same_v<Element<V>, double> ? I(v[i]) : I(v[i] != 0);
+  store_int(c, row, 1, v);
 }
 
 /// Sets `rows` rows of `columns` elements, `stride` apart.

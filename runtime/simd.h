@@ -255,11 +255,11 @@ struct Columns {
   }
   /// The column numbers as T.
   TSR_INLINE Vec<T> index() const { return iota<T>(T(begin)); }
-  /// Integers of a row (int32_t, int64_t or narrower), converted to T.
+  /// Integers of a row (int32_t, int64_t or narrower) that lie `stride` elements apart, converted to T.
   template <class I>
-  TSR_INLINE Vec<T> load_int(const I* row) const {
+  TSR_INLINE Vec<T> load_int(const I* row, long stride = 1) const {
     Vec<T> v{};
-    for (int i = 0; i < size(); ++i) v[i] = T(row[begin + i]);
+    for (int i = 0; i < size(); ++i) v[i] = T(row[(begin + i) * stride]);
     return v;
   }
 };

@@ -7,7 +7,7 @@ them as one; row and column letters that cannot be merged become outer loops too
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tesserac.codegen.records import ContractKernel, Matrix, Node, Slot, Store, accesses_of
@@ -135,16 +135,21 @@ def lower_contract(
         k,
         Matrix(matrices[0][0], lda, matrices[0][1], transposed),
         Matrix(matrices[1][0], ldb, matrices[1][1]),
-        tuple(_reordered(node, reorder) for node in nodes),
+        _reordered(nodes, reorder),
         tuple(replace(store, strides=reorder(store.strides)) for store in stores),
     )
     return kernel, tuple(bound)
 
 
-def _reordered(node: Node, reorder: object) -> Node:
-    assert callable(reorder)
-    if not node.strides:
-        return node
-    strides = reorder(node.strides)
-    extent = "full" if strides[-1] else "row"
-    return replace(node, strides=strides, extent=extent if node.kind in ("load", "iota") else node.extent)
+def _reordered(nodes: Sequence[Node], reorder: Callable[[tuple[int, ...]], tuple[int, ...]]) -> tuple[Node, ...]:
+    """Epilogue nodes over (outer, rows, columns); what no longer varies along the columns becomes a row value."""
+    result: list[Node] = []
+    for node in nodes:
+        strides = reorder(node.strides) if node.strides else ()
+        extent = node.extent
+        if node.kind in ("load", "iota", "random"):
+            extent = "full" if strides[-1] else "row"
+        elif node.kind == "op":
+            extent = "full" if any(result[a].extent == "full" for a in node.args) else "row"
+        result.append(replace(node, strides=strides, extent=extent))
+    return tuple(result)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tesserac.codegen.views import VIEW_OPS, View, apply, dense
+from tesserac.codegen.views import VIEW_OPS, View, apply, dense, reshaped
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
@@ -18,6 +19,15 @@ LINE_OPS = frozenset(("argmax", "cumsum", "reduce_prod", "sort", "topk"))
 
 MOVING_OPS = frozenset(("concat", "pad"))
 """View ops that no strides express: they move data."""
+
+
+ACCUMULATED = ("reduce", "scatter")
+"""Op kinds whose kernels clear their result first, row by row."""
+
+
+def equal_rows(view: View) -> bool:
+    """Whether all rows of a view lie equally far apart."""
+    return reshaped(view, (math.prod(view.shape[:-1]), *view.shape[-1:])) is not None
 
 
 def stands_alone(equation: Equation) -> bool:
@@ -117,6 +127,7 @@ class StageValues:
                     and var not in self.aliases
                     and self.producer[var].op not in VIEW_OPS
                     and equation.operands.count(var) == 1
+                    and (self.kind(var) not in ACCUMULATED or equal_rows(view))
                 )
                 if free and self.kind(var) in (*KERNEL_KINDS, "elementwise") and not self.is_partial(equation.result):
                     self.aliases[var] = (equation.result, view)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tesserac.codegen.cpu.project import render_entry
 from tesserac.driver import CompileOptions, plan_entry
 from tesserac.ir.program import Entry, Function
+from tesserac.ir.types import TensorType
 from tesserac.resources import runtime_dir
 
 SHIM = """
@@ -92,6 +93,12 @@ def compile_functions(
     return ctypes.CDLL(str(folder / "functions.so"))
 
 
+def _garbage(kind: TensorType) -> NDArray[np.generic]:
+    """Memory that a program must not rely on."""
+    size = kind.size * np.dtype(kind.dtype.numpy).itemsize
+    return np.frombuffer(bytearray(b"\xee" * size), kind.dtype.numpy).reshape(kind.sizes)
+
+
 def call(
     library: ctypes.CDLL,
     number: int,
@@ -112,7 +119,7 @@ def call(
     params = [np.ascontiguousarray(values[i.path], dtype=i.var.type.dtype.numpy) for i in function.parameters]
     grads = [np.full(p.shape, np.nan, p.dtype) for p in params]
     plain = [o for o in function.outputs if not o.name.startswith("grad:")]
-    outputs = [np.zeros(o.var.type.sizes, o.var.type.dtype.numpy) for o in plain]
+    outputs = [_garbage(o.var.type) for o in plain]
     getattr(library, f"call_f{number}")(
         pointers(data),
         pointers(outputs),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tesserac.driver import CompileOptions
 from tesserac.ir.evaluate import evaluate
@@ -25,6 +26,15 @@ EXAMPLES = 250 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 8
 CASES = sorted((Path(__file__).parent / "failed").glob("*.ir"))
 
 
+def agrees(got: NDArray[np.generic], want: NDArray[np.generic]) -> bool:
+    """Equal up to single precision; integers and booleans exactly."""
+    if got.dtype.kind != "f":
+        return bool(np.array_equal(got, want.astype(got.dtype)))
+    want = want.astype(np.float64)
+    scale = max(1.0, np.abs(want).max(initial=0.0))
+    return bool(np.allclose(got.astype(np.float64), want, rtol=1e-3, atol=2e-4 * scale))
+
+
 def check(functions: Sequence[Function], options: CompileOptions, workers: int = 2, elements: int = -1) -> None:
     """Compiles the functions into one library and compares every output with the evaluator in double precision."""
     with tempfile.TemporaryDirectory() as folder:
@@ -34,10 +44,7 @@ def check(functions: Sequence[Function], options: CompileOptions, workers: int =
             wanted = evaluate(differentiate(function), values, dtype=np.float64)
             found = call(library, number, function, values, workers=workers, elements=elements)
             for name, want in wanted.items():
-                want = np.asarray(want, np.float64)
-                scale = max(1.0, np.abs(want).max(initial=0.0))
-                got = found[name].astype(np.float64)
-                assert np.allclose(got, want, rtol=1e-3, atol=2e-4 * scale), f"{name}:\n{print_function(function)}"
+                assert agrees(found[name], np.asarray(want)), f"{name}:\n{print_function(function)}"
 
 
 @pytest.mark.property

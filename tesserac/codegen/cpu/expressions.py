@@ -134,7 +134,7 @@ class Expressions:
             return self._load(node), CALL
         if node.kind == "take":
             table = f"{self.slot_names[node.slot]} + {self.row(node.args[0])} * {node.row_stride}"
-            return self._from(table, node.strides[-1]), CALL
+            return self._from(table, node.strides[-1], self.slots[node.slot].dtype), CALL
         if node.kind == "iota":
             start = address("", node.strides[:-1], self.indices).removeprefix(" + ")
             text = f"{self.column}.index()" + (f" * {self.real}({node.strides[-1]})" if node.strides[-1] != 1 else "")
@@ -158,14 +158,12 @@ class Expressions:
             self.slots[node.slot].dtype,
         )
 
-    def _from(self, pointer: str, stride: int, dtype: DType = DType.F32) -> str:
-        if dtype is DType.BOOL:
-            return f"({self.column}.load_int({pointer}) != 0)"
-        if dtype.is_integer:
-            if stride != 1:
-                raise InternalError("integers are read across their rows")
-            return f"{self.column}.load_int({pointer})"
-        return f"{self.column}.load({pointer})" if stride == 1 else f"{self.column}.load({pointer}, {stride})"
+    def _from(self, pointer: str, stride: int, dtype: DType) -> str:
+        arguments = pointer if stride == 1 else f"{pointer}, {stride}"
+        if dtype.is_float:
+            return f"{self.column}.load({arguments})"
+        loaded = f"{self.column}.load_int({arguments})"
+        return f"({loaded} != 0)" if dtype is DType.BOOL else loaded
 
     def _full_cast(self, node: Node, known: dict[int, str]) -> tuple[str, int]:
         source = self.nodes[node.args[0]]
