@@ -34,10 +34,8 @@ def command(
 
     console.quiet = not verbose
     source = read(console, file, **flags)
-    kinds = frozenset(("cpp", "exe"))
-    result = build(Request(source, cache_folder(source), kinds, jobs or 0, verbose), console)
-    if verbose:
-        print_summary(console, result, kinds)
+    sources, kinds = frozenset(("cpp",)), frozenset(("cpp", "exe"))
+    result = build(Request(source, cache_folder(source), sources, jobs or 0, verbose), console)
     if len(result.executables) != 1:
         diagnostics = Diagnostics()
         labels = [entry["label"] for entry in result.model["entries"]]
@@ -49,6 +47,9 @@ def command(
             help=[f"--entry {labels[0]}"],
         )
         raise CompileError(diagnostics.items)
+    result = build(Request(source, cache_folder(source), kinds, jobs or 0, verbose), console)
+    if verbose:
+        print_summary(console, result, kinds)
     program = (result.folder / result.executables[0]).absolute()
     sys.stdout.flush()
     try:
