@@ -118,4 +118,15 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         'Mark a function with @graph.module or @graph.training_step(module="label"), and give every step its own '
         "label.",
     ),
+    Explanation(
+        "T0314",
+        "graph.checkpoint is a hint without effect yet",
+        "Recomputing intermediates in the backward pass is not implemented; results and gradients do not depend on it.",
+        "layer = graph.checkpoint(op.linear(8, 2))\n"
+        "\n"
+        "@graph.module\n"
+        "def net(x: Tensor[4, 8]):\n"
+        "    return layer(x)\n",
+        "Nothing needs to be changed. `inspect --stage plan` shows what memory the program takes.",
+    ),
 )

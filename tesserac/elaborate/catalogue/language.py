@@ -100,8 +100,14 @@ def _wanted(site: Site, wrt: Value) -> Iterator[Slot]:
     space="graph",
 )
 def checkpoint(site: Site, f: Value) -> Value:
-    """Marks a function whose intermediates need not be kept."""
+    """Marks a function whose intermediates need not be kept; so far a hint that nothing acts on, which a note says."""
     if isinstance(f, Function | Layer):
+        site.session.report.note(
+            "T0314",
+            "graph.checkpoint does not change the program yet: nothing is recomputed",
+            site.session.span,
+            notes=["only the intermediates of the tile in flight are kept, so memory does not grow with the batch"],
+        )
         return f
     raise site.fail("T0503", f"graph.checkpoint takes a function or a layer, not {describe(f)}")
 
