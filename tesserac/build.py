@@ -53,7 +53,7 @@ class Result:
     @property
     def executables(self) -> list[str]:
         """File names of the executables."""
-        return [entry["executable"] for entry in self.model.get("entries", ())]
+        return [entry["executable"] for entry in self.model.get("entries", ()) if entry["executable"]]
 
 
 def build(request: Request, console: Console) -> Result:
@@ -146,7 +146,7 @@ def compiler_digest() -> str:
     for top in (Path(__file__).parent, templates_dir(), runtime_dir()):
         for folder, folders, names in os.walk(top):
             folders[:] = sorted(f for f in folders if not f.startswith(("_", ".")))
-            for name in sorted(n for n in names if n.endswith((".py", ".json", ".lark", ".j2", ".h"))):
+            for name in sorted(n for n in names if n.endswith((".py", ".json", ".lark", ".j2", ".h", ".cuh"))):
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     data = file.read()

@@ -217,10 +217,31 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
 
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,
               after: After | None = None) -> Project:
-    """The seam to the CUDA back end; CompileError T0806 where it is not installed."""
-    diagnostics = Diagnostics()
-    diagnostics.error("T0806", "this tesserac has no CUDA back end", None, help=["--target cpu"])
-    raise CompileError(diagnostics.items)
+    """A program to a project of CUDA sources, which nvcc compiles on any machine and a GPU runs."""
+    from tesserac.codegen.cuda.project import render_cuda_makefile, render_entry_cuda  # the seam to the other back end
+    from tesserac.codegen.jinja import render_template
+    from tesserac.includes import runtime_headers
+    from tesserac.inspection.describe import cell, describe_entry, description, readme_entries
+
+    seconds: dict[str, float] = {}
+    lines = {name: text.splitlines() for name, text in sources.items()}
+    files: dict[str, str] = {}
+    plans, described, named, unit = [], [], _named(program), unit_name(file)
+    start = time.perf_counter()
+    for row in named:
+        # A GPU's threads share one memory: nothing is gained by cutting the batch into tiles.
+        plans.append(plan_entry(row.entry, replace(options, tile_rows=0), after, seconds))
+        files.update(render_entry_cuda(plans[-1], stem=row.stem, source=file, lines=lines))
+        described.append(describe_entry(plans[-1], "", []))
+    files["Makefile"] = render_cuda_makefile([r.stem for r in named], title=unit)
+    files["model.json"] = description(unit, file, f"lib{unit}.a", described)
+    rows = [{"stem": r.stem, "label": r.entry.label} for r in named]
+    files["README.md"] = render_template("project/README.cuda.md.j2", title=unit, version=__version__, entries=rows,
+                                         cell=cell, described=readme_entries(described),
+                                         source=file.replace("\\", "/").rsplit("/", 1)[-1])
+    files.update(runtime_headers(files))
+    seconds["render"] = time.perf_counter() - start - sum(seconds.values())
+    return Project(files, {}, f"lib{unit}.a", tuple(plans), program, seconds=seconds)
 
 
 def reference_function(function: Function) -> Function:

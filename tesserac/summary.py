@@ -10,9 +10,6 @@ from tesserac.build import Result, paths_of
 from tesserac.console import Console
 from tesserac.inspection.text import quantity
 
-_BUDGETS = {"source": 2.0, "compile": 20.0, "start-up": 0.05}
-"""Seconds that a build of examples/gpt.py may take on an idle machine; printed beside what was measured."""
-
 
 def print_summary(console: Console, result: Result, emit: frozenset[str]) -> None:
     """The summary; nothing under ``--quiet``."""
@@ -37,18 +34,19 @@ def print_summary(console: Console, result: Result, emit: frozenset[str]) -> Non
 def entry_lines(entry: Mapping[str, Any]) -> list[str]:
     """One entry in two or three lines."""
     numbers = sum(_size(p["shape"]) for p in entry["parameters"])
+    kernels = f", {len(entry['kernels'])} kernels" if entry["kernels"] else ""
     lines = [
         f"{entry['label']}: {len(entry['parameters'])} parameters ({numbers:,} numbers, "
-        f"{quantity(entry['parameter_bytes'], 'B')}), {len(entry['kernels'])} kernels"
+        f"{quantity(entry['parameter_bytes'], 'B')}){kernels}"
     ]
     for role, function in entry["functions"].items():
         tiles = f" in {function['tiles']} tiles" if function["tiles"] > 1 else ""
+        scratch = function["scratch_bytes_per_thread"]
         lines.append(
             f"  {role + ':':<7} {quantity(function['flops'], 'FLOP')} per call, "
             f"{function['launches']} launches{tiles}; "
-            "memory "
-            f"{quantity(function['shared_bytes'], 'B')} shared, "
-            f"{quantity(function['scratch_bytes_per_thread'], 'B')} per thread"
+            f"memory {quantity(function['shared_bytes'], 'B')} shared"
+            + (f", {quantity(scratch, 'B')} per thread" if scratch else "")
         )
     return lines
 

@@ -166,7 +166,8 @@ def test_explain_line(cli: Cli, model: Path) -> None:
 
 
 def test_every_kernel_is_reached_from_a_line(cli: Cli, in_checkout: None) -> None:
-    names = set(re.findall(r"^static void ((?:rows|product|transpose|attention)_\w+)\(", cli("inspect", *GPT, "--stage", "source").out, re.MULTILINE))
+    source = cli("inspect", *GPT, "--stage", "source").out
+    names = set(re.findall(r"^static void ((?:rows|product|transpose|attention)_\w+)\(", source, re.MULTILINE))
     found: set[str] = set()
     for line in (12, 13, 14, 19, 22, 27):
         found.update(
@@ -218,6 +219,18 @@ def test_targets_that_do_not_go_together(cli: Cli, model: Path) -> None:
         done = cli("build", model, *SIZES, *flags)
         assert done.code == 1
         assert done.err.startswith("error[T0806]: --emit=")
+
+
+def test_cuda_sources_need_no_cuda(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    done = cli("build", model, *SIZES, "--target", "cuda", "--emit=cuda", "-o", "out")
+    assert (done.code, done.err) == (0, "")
+    assert "next: make -C out compile-only ARCH=sm_90a" in done.out
+    texts = {p: p.read_text(encoding="utf-8") for p in Path("out").rglob("*") if p.suffix in (".h", ".cu", ".cuh")}
+    assert {p.name for p in texts} >= {"net.kernels.cuh", "net.program.cu"}
+    for path, text in texts.items():
+        for name in re.findall(r'^#include "([^"]+)"', text, re.MULTILINE):
+            assert (path.parent / name).exists() or (Path("out") / name).exists(), f"{path}: {name}"
 
 
 def test_run_needs_one_entry(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
