@@ -1,0 +1,1 @@
+"""The CUDA renderer: kernel records as ordinary CUDA C++."""

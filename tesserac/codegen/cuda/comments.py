@@ -1,0 +1,66 @@
+"""What stands above a kernel: source lines, formulas, sizes, work and traffic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tesserac.codegen.cpu.kernels import short_name
+from tesserac.codegen.names import comment_text
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
+
+MAX_LINES = 6
+MAX_FORMULAS = 8
+
+
+def comment(launch: Launch, lines: Mapping[str, list[str]]) -> str:
+    """The comment of a launch's kernel, one ``//`` line each."""
+    result: list[str] = []
+    seen: dict[tuple[str, int], None] = {(s.file, s.line): None for s in launch.origin.spans}
+    for file, line in list(seen)[:MAX_LINES]:
+        source = lines.get(file, [])
+        text = source[line - 1].strip() if 0 < line <= len(source) else ""
+        result.append(f"// {comment_text(short_name(file))}:{line}  {comment_text(text)}".rstrip())
+    formulas = launch.origin.formulas
+    result += [f"//   {comment_text(formula)}" for formula in formulas[:MAX_FORMULAS]]
+    if len(formulas) > MAX_FORMULAS:
+        result.append(f"//   and {len(formulas) - MAX_FORMULAS} more")
+    result.append(f"// {sizes(launch.kernel)}, {quantity(launch.flops, 'FLOP')}, {quantity(launch.bytes, 'B')} read and written")
+    return "\n".join(result) + "\n"
+
+
+def where(launch: Launch) -> str:
+    """``gpt.py:21`` of the leading source line, or nothing."""
+    spans = launch.origin.spans
+    return f"{short_name(spans[0].file)}:{spans[0].line}" if spans else ""
+
+
+def subject(kernel: Kernel) -> str:
+    """The result that names the kernel, without the layer's number: one kernel serves every layer."""
+    if isinstance(kernel, (RowKernel, ContractKernel)):
+        name = kernel.slots[kernel.stores[-1].slot].name
+    else:
+        name = next(slot.name for slot in kernel.slots if slot.written)
+    return re.sub(r"[._]\d+(?=[._]|$)", "", name) or name
+
+
+def sizes(kernel: Kernel) -> str:
+    """Sizes in the order a reader expects them."""
+    if isinstance(kernel, RowKernel):
+        return "over " + " x ".join(map(str, kernel.domain))
+    if isinstance(kernel, ContractKernel):
+        outer = "".join(f"{n} x " for n in kernel.outer)
+        return f"{outer}({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
+    if isinstance(kernel, AttentionKernel):
+        return f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+    if isinstance(kernel, LineKernel):
+        return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
+    return f"{kernel.rows} x {kernel.columns}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """``1.5 MFLOP``."""
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= scale:
+            return f"{value / scale:.3g} {letter}{unit}"
+    return f"{value:.3g} {unit}"

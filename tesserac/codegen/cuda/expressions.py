@@ -1,0 +1,152 @@
+"""Nodes as CUDA C++ expressions: one thread, one element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tesserac.codegen.cpu.expressions import address
+from tesserac.codegen.names import CppNames
+from tesserac.codegen.records import Node, Slot
+from tesserac.diagnostics import InternalError
+from tesserac.ir.types import DType
+from tesserac.ops.base import spec_of
+
+LONGEST = 60
+CALL = 0
+TEXTS = {"relu": "tsr_relu({0})", "maximum": "tsr_max({0}, {1})", "minimum": "tsr_min({0}, {1})"}
+"""Ops whose NaN or type rules the plain library call would change (fmax drops a NaN and promotes beside an int)."""
+
+
+def literal(value: float, real: str) -> str:
+    """A number as a literal of the kernel's floating type."""
+    if math.isnan(value):
+        return f"not_a_number<{real}>()"
+    if math.isinf(value):
+        return f"{'-' if value < 0 else ''}infinity<{real}>()"
+    text = repr(float(value))
+    if "." not in text and "e" not in text:
+        text += ".0"
+    return text + ("f" if real == "float" else "")
+
+
+def scalar_type(dtype: DType, real: str) -> str:
+    """The C++ type in which a thread holds one value."""
+    if dtype.is_float:
+        return real
+    if dtype is DType.BOOL:
+        return "bool"
+    return "int64_t" if dtype is DType.I64 else "int"
+
+
+def offset_text(strides: Sequence[int], indices: Sequence[str]) -> str:
+    """``i * 272 + c``, or ``0``."""
+    return address("", strides, indices).removeprefix(" + ") or "0"
+
+
+def at(pointer: str, strides: Sequence[int], indices: Sequence[str]) -> str:
+    """``x[i * 272 + c]``."""
+    return f"{pointer}[{offset_text(strides, indices)}]"
+
+
+@dataclass
+class Expressions:
+    """Texts of a kernel's nodes. ``indices`` are the variables of the rows, ``column`` that of the column.
+
+    ``vectors`` maps slots to local arrays of four columns (index ``u``) that were loaded at once.
+    """
+
+    nodes: Sequence[Node]
+    slots: Sequence[Slot]
+    slot_names: Sequence[str]
+    names: CppNames
+    indices: Sequence[str]
+    real: str
+    column: str = "c"
+    row_names: dict[int, str] = field(default_factory=dict)
+    vectors: dict[int, str] = field(default_factory=dict)
+
+    def row(self, number: int) -> str:
+        """A row value: its declared name, or a literal."""
+        node = self.nodes[number]
+        if node.kind == "constant":
+            return self._constant(node)
+        return self.row_names[number]
+
+    def _constant(self, node: Node) -> str:
+        if node.dtype is DType.BOOL:
+            return "true" if node.value else "false"
+        return literal(node.value, self.real) if node.dtype.is_float else str(int(node.value))
+
+    def declare_row(self, number: int, value: str | None = None) -> str:
+        """``const float mean = ...;``"""
+        node = self.nodes[number]
+        text = value if value is not None else self._text(number, {})[0]
+        name = self.names.fresh((node.name or node.op or "value") + "_row")
+        self.row_names[number] = name
+        return f"const {scalar_type(node.dtype, self.real)} {name} = {text};"
+
+    def full(self, number: int, known: dict[int, str]) -> tuple[str, int]:
+        """Expression and precedence of any value in a thread's column; ``known`` maps nodes to variables."""
+        node = self.nodes[number]
+        if number in known:
+            return known[number], CALL
+        if node.extent != "full":
+            return self.row(number), 3 if node.kind == "constant" and node.value < 0 else CALL
+        return self._text(number, known)
+
+    def _text(self, number: int, known: dict[int, str]) -> tuple[str, int]:
+        node = self.nodes[number]
+        full = node.extent == "full"
+        strides = node.strides if full else node.strides[:-1]
+        indices = [*self.indices, self.column]
+        if node.kind == "load":
+            if number in self.vectors:
+                return f"{self.vectors[number]}[u]", CALL
+            text = at(self.slot_names[node.slot], strides, indices)
+            return (f"{text} != 0", 10) if self.slots[node.slot].dtype is DType.BOOL else (text, CALL)
+        if node.kind == "take":
+            line = f"int64_t({self.full(node.args[0], known)[0]}) * {node.row_stride}"
+            column = offset_text(node.strides[-1:], [self.column])
+            return f"{self.slot_names[node.slot]}[{line}{'' if column == '0' else ' + ' + column}]", CALL
+        if node.kind == "iota":
+            text = offset_text(strides, indices) + (f" + {int(node.value)}" if node.value else "")
+            return f"{scalar_type(node.dtype, self.real)}({text})", CALL
+        if node.kind == "random":
+            stream = dict(node.attrs)["stream"]
+            return (f"tsr::{node.op}<{self.real}>(key.seed, {stream}u + key.step, uint64_t({offset_text(strides, indices)}))", CALL)
+        if node.kind != "op":
+            raise InternalError(f"node {node.kind} as an expression")
+        if node.op == "cast":
+            return self._cast(node, known)
+        return self._apply(node, [self.full(a, known) for a in node.args])
+
+    def _cast(self, node: Node, known: dict[int, str]) -> tuple[str, int]:
+        source = self.nodes[node.args[0]]
+        text, level = self.full(node.args[0], known)
+        if node.dtype is DType.BOOL:
+            return (text, level) if source.dtype is DType.BOOL else (f"{nested(text, level, 10)} != 0", 10)
+        if scalar_type(node.dtype, self.real) == scalar_type(source.dtype, self.real) and node.dtype.itemsize >= 4:
+            return text, level
+        narrow = {DType.I16: "int16_t", DType.I8: "int8_t", DType.U8: "uint8_t"}.get(node.dtype)
+        return f"{narrow or scalar_type(node.dtype, self.real)}({text})", CALL
+
+    def _apply(self, node: Node, args: list[tuple[str, int]]) -> tuple[str, int]:
+        scalar = spec_of(node.op).scalar
+        if scalar is None:
+            raise InternalError(f"{node.op} has no scalar form")
+        if scalar.precedence == CALL:
+            # The text of select puts its operands beside ?: without parentheses of their own.
+            texts = [nested(t, level, 11) if node.op == "select" else t for t, level in args]
+        else:
+            texts = [nested(t, level, scalar.precedence, left=i == 0 and len(args) > 1)
+                     for i, (t, level) in enumerate(args)]
+        return TEXTS.get(node.op, scalar.cuda).format(*texts), scalar.precedence
+
+
+def nested(text: str, level: int, context: int, left: bool = False) -> str:
+    """Parentheses where the operand binds no tighter than its context (a left operand may bind equally)."""
+    if context >= 11 and level >= 9:
+        return f"({text})"
+    return f"({text})" if level > context or (level == context and level and not left) else text

@@ -1,0 +1,175 @@
+"""The CUDA functions of a project: equal kernels are emitted once and launched with different pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.cuda import comments
+from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
+from tesserac.codegen.cuda.pointwise import LANES, PointwiseRenderer, fits_vectors
+from tesserac.codegen.cuda.reductions import render_reduction
+from tesserac.codegen.cuda.rows import RowRenderer
+from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product, emit_transpose
+from tesserac.codegen.cuda.steps import Emitted, Workspace
+from tesserac.codegen.jinja import render_template
+from tesserac.codegen.names import CppNames
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel, Slot, Store, TransposeKernel
+from tesserac.codegen.views import dense_strides
+from tesserac.diagnostics import InternalError
+from tesserac.passes.plan import in_place_pairs
+
+RUNTIME_NAMES = ("tsr", "Four", "load4", "store4", "at", "Call", "Context", "Parameters", "Matmul", "Epilogue", "matmul", "w", "g", "call", "context",
+                 "stream", "workspace", "key", "c", "u", "x", "y", "t", "row", "lane", "team", "tile", "terms", "out", "value", "across", "down",
+                 "outer", "from", "to", "int64_t", "uint64_t", "random_uniform", "random_normal", "infinity", "not_a_number", "exp", "log", "sin",
+                 "cos", "tanh", "sqrt", "rsqrt", "erf", "pow", "fabs", "floor", "blockIdx", "threadIdx", "gridDim", "blockDim", "shared",
+                 "warpSize", "dim3", "product")
+PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose", "LineKernel": "along"}
+
+
+@dataclass
+class KernelFunction:
+    """One emitted function: ``emitted`` says what it is and how to launch it; ``calls`` per run of the program."""
+
+    name: str
+    text: str
+    emitted: Emitted
+    launch: Launch
+    calls: int = 0
+
+
+@dataclass
+class KernelCatalogue:
+    """Emits kernels on first use; ``lines`` are the source lines by file, for the comments."""
+
+    real: str
+    names: CppNames
+    lines: Mapping[str, list[str]]
+    functions: list[KernelFunction] = field(default_factory=list)
+    _known: dict[tuple[Kernel, bool], KernelFunction] = field(default_factory=dict)
+
+    def function(self, launch: Launch) -> KernelFunction:
+        """The function that carries out a launch."""
+        blank = tuple(replace(slot, name="") for slot in launch.kernel.slots)
+        aligned = all(argument.offset % LANES == 0 for argument in launch.arguments)
+        key = replace(launch.kernel, slots=blank), aligned
+        if key not in self._known:
+            self._known[key] = self._emit(launch, aligned)
+            self.functions.append(self._known[key])
+        return self._known[key]
+
+    def _emit(self, launch: Launch, aligned: bool) -> KernelFunction:
+        kernel = launch.kernel
+        backward = "_backward" if isinstance(kernel, AttentionKernel) and kernel.backward else ""
+        name = self.names.fresh(f"{PREFIX[type(kernel).__name__]}{backward}_{comments.subject(kernel)}")
+        scope = CppNames(parent=self.names, reserved=RUNTIME_NAMES)
+        emitted = self._body(kernel, name, scope, aligned)
+        return KernelFunction(name, comments.comment(launch, self.lines) + emitted.text, emitted, launch)
+
+    def _body(self, kernel: Kernel, name: str, scope: CppNames, aligned: bool) -> Emitted:
+        if isinstance(kernel, RowKernel):
+            return RowEmitter(kernel, name, self.names, scope, self.real, aligned).emit()
+        if isinstance(kernel, ContractKernel):
+            emitted, rest, workspace = emit_product(kernel, name, self.real)
+            if rest is not None:
+                inner = RowEmitter(rest, self.names.fresh(f"{name}_epilogue"), self.names, scope, self.real, aligned, workspace).emit()
+                raw = emitted.raw or f"at<{self.real}>(workspace, {workspace.of('product')})"
+                text = "// its epilogue, on the product in memory\n" + inner.text
+                steps = [s.replace(f"{{{len(kernel.slots)}}}", raw) for s in inner.steps]
+                return Emitted(emitted.text + text, emitted.steps + steps, workspace.size, inner.takes_key)
+            return emitted
+        if isinstance(kernel, AttentionKernel):
+            return emit_attention(kernel, name, self.real)
+        if isinstance(kernel, LineKernel):
+            return emit_line(kernel, name, scope)
+        if isinstance(kernel, TransposeKernel):
+            return emit_transpose(kernel, name, scope)
+        raise InternalError(f"no CUDA form of {type(kernel).__name__}")
+
+
+@dataclass
+class RowEmitter:
+    """Text and launches of a row kernel."""
+
+    kernel: RowKernel
+    name: str
+    names: CppNames
+    scope: CppNames
+    real: str
+    aligned: bool
+    workspace: Workspace = field(default_factory=Workspace)
+
+    def emit(self) -> Emitted:
+        """The kernel, its second phases, and how to launch them."""
+        if any(s.across_tiles for s in self.kernel.stores):
+            raise InternalError("the GPU's programs are not cut into tiles")
+        slot_names = [self.scope.fresh(slot.name) for slot in self.kernel.slots]
+        takes_key = any(n.kind == "random" for n in self.kernel.nodes)
+        if is_pointwise(self.kernel):
+            vectors = self.aligned and fits_vectors(self.kernel)
+            pointwise = PointwiseRenderer(self.kernel, slot_names, self.scope, self.real, vectors)
+            values = pointwise.render()
+            text = render_template("cuda/pointwise.cu.j2", name=self.name, parameters=self._parameters(slot_names, [], takes_key), **values)
+            return Emitted(text, [self._launch(pointwise.blocks, [], takes_key)], self.workspace.size, takes_key)
+        plan = layout(self.kernel)
+        rows = RowRenderer(self.kernel, slot_names, self.scope, self.real, plan)
+        values = rows.render()
+        places = {key: f"at<{e.kind}>(workspace, {self.workspace.add(f'{key}', e.elements * (8 if e.kind == 'double' else 4))})"
+                  for key, e in rows.extras.items()}
+        extras = [f"{e.kind}* __restrict__ {e.name}" for e in rows.extras.values()]
+        text = render_template(
+            "cuda/rows.cu.j2", name=self.name, parameters=self._parameters(slot_names, extras, takes_key), width_steps=values["columns"],
+            needs_team=bool(values["finish_columns"]), unrolled_thread=plan.team == 1 and bool(rows.saved), **values)
+        steps = [self._launch(plan.blocks, list(places.values()), takes_key)]
+        if all(phase is not None and phase.kind == "direct" for phase in plan.phases):
+            text, steps = "", []  # all there is to do is to add up what lies in memory
+        for number, store in enumerate(self.kernel.stores):
+            second, step = self._second(number, store, plan, places)
+            text += ("\n" if text and second else "") + second
+            steps += step
+        return Emitted(text, steps, self.workspace.size, takes_key)
+
+    def _parameters(self, slot_names: list[str], extras: list[str], takes_key: bool) -> str:
+        """Pointers do not alias, except those that the memory plan may have given one buffer."""
+        shared = {i for pair in in_place_pairs(self.kernel) for i in pair}
+        used = {n.slot for n in self.kernel.nodes} | {s.slot for s in self.kernel.stores}
+        result = [f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {'' if i in shared else '__restrict__ '}{n}"
+                  for i, (s, n) in enumerate(zip(self.kernel.slots, slot_names, strict=True)) if i in used]
+        return ", ".join(result + extras + (["const RandomKey key"] if takes_key else []))
+
+    def _launch(self, blocks: int, extras: list[str], takes_key: bool) -> str:
+        used = sorted({n.slot for n in self.kernel.nodes if n.slot >= 0} | {s.slot for s in self.kernel.stores})
+        arguments = [f"{{{i}}}" for i in used] + extras + (["key"] if takes_key else [])
+        return f"{self.name}<<<{blocks}, {BLOCK}, 0, stream>>>({', '.join(arguments)});"
+
+    def _second(self, number: int, store: Store, plan: Layout, places: Mapping[tuple[int, str], str]) -> tuple[str, list[str]]:
+        """The second phase of a store: emitted text and launches."""
+        phase = plan.phases[number]
+        if phase is None:
+            return "", []
+        operation = {"sum": "SumOf", "max": "MaxOf", "min": "MinOf"}.get(store.mode, "")
+        target, width, rows = f"{{{store.slot}}}", self.kernel.domain[-1], self.kernel.domain[:-1]
+        if phase.kind == "total":
+            return "", [f"combine_blocks<{operation}><<<1, 256, 0, stream>>>({places[number, 'partial']}, {plan.blocks}, {target});"]
+        if phase.kind == "columns":
+            stride = store.strides[-1] or 1
+            return "", [f"combine_rows<{operation}><<<{-(-width // 32)}, dim3(32, 8), 0, stream>>>({places[number, 'partial']}, {plan.teams}, "
+                        f"{width}, {stride}, {target});"]
+        source = f"{{{phase.source}}}" if phase.source >= 0 else places[number, "terms"]
+        if phase.kind == "scatter":
+            distance = row_distance(phase.strides) if phase.source >= 0 else width
+            table = store.extent[0]
+            grid = f"dim3({table}, {-(-width // 128)})" if width > 128 else str(table)
+            return "", [f"scatter_rows<<<{grid}, 128, 0, stream>>>({places[number, 'place']}, {source}, {count(rows)}, {distance}, {width}, "
+                        f"{target}, {store.row_stride}, {store.strides[-1] or 1});"]
+        full = self.kernel.nodes[store.node].extent == "full" or store.strides[-1] != 0
+        domain = self.kernel.domain if full else rows
+        strides = store.strides if full else store.strides[:-1]
+        name = self.names.fresh(f"{self.name}_{self._slot(store).name}")
+        values = render_reduction(domain, phase.strides or dense_strides(domain), strides, store.mode, self.real)
+        text = render_template("cuda/reduce.cu.j2", name=name, title=f"second phase of {self.name}", **values)
+        return text, [f"{name}<<<{values['blocks']}, {BLOCK}, 0, stream>>>({source}, {target});"]
+
+    def _slot(self, store: Store) -> Slot:
+        return self.kernel.slots[store.slot]

@@ -1,0 +1,68 @@
+"""One entry as CUDA files: kernels and program; and the Makefile of a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tesserac import __version__
+from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.cpu.kernels import short_name
+from tesserac.codegen.cpu.project import EntryPlans
+from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
+from tesserac.codegen.cuda import comments
+from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
+from tesserac.codegen.cuda.program import FunctionRenderer
+from tesserac.codegen.jinja import render_template
+from tesserac.codegen.names import CppNames, cpp_double
+from tesserac.diagnostics import InternalError
+from tesserac.ir.program import OptimizerSpec
+from tesserac.ir.types import DType
+
+
+def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[str, list[str]]) -> dict[str, str]:
+    """``{stem}.kernels.cuh`` and ``{stem}.program.cu`` of an entry that was scheduled with ``Tile(enabled=False)``.
+
+    ``stem`` is a C++ identifier, ``source`` the file that comments name, ``lines`` the source lines by file.
+    """
+    real = CPP_TYPE[_real_type(plans)]
+    kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
+    parameters = parameters_of(plans.entry)
+    functions = [FunctionRenderer(plan, parameters, kernels, label).render()
+                 for label, plan in (("train", plans.train), ("infer", plans.infer)) if plan is not None]
+    common: dict[str, Any] = {"title": plans.entry.label, "version": __version__, "source": short_name(source), "stem": stem,
+                              "space": stem, "real": real}
+    program = render_template(
+        "cuda/program.cu.j2", **common, functions=functions, parameters=parameters, parameter_rows=parameter_rows(parameters),
+        kernels=[_kernel_row(f) for f in kernels.functions], has_train=plans.train is not None, has_infer=plans.infer is not None,
+        optimizer=_optimizer(plans.entry.optimizer))
+    return {f"{stem}.kernels.cuh": render_template("cuda/kernels.cuh.j2", **common, kernels=kernels.functions),
+            f"{stem}.program.cu": program}
+
+
+def render_cuda_makefile(stems: Sequence[str], *, title: str) -> str:
+    """The Makefile of a folder with ``{stem}.program.cu`` for every stem and the runtime beside them."""
+    return render_template("cuda/Makefile.j2", stems=list(stems), title=title, version=__version__)
+
+
+def _real_type(plans: EntryPlans) -> DType:
+    """The one floating type of an entry's kernels."""
+    found = {v.type.dtype for plan in (plans.train, plans.infer) if plan is not None
+             for v in plan.staged.function.variables() if v.type.dtype.is_float}
+    if len(found) > 1:
+        raise InternalError(f"floating types {sorted(map(str, found))} in one entry")
+    return found.pop() if found else DType.F32
+
+
+def _kernel_row(function: KernelFunction) -> dict[str, Any]:
+    return {"name": function.name, "source": comments.where(function.launch), "formula": "; ".join(function.launch.origin.formulas[:3]),
+            "flops": function.launch.flops, "bytes": function.launch.bytes, "calls": function.calls}
+
+
+def _optimizer(spec: OptimizerSpec | None) -> str:
+    if spec is None:
+        return "{nullptr, 0, 0, 0, 0, 0, 0}"
+    settings = dict(spec.settings)
+    defaults = {"lr": 1e-3, "momentum": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+    values = ", ".join(cpp_double(settings.get(key, value)) for key, value in defaults.items())
+    return f'{{"{spec.kind}", {values}}}'

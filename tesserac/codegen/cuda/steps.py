@@ -1,0 +1,39 @@
+"""What a kernel record becomes: text, and the launches that carry it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ALIGNMENT = 256
+
+
+@dataclass
+class Emitted:
+    """``steps`` are statements over ``{0}``, ``{1}``... (the buffers of the record's slots), ``workspace``, ``stream``, ``context`` and ``key``.
+
+    ``workspace`` is what they need of it in bytes; ``raw`` the buffer in which a product awaits its epilogue.
+    """
+
+    text: str
+    steps: list[str]
+    workspace: int = 0
+    takes_key: bool = False
+    raw: str = ""
+
+
+@dataclass
+class Workspace:
+    """Hands out pieces of the memory that lives only from one launch to the next."""
+
+    size: int = 0
+    _offsets: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, size: int) -> int:
+        """The offset of a new piece of ``size`` bytes."""
+        self._offsets[name] = self.size
+        self.size += -(-size // ALIGNMENT) * ALIGNMENT
+        return self._offsets[name]
+
+    def of(self, name: str) -> int:
+        """The offset of a piece."""
+        return self._offsets[name]
