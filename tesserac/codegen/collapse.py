@@ -12,7 +12,11 @@ from tesserac.codegen.records import Node, Store, accesses_of
 def collapse(
     domain: tuple[int, ...], nodes: Sequence[Node], stores: Sequence[Store]
 ) -> tuple[tuple[int, ...], list[Node], list[Store]]:
-    """Merges neighbouring axes that every access walks as one, and drops axes of size 1."""
+    """Merges neighbouring axes that every access walks as one, and drops axes of size 1; a scalar is a row of one."""
+    if not domain:
+        domain = (1,)
+        nodes = [replace(n, strides=(0,), extent="row") if n.kind in ("load", "iota", "random") else n for n in nodes]
+        stores = [replace(s, strides=(0,)) for s in stores]
     rows_matter = any(n.kind in ("reduce", "take") or (n.extent == "row" and n.kind in ("load", "iota")) for n in nodes)
     rows_matter = rows_matter or any(s.mode != "set" for s in stores)
     last = len(domain) - 1
