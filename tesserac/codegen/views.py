@@ -63,7 +63,7 @@ def _transpose(equation: Equation, view: View) -> View | None:
 def _slice(equation: Equation, view: View) -> View | None:
     starts, steps = equation.attr("starts"), equation.attr("strides")
     assert isinstance(starts, tuple)
-    steps = steps if isinstance(steps, tuple) else (1,) * len(starts)
+    assert isinstance(steps, tuple)
     offset, strides = view.offset, []
     for start, step, stride in zip(starts, steps, view.strides, strict=True):
         assert isinstance(start, int)

@@ -1,0 +1,178 @@
+"""Tiling: what runs once and what tile by tile, and that the parts make up the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tesserac.ir.builder import Builder
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.program import Function, Initializer, Input, Output, Var
+from tesserac.ir.text import parse_function, print_function
+from tesserac.ir.types import DType, TensorType
+from tesserac.passes.differentiate import differentiate
+from tesserac.passes.pipeline import optimize
+from tesserac.passes.placement import PARTIAL, Placed, Split, batch_size, local_shape, place
+from tesserac.passes.stages import Stage, Staged
+from tesserac.passes.tile import Tile
+from tests.passes.staged import run_staged
+from tests.strategies import inputs_for, programs
+
+
+def names(stage: Stage) -> list[str]:
+    """What a stage leaves behind."""
+    return [export.outer.name for export in stage.exports]
+
+
+def operations(stage: Stage) -> list[str]:
+    return [equation.op for equation in stage.equations]
+
+
+def classifier(ignore: bool = False, batch: int = 16) -> Function:
+    """tanh(x @ w) @ v with a cross-entropy loss, and its gradients."""
+    b = Builder()
+    x = b.add_input(Input(Var("x", TensorType(DType.F32, (batch, 4, 8))), "x"))
+    labels = b.add_input(Input(Var("labels", TensorType(DType.I32, (batch, 4))), "labels", index_bound=5))
+    made = []
+    for name, shape in (("w", (8, 6)), ("v", (6, 5))):
+        var = Var(name, TensorType(DType.F32, shape))
+        made.append(b.add_input(Input(var, f"net.{name}", Initializer("uniform", -0.5, 0.5))))
+    hidden = b.op("tanh", b.op("contract", x, made[0], spec="abk,kn->abn"), named="hidden")
+    logits = b.op("contract", hidden, made[1], spec="abk,kn->abn", named="logits")
+    loss = b.op("cross_entropy", logits, labels, ignore_index=3 if ignore else -1, named="loss")
+    grads = b.ops("backward", (loss, *made))
+    outputs = [Output("loss", loss), Output("grad:net.w", grads[0]), Output("grad:net.v", grads[1])]
+    return b.finish("classifier.train", outputs)
+
+
+def staged(function: Function, rows: int = 8) -> Staged:
+    return Tile(rows=rows).run(optimize(function))
+
+
+def assert_staged_equals_whole(function: Function, rows: int) -> None:
+    values = {
+        name: array.astype(np.float64) if array.dtype.kind == "f" else array
+        for name, array in inputs_for(function).items()
+    }
+    wanted = evaluate(differentiate(function), values, dtype=np.float64)
+    found = run_staged(staged(function, rows), values)
+    for name, want in wanted.items():
+        scale = max(1.0, float(np.abs(np.asarray(want, np.float64)).max(initial=0.0)))
+        # Random and constant tensors keep their single precision in the staged run.
+        assert np.allclose(found[name], want, rtol=1e-4, atol=1e-5 * scale), f"{name}:\n{print_function(function)}"
+
+
+@pytest.mark.property
+@given(programs(train=True, steps=6), st.sampled_from((1, 4, 16)))
+def test_staged_training_programs_equal_the_whole(function: Function, rows: int) -> None:
+    assume(batch_size(function) is not None)
+    assert_staged_equals_whole(function, rows)
+
+
+@pytest.mark.property
+@given(programs(train=False, steps=6))
+def test_staged_programs_without_gradients_equal_the_whole(function: Function) -> None:
+    assume(batch_size(function) is not None)
+    assert_staged_equals_whole(function, 4)
+
+
+def test_forward_and_backward_meet_in_one_stage_of_tiles() -> None:
+    stages = staged(classifier()).stages
+    tiled = [s for s in stages if s.tiles is not None and "contract" in operations(s)]
+    assert len(tiled) == 1
+    assert operations(tiled[0]).count("contract") == 5  # two forward, one for d_hidden, two for the weights
+    assert {"d_w", "d_v"} < set(names(tiled[0]))
+    assert all(export.partial for export in tiled[0].exports)  # the third is the sum of the losses
+
+
+def test_the_count_of_kept_labels_has_a_stage_of_its_own() -> None:
+    counted = staged(classifier(ignore=True)).stages
+    first, *others = [s for s in counted if s.tiles is not None]
+    assert [e.op for e in first.equations if e.op.startswith("reduce")] == ["reduce_sum"]
+    assert "contract" not in operations(first)
+    assert len(others) == 1
+    assert [i.outer.name for i in first.imports] == ["labels"]
+    assert_staged_equals_whole(classifier(ignore=True), 8)
+
+
+def test_a_gradient_may_be_cut_rather_than_summed() -> None:
+    """The batch size is that of x4, a right operand: every tile owns its columns of the gradient of w3."""
+    path = Path(__file__).parent.parent / "codegen" / "failed" / "part_of_a_gradient.ir"
+    function = parse_function(path.read_text(encoding="utf-8"))
+    exports = [e for stage in staged(function, 1).stages for e in stage.exports]
+    assert ("d_w3", 1, False) in [(e.outer.name, e.axis, e.partial) for e in exports]
+    assert_staged_equals_whole(function, 1)
+
+
+def test_constants_are_repeated_rather_than_handed_over() -> None:
+    for stage in staged(classifier(ignore=True)).stages:
+        imported = {item.outer for item in stage.imports}
+        produced = {v: e for e in optimize(classifier(ignore=True)).equations for v in e.results}
+        assert not [v for v in imported if v in produced and produced[v].op == "full"]
+
+
+def test_transposed_weights_are_made_once() -> None:
+    stages = staged(classifier()).stages
+    for stage in stages:
+        assert stage.tiles is None or "relayout" not in operations(stage)
+    assert sum(operations(stage).count("relayout") for stage in stages) == 1
+
+
+def test_a_function_without_a_batch_is_one_stage() -> None:
+    function = optimize(classifier(batch=1))
+    (stage,) = Tile(rows=8).run(function).stages
+    assert stage.tiles is None
+    assert stage.equations == function.equations
+    (stage,) = Tile(enabled=False).run(optimize(classifier())).stages
+    assert stage.tiles is None
+
+
+@pytest.mark.parametrize(("batch", "rows", "tile"), [(16, 8, 2), (16, 1, 1), (64, 128, 8), (7, 128, 1), (48, 20, 4)])
+def test_tiles_divide_the_batch_and_leave_several_per_thread(batch: int, rows: int, tile: int) -> None:
+    result = staged(classifier(batch=batch), rows)
+    found = {(s.tiles, s.tile) for s in result.stages if s.tiles is not None}
+    assert found == {(batch // tile, tile)}
+
+
+def equation_of(op: str, *shapes: tuple[int, ...], **attrs: object) -> tuple[Builder, list[Var]]:
+    b = Builder()
+    read = [b.add_input(Input(Var(f"x{i}", TensorType(DType.F32, s)), f"x{i}")) for i, s in enumerate(shapes)]
+    b.op(op, *read, **attrs)  # type: ignore[arg-type]
+    return b, read
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "attrs", "incoming", "wanted"),
+    [
+        ("add", [(8, 3), (8, 3)], {}, (Split(0), Split(0)), Placed((Split(0), Split(0)), (Split(0),))),
+        ("add", [(8, 3), (8, 3)], {}, (Split(0), None), Placed((Split(0), Split(0)), (Split(0),), ((1, 0),))),
+        ("add", [(8, 8), (8, 8)], {}, (Split(0), Split(1)), Placed((None, None), (None,))),
+        ("reduce_sum", [(8, 3)], {"axes": (0,)}, (Split(0),), Placed((Split(0),), (PARTIAL,))),
+        ("reduce_sum", [(8, 3)], {"axes": (1,)}, (Split(0),), Placed((Split(0),), (Split(0),))),
+        ("reduce_max", [(8, 3)], {"axes": (0,)}, (Split(0),), Placed((None,), (None,))),
+        ("transpose", [(8, 3)], {"perm": (1, 0)}, (Split(0),), Placed((Split(0),), (Split(1),))),
+        ("contract", [(8, 3), (3, 5)], {"spec": "ak,kn->an"}, (Split(0), None), Placed((Split(0), None), (Split(0),))),
+        ("contract", [(8, 3), (8, 5)], {"spec": "ka,kn->an"}, (Split(0), Split(0)),
+         Placed((Split(0), Split(0)), (PARTIAL,))),
+        ("cumsum", [(8, 3)], {"axis": 0, "reverse": False}, (Split(0),), Placed((None,), (None,))),
+        ("add", [(8, 3), (8, 3)], {}, (None, None), Placed((None, None), (None,))),
+    ],
+)
+def test_placement_of_one_equation(
+    op: str,
+    shapes: list[tuple[int, ...]],
+    attrs: dict[str, object],
+    incoming: tuple[Split | None, ...],
+    wanted: Placed,
+) -> None:
+    b, _ = equation_of(op, *shapes, **attrs)
+    assert place(b.equations[-1], incoming) == wanted
+
+
+def test_local_shapes_keep_a_tile_of_every_batch() -> None:
+    assert local_shape(Var("x", TensorType(DType.F32, (16, 4, 8))), 0, 16, 2) == (2, 4, 8)
+    assert local_shape(Var("x", TensorType(DType.F32, (4, 64))), 1, 16, 2) == (4, 8)
