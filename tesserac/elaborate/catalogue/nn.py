@@ -132,7 +132,7 @@ def dropout(site: Site, x: Value, p: Value) -> Value:
         raise site.fail("T0504", f"p must lie in [0, 1), not {rate}")
     if rate == 0.0:
         return operand
-    draw = session.emit("random_uniform", shape=operand.type.shape, dtype=DType.F32, stream=stream(session))
+    draw = session.emit("random_uniform", shape=operand.type.shape, dtype=_exact(operand), stream=stream(session))
     keep = session.emit("ge", draw, constant_like(session, draw, rate))
     kept = session.emit("mul", operand, constant_like(session, operand, 1.0 / (1.0 - rate)))
     result = session.emit("select", keep, kept, constant_like(session, operand, 0.0))
@@ -161,7 +161,7 @@ def rope(site: Site, x: Value, heads: Value, theta: Value) -> Value:
     half, base = head // 2, number(site, theta, "theta")
     if base <= 0:
         raise site.fail("T0504", f"theta must be positive, not {base}")
-    angles = _angles(session, length, half, base)
+    angles = _angles(session, length, half, base, _exact(value))
     cosine, sine = (
         broadcast_to(session, cast(session, session.emit(f, angles), value.type.dtype), (batch, groups, length, half))
         for f in ("cos", "sin")
@@ -178,11 +178,16 @@ def rope(site: Site, x: Value, heads: Value, theta: Value) -> Value:
     return rotated if operand.type.rank == 4 else _merge_heads(session, rotated)
 
 
-def _angles(session: Session, length: Dim, half: int, base: float) -> Var:
+def _exact(var: Var) -> DType:
+    """The dtype of helpers that half precision is too coarse for: fp64 beside fp64, else fp32."""
+    return DType.F64 if var.type.dtype is DType.F64 else DType.F32
+
+
+def _angles(session: Session, length: Dim, half: int, base: float, dtype: DType) -> Var:
     """position * base^(-i/half) for every position and pair."""
     shape = (length, half)
-    position = session.emit("iota", shape=shape, axis=0, dtype=DType.F32)
-    pair = session.emit("iota", shape=shape, axis=1, dtype=DType.F32)
+    position = session.emit("iota", shape=shape, axis=0, dtype=dtype)
+    pair = session.emit("iota", shape=shape, axis=1, dtype=dtype)
     frequency = session.emit("exp", session.emit("mul", pair, weak(session, -math.log(base) / half, pair, "rope")))
     return session.emit("mul", position, frequency)
 
