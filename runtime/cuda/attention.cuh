@@ -16,10 +16,8 @@ namespace tsr {
 namespace attention {
 constexpr int kTile = 32, kWarps = 4, kThreads = 32 * kWarps, kRows = kTile / kWarps, kSlice = 32;
 /// Columns that a block adds up at once: all of a head up to 128 (float; a warp's registers) or 32 (double).
-template <class T>
-constexpr int out_columns(int width) {
-  return sizeof(T) != 4 || width <= 32 ? 32 : width <= 64 ? 64 : 128;
-}
+template <class T, int Width>
+constexpr int out_columns = sizeof(T) != 4 || Width <= 32 ? 32 : Width <= 64 ? 64 : 128;
 
 /// Copies columns [first, first + Width) of rows [row, row + 32) into shared memory; zeros beyond `rows` and `columns`.
 template <int Width, int Pitch, class T>
@@ -87,7 +85,7 @@ __device__ inline bool sees(int i, int t) { return i < A::queries && t < A::keys
 /// o = softmax(scale q k^T) v and lse = log of the sum of exponentials. Grid: (batch * heads) x query tiles x slices of o.
 template <class A, class T>
 __global__ void __launch_bounds__(kThreads) forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ o, T* __restrict__ lse, T scale) {
-  constexpr int out = out_columns<T>(A::value_dim);
+  constexpr int out = out_columns<T, A::value_dim>;
   __shared__ T q_tile[kTile][kSlice + 1], k_tile[kTile][kSlice + 1], v_tile[kTile][out], weights[kTile][kTile];
   const int row = blockIdx.y * kTile, b = blockIdx.x / A::heads, h = blockIdx.x % A::heads, group = h / (A::heads / A::kv_heads);
   const int first = blockIdx.z * out, lane = threadIdx.x % 32, own = threadIdx.x / 32 * kRows;
@@ -144,7 +142,7 @@ __global__ void __launch_bounds__(kThreads) row_products(const T* __restrict__ o
 template <class A, class T>
 __global__ void __launch_bounds__(kThreads) backward_queries(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const T* __restrict__ lse,
                                                              const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dq, T scale) {
-  constexpr int out = out_columns<T>(A::head_dim);
+  constexpr int out = out_columns<T, A::head_dim>;
   __shared__ T x_tile[kTile][kSlice + 1], y_tile[kTile][kSlice + 1], k_tile[kTile][out], weights[kTile][kTile];
   const int row = blockIdx.y * kTile, b = blockIdx.x / A::heads, h = blockIdx.x % A::heads, group = h / (A::heads / A::kv_heads);
   const int first = blockIdx.z * out, lane = threadIdx.x % 32, own = threadIdx.x / 32 * kRows;
@@ -180,7 +178,7 @@ __global__ void __launch_bounds__(kThreads) backward_queries(const T* __restrict
 template <class A, class T>
 __global__ void __launch_bounds__(kThreads) backward_keys(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const T* __restrict__ lse,
                                                           const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dk, T* __restrict__ dv, T scale) {
-  constexpr int out = out_columns<T>(A::head_dim > A::value_dim ? A::head_dim : A::value_dim), share = A::heads / A::kv_heads;
+  constexpr int out = out_columns<T, (A::head_dim > A::value_dim ? A::head_dim : A::value_dim)>, share = A::heads / A::kv_heads;
   __shared__ T x_tile[kTile][kSlice + 1], y_tile[kTile][kSlice + 1], row_tile[kTile][out], weights[kTile][kTile], pulled[kTile][kTile];
   const int key = blockIdx.y * kTile, b = blockIdx.x / A::kv_heads, group = blockIdx.x % A::kv_heads;
   const int first = blockIdx.z * out, lane = threadIdx.x % 32, own = threadIdx.x / 32 * kRows;
@@ -227,7 +225,7 @@ constexpr int tiles(int n, int size) { return (n + size - 1) / size; }
 template <class A, class T>
 void attention_forward(cudaStream_t stream, const T* q, const T* k, const T* v, T* o, T* lse, T scale) {
   using namespace attention;
-  const dim3 grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::value_dim, out_columns<T>(A::value_dim)));
+  const dim3 grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::value_dim, out_columns<T, A::value_dim>));
   forward<A, T><<<grid, kThreads, 0, stream>>>(q, k, v, o, lse, scale);
 }
 
@@ -237,9 +235,9 @@ void attention_backward(cudaStream_t stream, const T* q, const T* k, const T* v,
   using namespace attention;
   constexpr int wide = A::head_dim > A::value_dim ? A::head_dim : A::value_dim;
   row_products<A, T><<<int((int64_t(A::batch) * A::heads * A::queries + kWarps - 1) / kWarps), kThreads, 0, stream>>>(o, d_o, delta);
-  const dim3 query_grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::head_dim, out_columns<T>(A::head_dim)));
+  const dim3 query_grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::head_dim, out_columns<T, A::head_dim>));
   backward_queries<A, T><<<query_grid, kThreads, 0, stream>>>(q, k, v, lse, d_o, delta, dq, scale);
-  const dim3 key_grid(A::batch * A::kv_heads, tiles(A::keys, kTile), tiles(wide, out_columns<T>(wide)));
+  const dim3 key_grid(A::batch * A::kv_heads, tiles(A::keys, kTile), tiles(wide, out_columns<T, wide>));
   backward_keys<A, T><<<key_grid, kThreads, 0, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,7 @@ RUNTIME_NAMES = ("tsr", "Four", "load4", "store4", "at", "Call", "Context", "Par
                  "outer", "from", "to", "int64_t", "uint64_t", "random_uniform", "random_normal", "infinity", "not_a_number", "exp", "log", "sin",
                  "cos", "tanh", "sqrt", "rsqrt", "erf", "pow", "fabs", "floor", "blockIdx", "threadIdx", "gridDim", "blockDim", "shared",
                  "warpSize", "dim3", "product")
+PARAMETERS = "@parameters@"
 PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose", "LineKernel": "along"}
 
 
@@ -110,8 +112,9 @@ class RowEmitter:
             vectors = self.aligned and fits_vectors(self.kernel)
             pointwise = PointwiseRenderer(self.kernel, slot_names, self.scope, self.real, vectors)
             values = pointwise.render()
-            text = render_template("cuda/pointwise.cu.j2", name=self.name, parameters=self._parameters(slot_names, [], takes_key), **values)
-            return Emitted(text, [self._launch(pointwise.blocks, [], takes_key)], self.workspace.size, takes_key)
+            text = render_template("cuda/pointwise.cu.j2", name=self.name, parameters=PARAMETERS, **values)
+            text, used = self._with_parameters(text, slot_names, [], takes_key)
+            return Emitted(text, [self._launch(pointwise.blocks, used, [], takes_key)], self.workspace.size, takes_key)
         plan = layout(self.kernel)
         rows = RowRenderer(self.kernel, slot_names, self.scope, self.real, plan)
         values = rows.render()
@@ -119,9 +122,10 @@ class RowEmitter:
                   for key, e in rows.extras.items()}
         extras = [f"{e.kind}* __restrict__ {e.name}" for e in rows.extras.values()]
         text = render_template(
-            "cuda/rows.cu.j2", name=self.name, parameters=self._parameters(slot_names, extras, takes_key), width_steps=values["columns"],
+            "cuda/rows.cu.j2", name=self.name, parameters=PARAMETERS, width_steps=values["columns"],
             needs_team=bool(values["finish_columns"]), unrolled_thread=plan.team == 1 and bool(rows.saved), **values)
-        steps = [self._launch(plan.blocks, list(places.values()), takes_key)]
+        text, used = self._with_parameters(text, slot_names, extras, takes_key)
+        steps = [self._launch(plan.blocks, used, list(places.values()), takes_key)]
         if all(phase is not None and phase.kind == "direct" for phase in plan.phases):
             text, steps = "", []  # all there is to do is to add up what lies in memory
         for number, store in enumerate(self.kernel.stores):
@@ -130,16 +134,20 @@ class RowEmitter:
             steps += step
         return Emitted(text, steps, self.workspace.size, takes_key)
 
-    def _parameters(self, slot_names: list[str], extras: list[str], takes_key: bool) -> str:
-        """Pointers do not alias, except those that the memory plan may have given one buffer."""
-        shared = {i for pair in in_place_pairs(self.kernel) for i in pair}
-        used = {n.slot for n in self.kernel.nodes} | {s.slot for s in self.kernel.stores}
-        result = [f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {'' if i in shared else '__restrict__ '}{n}"
-                  for i, (s, n) in enumerate(zip(self.kernel.slots, slot_names, strict=True)) if i in used]
-        return ", ".join(result + extras + (["const RandomKey key"] if takes_key else []))
+    def _with_parameters(self, text: str, slot_names: list[str], extras: list[str], takes_key: bool) -> tuple[str, list[int]]:
+        """The text with its parameter list, and the slots in it: those that the text mentions.
 
-    def _launch(self, blocks: int, extras: list[str], takes_key: bool) -> str:
-        used = sorted({n.slot for n in self.kernel.nodes if n.slot >= 0} | {s.slot for s in self.kernel.stores})
+        Pointers do not alias, except those that the memory plan may have given one buffer.
+        """
+        words = set(re.findall(r"\w+", text))
+        used = [i for i, name in enumerate(slot_names) if name in words]
+        shared = {i for pair in in_place_pairs(self.kernel) for i in pair}
+        pointers = [f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {'' if i in shared else '__restrict__ '}{slot_names[i]}"
+                    for i, s in enumerate(self.kernel.slots) if i in used]
+        key = ["const RandomKey key"] if takes_key else []
+        return text.replace(PARAMETERS, ", ".join(pointers + extras + key)), used
+
+    def _launch(self, blocks: int, used: list[int], extras: list[str], takes_key: bool) -> str:
         arguments = [f"{{{i}}}" for i in used] + extras + (["key"] if takes_key else [])
         return f"{self.name}<<<{blocks}, {BLOCK}, 0, stream>>>({', '.join(arguments)});"
 
