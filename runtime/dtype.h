@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bf16.h"
 #include "program.h"
 
 namespace tsr {
@@ -50,21 +51,6 @@ inline bool is_integer(DType dtype) { return is_integer(format_of(dtype)); }
 // real array of n * scalars_per_element(dtype) scalars.
 inline DType scalar_type(DType dtype) { return dtype == DType::c64 ? DType::f32 : dtype == DType::c128 ? DType::f64 : dtype; }
 inline int scalars_per_element(DType dtype) { return dtype == DType::c64 || dtype == DType::c128 ? 2 : 1; }
-
-inline float float_from_bf16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float out;
-  memcpy(&out, &wide, 4);
-  return out;
-}
-
-// Round to nearest even; NaN stays NaN.
-inline uint16_t bf16_from_float(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 // IEEE half: exponent rebias by multiplication with 2^112, exact also for subnormals.
 inline float float_from_f16(uint16_t half) {

@@ -41,16 +41,18 @@ struct Region {
   int depth;
 };
 
-/// Register tile and cache blocking chosen for a shape.
+/// Register tile and cache blocking chosen for a shape. Sums are held as Computed<T>.
 template <class T, class S>
 struct Tiling {
-  static constexpr int registers = kVectorRegisters;
-  static constexpr int full_rows = registers >= 32 ? 12 : 6;
-  static constexpr int vectors = (S::n + lanes<T> - 1) / lanes<T>;  // columns of C in vectors
+  static constexpr int L = lanes<Computed<T>>;
+  // Besides the sums and a row of B: an element of A, an address or two; pairs of bf16 need two more.
+  static constexpr int registers = kVectorRegisters - (std::is_same_v<T, Computed<T>> ? 2 : 4);
+  static constexpr int full_rows = kVectorRegisters >= 32 ? 12 : 6;
+  static constexpr int vectors = (S::n + L - 1) / L;  // columns of C in vectors
   static constexpr int rows = S::m < full_rows ? S::m : full_rows;  // rows of a register tile
-  static constexpr int fitting = (registers - 2) / (rows + 1) < 8 ? (registers - 2) / (rows + 1) : 8;
+  static constexpr int fitting = registers / (rows + 1) < 8 ? registers / (rows + 1) : 8;
   static constexpr int width = fitting < vectors ? fitting : vectors;  // vectors of a register tile
-  static constexpr int columns = width * lanes<T>;
+  static constexpr int columns = width * L;
   // Rows of A that stay in the L2 cache while all of B passes by.
   static constexpr int cached_rows = (256 << 10) / int(sizeof(T)) / S::k;
   static constexpr int block_rows = cached_rows < 2 * rows ? 2 * rows : cached_rows / rows * rows;
@@ -76,8 +78,16 @@ constexpr Region row_share(int part, int parts) {
 namespace detail {
 
 // acc[i][j] = sum over k of A[i][k] B[k][j], for Rows rows and Width vectors, of which the last holds Last lanes.
-template <class T, int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
-TSR_INLINE void tile_sums(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows][Width]) {
+// gemm_bf16.h specializes it.
+template <class T>
+struct TileSums {
+  template <int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
+  static TSR_INLINE void form(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows][Width]);
+};
+
+template <class T>
+template <int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
+TSR_INLINE void TileSums<T>::form(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows][Width]) {
   constexpr int L = lanes<T>;
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -105,14 +115,14 @@ TSR_INLINE void tile_sums(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows]
 // The sums in memory, or added to it. Not inlined: one instance serves every product with these strides, and an epilogue's
 // constants cannot be hoisted into the k loop, where all registers are taken.
 template <class T, int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
-__attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, T* tile, bool add) {
-  Vec<T> acc[Rows][Width];
-  tile_sums<T, Rows, Width, Last, TransposeA, Lda, Ldb>(a, b, depth, acc);
+__attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, Computed<T>* tile, bool add) {
+  Vec<Computed<T>> acc[Rows][Width];
+  TileSums<T>::template form<Rows, Width, Last, TransposeA, Lda, Ldb>(a, b, depth, acc);
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
     for (int j = 0; j < Width; ++j) {
-      T* out = tile + (i * Width + j) * lanes<T>;
+      Computed<T>* out = tile + (i * Width + j) * lanes<Computed<T>>;
       store(out, add ? acc[i][j] + load(out) : acc[i][j]);
     }
 }
@@ -131,22 +141,23 @@ struct HasPrefetch<Epilogue, std::void_t<decltype(std::declval<Epilogue&>().pref
 
 template <class T, class S, int Rows, int Width, int Last, class Epilogue>
 TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row, int column, int depth) {
-  constexpr int L = lanes<T>, piece = Tiling<T, S>::max_depth;
+  using C = Computed<T>;
+  constexpr int L = lanes<C>, piece = Tiling<T, S>::max_depth;
   if constexpr (HasPrefetch<Epilogue>::value) epilogue.prefetch(row, Rows, column, Width * L);
   const T* a = A + (S::transpose_a ? long(row) : long(row) * S::lda);
   const T* b = B + column;
   if constexpr (FromRegisters<std::remove_const_t<Epilogue>>::value && S::k <= Tiling<T, S>::short_depth) {
-    Vec<T> acc[Rows][Width];
-    tile_sums<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>(a, b, depth, acc);
+    Vec<C> acc[Rows][Width];
+    TileSums<T>::template form<Rows, Width, Last, S::transpose_a, S::lda, S::ldb>(a, b, depth, acc);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
       for (int j = 0; j < Width; ++j) {
-        if (Last != L && j == Width - 1) epilogue(Tail<T, Last>{column + j * L, Last}, row + i, acc[i][j]);
-        else epilogue(Full<T>{column + j * L, L}, row + i, acc[i][j]);
+        if (Last != L && j == Width - 1) epilogue(Tail<C, Last>{column + j * L, Last}, row + i, acc[i][j]);
+        else epilogue(Full<C>{column + j * L, L}, row + i, acc[i][j]);
       }
   } else {
-    alignas(64) T tile[Rows * Width * L];
+    alignas(64) C tile[Rows * Width * L];
     constexpr auto product = tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>;
     product(a, b, depth < piece ? depth : piece, tile, false);
     if constexpr (S::k > piece)
@@ -154,10 +165,10 @@ TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row,
         product(a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, true);
 #pragma GCC unroll 1
     for (int i = 0; i < Rows; ++i) {
-      const T* v = tile + i * Width * L;
+      const C* v = tile + i * Width * L;
 #pragma GCC unroll 1
-      for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<T>{column + j * L, L}, row + i, load(v + j * L));
-      if constexpr (Last != L) epilogue(Tail<T, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
+      for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<C>{column + j * L, L}, row + i, load(v + j * L));
+      if constexpr (Last != L) epilogue(Tail<C, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
     }
   }
 }
@@ -179,7 +190,7 @@ TSR_INLINE void panel(const T* A, const T* B, Epilogue& epilogue, int row, int r
 template <class S, class T, class Epilogue>
 void gemm(const T* A, const T* B, Epilogue&& epilogue, Region region) {
   using Tile = Tiling<T, S>;
-  constexpr int L = lanes<T>;
+  constexpr int L = lanes<Computed<T>>;
   constexpr int last_width = Tile::vectors % Tile::width, last_lanes = S::n % L;
   // Panels of Width whole vectors, then at most one narrower or partial panel.
   constexpr int whole_panels = (last_width != 0 || last_lanes == 0) ? Tile::vectors / Tile::width : Tile::vectors / Tile::width - 1;

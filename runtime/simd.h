@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "bf16.h"
+
 #define TSR_INLINE inline __attribute__((always_inline))
 
 namespace tsr {
@@ -217,6 +219,47 @@ TSR_INLINE void store_first(T* p, Vec<T> v, int n) {
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 
+namespace detail {
+template <class T>
+struct ComputedOf {
+  using type = T;
+};
+template <>
+struct ComputedOf<bf16> {
+  using type = float;
+};
+/// As many bf16 as Vec<float> has lanes.
+typedef uint16_t HalfVec __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint16_t HalfVecUnaligned __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+
+TSR_INLINE Vec<float> widened(HalfVec half) { return reinterpret_cast<Vec<float>>(__builtin_convertvector(half, BitVec<float>) << 16); }
+TSR_INLINE HalfVec narrowed(Vec<float> v) {
+  const BitVec<float> u = bits<BitVec<float>>(v);
+  const BitVec<float> rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;
+  return __builtin_convertvector(v != v ? nan : rounded, HalfVec);
+}
+}  // namespace detail
+
+/// The type in which elements of T are computed: float for bf16, else T itself.
+template <class T>
+using Computed = typename detail::ComputedOf<T>::type;
+
+/// lanes<float> bf16 as floats, and the first n of them (zeros elsewhere; memory beyond is not touched).
+TSR_INLINE Vec<float> load_bf16(const bf16* p) { return detail::widened(*reinterpret_cast<const detail::HalfVecUnaligned*>(p)); }
+TSR_INLINE Vec<float> load_bf16(const bf16* p, int n) {
+  Vec<float> v{};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+/// v rounded to bf16, all lanes or the first n.
+TSR_INLINE void store_bf16(bf16* p, Vec<float> v) { *reinterpret_cast<detail::HalfVecUnaligned*>(p) = detail::narrowed(v); }
+TSR_INLINE void store_bf16(bf16* p, Vec<float> v, int n) {
+  const detail::HalfVec half = detail::narrowed(v);
+  for (int i = 0; i < n; ++i) p[i].bits = half[i];
+}
+/// The values as bf16 holds them.
+TSR_INLINE Vec<float> round_bf16(Vec<float> v) { return detail::widened(detail::narrowed(v)); }
+
 /// Columns begin .. begin+count-1 of a row, held in one Vec<T>. Count lanes are valid (Count == 0: a number known
 /// only at run time). Pointers given to load and store are row starts: column j is at row[j] (row[j * stride]).
 template <class T, int Count>
@@ -246,6 +289,23 @@ struct Columns {
   }
   TSR_INLINE void store(T* row, long stride, Vec<T> v) const {
     if (__builtin_constant_p(stride) && stride == 1) return store(row, v);
+    for (int i = 0; i < size(); ++i) row[(begin + i) * stride] = v[i];
+  }
+  /// Elements that memory holds as bf16 (T is float).
+  TSR_INLINE Vec<T> load(const bf16* row) const {
+    if constexpr (whole) return load_bf16(row + begin);
+    else return load_bf16(row + begin, size());
+  }
+  TSR_INLINE Vec<T> load(const bf16* row, long stride) const {
+    Vec<T> v{};
+    for (int i = 0; i < size(); ++i) v[i] = row[(begin + i) * stride];
+    return v;
+  }
+  TSR_INLINE void store(bf16* row, Vec<T> v) const {
+    if constexpr (whole) store_bf16(row + begin, v);
+    else store_bf16(row + begin, v, size());
+  }
+  TSR_INLINE void store(bf16* row, long stride, Vec<T> v) const {
     for (int i = 0; i < size(); ++i) row[(begin + i) * stride] = v[i];
   }
   /// v with `identity` in the lanes that hold no column, so that a reduction ignores them.

@@ -1,4 +1,4 @@
-// Matrix transpose in register blocks of lanes x lanes.
+// Matrix transpose in register blocks of lanes x lanes (bf16 as floats in the registers, which is exact).
 #pragma once
 #include "simd.h"
 
@@ -26,20 +26,21 @@ TSR_INLINE void transpose_stages(V (&r)[L]) {
 }
 template <class T>
 TSR_INLINE void transpose_block(const T* source, long lds, T* destination, long ldd) {
-  constexpr int L = lanes<T>;
-  Vec<T> r[L];
+  constexpr int L = lanes<Computed<T>>;
+  constexpr Full<Computed<T>> c{0, L};
+  Vec<Computed<T>> r[L];
 #pragma GCC unroll 16
-  for (int i = 0; i < L; ++i) r[i] = load(source + i * lds);
+  for (int i = 0; i < L; ++i) r[i] = c.load(source + i * lds);
   transpose_stages<L / 2>(r);
 #pragma GCC unroll 16
-  for (int i = 0; i < L; ++i) store(destination + i * ldd, r[i]);
+  for (int i = 0; i < L; ++i) c.store(destination + i * ldd, r[i]);
 }
 }  // namespace detail
 
 /// destination[c * ldd + r] = source[r * lds + c] for r < rows, c < columns. The two must not overlap.
 template <class T>
 __attribute__((noinline)) void transpose(const T* source, long rows, long columns, long lds, T* destination, long ldd) {
-  constexpr int L = lanes<T>;
+  constexpr int L = lanes<Computed<T>>;
   const long whole_rows = rows / L * L, whole_columns = columns / L * L;
   // Down a strip of columns, so that the destination is written in whole rows.
   for (long c = 0; c < whole_columns; c += L)
