@@ -18,7 +18,7 @@ from tesserac.ir.program import Entry, Function
 from tesserac.resources import runtime_dir
 
 WHOLE = CompileOptions(tile_rows=0)
-FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-I.", "-x", "c++", "-include", "cuda_host.h")
+FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-I.", "-x", "c++", "-include", "cuda_host.h")
 
 SHIM = """
 #include "{stem}.program.cu"
