@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "error.h"
 #include "import.h"
@@ -31,11 +32,44 @@ ProgramList unit_programs();  // defined by the emitted library
 
 }  // namespace tsr
 
+namespace tsr {
+
+// A batch of arrays for calls with fewer samples. Programs compute whole tiles, so they may read and write a full
+// batch whatever `elements` says, and the caller's arrays may end after the samples.
+class PartialBatch {
+ public:
+  void reserve(const Function& function, Arena* arena) {
+    for (int i = 0; i < function.input_count; ++i) input_offsets_.push_back(arena->reserve(dense_bytes(function.inputs[i])));
+    for (int i = 0; i < function.output_count; ++i) output_offsets_.push_back(arena->reserve(dense_bytes(function.outputs[i])));
+    inputs_.resize(input_offsets_.size()), outputs_.resize(output_offsets_.size());
+  }
+  void infer(Session* session, const void* const* inputs, void* const* outputs, int64_t samples, uint64_t seed, uint64_t step) {
+    const Function& function = *session->program().infer;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      inputs_[i] = function.inputs[i].batched ? session->arena().at(input_offsets_[i]) : inputs[i];
+      if (function.inputs[i].batched) memcpy(session->arena().at(input_offsets_[i]), inputs[i], sample_bytes(function.inputs[i], samples));
+    }
+    for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i] = function.outputs[i].batched ? session->arena().at(output_offsets_[i]) : outputs[i];
+    session->infer(inputs_.data(), outputs_.data(), samples, seed, step);
+    for (size_t i = 0; i < outputs_.size(); ++i)
+      if (function.outputs[i].batched) memcpy(outputs[i], outputs_[i], sample_bytes(function.outputs[i], samples));
+  }
+
+ private:
+  static size_t sample_bytes(const Tensor& tensor, int64_t samples) { return static_cast<size_t>(samples * sample_elements(tensor)) * dtype_size(tensor.dtype); }
+  std::vector<size_t> input_offsets_, output_offsets_;
+  std::vector<const void*> inputs_;
+  std::vector<void*> outputs_;
+};
+
+}  // namespace tsr
+
 struct tessera_context {
   tessera_context(const tsr::Program& program, const tsr::OptimizerSettings& settings, int threads, bool forward_only, uint64_t seed_)
       : session(program, threads), seed(seed_), forward(forward_only || !program.train) {
     if (!forward) updater.reset(new tsr::Updater(program, settings, threads));
     session.reserve(!forward, true, forward ? 0 : tsr::moments_of(settings.rule));
+    if (program.infer) partial.reserve(*program.infer, &session.arena());
     session.map(false);
     if (!forward) scalars.reset(new tsr::Scalars(*program.train));
     tsr::initialise(program, seed, session.params());
@@ -43,6 +77,7 @@ struct tessera_context {
   tsr::Session session;
   uint64_t seed;
   bool forward;
+  tsr::PartialBatch partial;
   std::unique_ptr<tsr::Updater> updater;
   std::unique_ptr<tsr::Scalars> scalars;
   int64_t steps = 0;

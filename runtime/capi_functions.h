@@ -127,7 +127,9 @@ TESSERA_EXPORT int tessera_infer(tessera_context* context, const void* const* in
     tsr::capi::check_inputs(function, inputs, count);
     for (int i = 0; i < function.output_count; ++i)
       if (!outputs || !outputs[i]) throw tsr::capi::wrong_argument("output '" + std::string(function.outputs[i].name) + "' is a null pointer");
-    context->session.infer(inputs, outputs, count, context->seed, static_cast<uint64_t>(context->steps));
+    const uint64_t step = static_cast<uint64_t>(context->steps);
+    if (count < function.batch) context->partial.infer(&context->session, inputs, outputs, count, context->seed, step);
+    else context->session.infer(inputs, outputs, count, context->seed, step);
   });
 }
 

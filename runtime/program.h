@@ -39,7 +39,8 @@ struct Call {
   char* shared;               // Function::shared_bytes; zero before the first call, then as the call before left it
   char* scratch;              // workers * Function::scratch_bytes, likewise
   int workers;                // threads; also the number of fixed chunks the batch is cut into
-  int64_t elements;           // batch elements to compute, <= Function::batch (train functions always get batch)
+  int64_t elements;           // batch elements to compute, <= Function::batch (train functions always get batch). Arrays hold a whole batch
+                              // in any case: tiles are computed whole, whatever the part of a last one that is wanted
   uint64_t seed, step;        // for dropout and other random operations
 };
 

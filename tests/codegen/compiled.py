@@ -70,7 +70,11 @@ FLAGS = (
 
 
 def compile_functions(
-    functions: Sequence[Function], folder: Path, options: CompileOptions = DEFAULT, flags: Sequence[str] = ()
+    functions: Sequence[Function],
+    folder: Path,
+    options: CompileOptions = DEFAULT,
+    flags: Sequence[str] = (),
+    mixed: bool = False,
 ) -> ctypes.CDLL:
     """One shared library with ``call_f0``, ``call_f1``... for the functions (already free of ``backward``, or not)."""
     link = folder / "runtime"
@@ -79,7 +83,7 @@ def compile_functions(
     sources = []
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
-        entry = Entry(f"f{number}", function if trains else None, None if trains else function)
+        entry = Entry(f"f{number}", function if trains else None, None if trains else function, None, mixed)
         for name, text in render_entry(
             plan_entry(entry, options), stem=f"f{number}", source="random.py", lines={}
         ).items():
