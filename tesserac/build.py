@@ -53,7 +53,12 @@ class Result:
     @property
     def executables(self) -> list[str]:
         """File names of the executables."""
-        return [entry["executable"] for entry in self.model.get("entries", ()) if entry["executable"]]
+        return executables_of(self.model)
+
+
+def executables_of(model: Mapping[str, Any]) -> list[str]:
+    """File names of the executables that a description lists (emitted CUDA has none)."""
+    return [entry["executable"] for entry in model.get("entries", ()) if entry["executable"]]
 
 
 def build(request: Request, console: Console) -> Result:
@@ -72,7 +77,8 @@ def build(request: Request, console: Console) -> Result:
         result = Result(request.folder, Written((), (), ()), _model(request.folder), reused=True)
         console.stage = "writing the folder"
         with folder.locked():
-            _depfile(request, folder, result)
+            if result.model:
+                folder.put_if_changed(*_depfile(request, result.model))
             result.seconds["source"] = time.perf_counter() - start
             _make(request, result, console)
         return result
@@ -80,10 +86,12 @@ def build(request: Request, console: Console) -> Result:
     console.diagnostics(d for d in project.warnings if request.verbose or d.severity != "note") if project else None
     model = json.loads(files["model.json"]) if "model.json" in files else {}
     console.stage = "writing the folder"
+    loose = dict([_depfile(request, model)] if model else [])
     with folder.locked():
-        written = folder.write(files, inputs)
+        written = folder.write({**files, **loose}, inputs, loose)
         result = Result(request.folder, written, model, passes=project.seconds if project else {})
-        _depfile(request, folder, result)
+        if project:
+            result.seconds["check"] = project.seconds["parse and elaborate"]
         result.seconds["source"] = time.perf_counter() - start
         _make(request, result, console)
     return result
@@ -162,17 +170,16 @@ def _model(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _depfile(request: Request, folder: Folder, result: Result) -> None:
-    """``<stem>.d``: what the outputs depend on, for a makefile that includes it."""
-    if not result.model:
-        return
+def _depfile(request: Request, model: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and text of ``<stem>.d``: what the outputs depend on, for a makefile that includes it."""
     from tesserac.driver import unit_name
 
     source = request.source
     needs = [_prerequisite(p, request.folder) for p in (source.path, source.sidecar) if p is not None]
-    targets = [f"$(dir $(lastword $(MAKEFILE_LIST))){name}" for name in (*result.executables, result.model["library"])]
+    names = [*executables_of(model), model["library"]]
+    targets = [f"$(dir $(lastword $(MAKEFILE_LIST))){name}" for name in names]
     lines = [" \\\n  ".join([" ".join(targets) + ":", *needs]), *(f"{need}:" for need in needs)]
-    folder.put_if_changed(f"{unit_name(source.path)}.d", "\n".join(lines) + "\n")
+    return f"{unit_name(source.path)}.d", "\n".join(lines) + "\n"
 
 
 def _prerequisite(path: str | Path, folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Console:
-    """One run's output. ``sources`` are the texts that diagnostics quote; ``stage`` is what the compiler is doing."""
+    """One run's output. ``sources`` are the texts that diagnostics quote; ``stage`` is what the compiler is doing.
+
+    ``start``: the clock when the command line was read.
+    """
 
     color: bool = False
     quiet: bool = False
     sources: dict[str, str] = field(default_factory=dict)
     stage: str = "the command line"
+    start: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def for_terminal(cls) -> Console:

@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +35,10 @@ def encode(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder holds: digest of the inputs of the last build (empty: unfinished), digest of every file by path."""
+    """What a folder holds: digest of the inputs of the last build (empty: unfinished), digest of every file by path.
+
+    A file with an empty digest is ours whatever it holds: its content may depend on more than the inputs.
+    """
 
     inputs: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +80,7 @@ class Folder:
         return (
             manifest.inputs == inputs
             and bool(manifest.files)
-            and all(self._digest(path) == known for path, known in manifest.files.items())
+            and all(_is_same(self._digest(path), known) for path, known in manifest.files.items())
         )
 
     @contextlib.contextmanager
@@ -97,8 +100,11 @@ class Folder:
         finally:
             os.close(handle)
 
-    def write(self, files: Mapping[str, str], inputs: str) -> Written:
-        """Makes the folder hold these files and no others of ours."""
+    def write(self, files: Mapping[str, str], inputs: str, loose: Collection[str] = ()) -> Written:
+        """Makes the folder hold these files and no others of ours.
+
+        The content of ``loose`` ones does not count when `is_current` compares.
+        """
         before = self.manifest()
         data = {path: encode(text) for path, text in files.items()}
         digests = {path: digest(content) for path, content in data.items()}
@@ -106,21 +112,24 @@ class Folder:
         foreign = [p for p in sorted(digests) if p not in before.files and on_disk[p] not in (None, digests[p])]
         if foreign:
             self._refuse(foreign)
-        edited = tuple(p for p in sorted(digests) if on_disk[p] not in (None, digests[p], before.files.get(p)))
+        edited = tuple(
+            p for p in sorted(digests) if on_disk[p] not in (None, digests[p], before.files.get(p)) and p not in loose
+        )
         changed = tuple(p for p in sorted(digests) if on_disk[p] != digests[p])
         # A file edited by hand after it left the project is the user's by now.
-        stale = tuple(p for p in sorted(set(before.files) - set(digests)) if on_disk[p] == before.files[p])
+        stale = tuple(p for p in sorted(set(before.files) - set(digests)) if _is_same(on_disk[p], before.files[p]))
+        known = {p: "" if p in loose else value for p, value in digests.items()}
         with self._explained():
             if changed or stale or before.inputs != inputs:
-                self._replace({p: data[p] for p in changed}, {**before.files, **digests})
+                self._replace({p: data[p] for p in changed}, {**before.files, **known})
                 for path in stale:
                     (self.path / path).unlink(missing_ok=True)
                     _remove_empty((self.path / path).parent, self.path)
-                self._put(MANIFEST, Manifest(inputs, digests).text().encode())
+                self._put(MANIFEST, Manifest(inputs, known).text().encode())
         return Written(changed, stale, edited)
 
     def put_if_changed(self, name: str, text: str) -> None:
-        """One file that the manifest does not count, such as the dependency file."""
+        """One loose file anew."""
         with self._explained():
             if self._digest(name) != digest(encode(text)):
                 self._put(name, encode(text))
@@ -182,6 +191,10 @@ class Folder:
             yield
         except (OSError, ValueError) as error:
             raise _fault(self.path, error) from error
+
+
+def _is_same(found: str | None, known: str) -> bool:
+    return found == known or (found is not None and not known)
 
 
 def _is_inside(path: str) -> bool:

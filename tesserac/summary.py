@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ def print_summary(console: Console, result: Result, emit: frozenset[str]) -> Non
     if result.written.edited:
         console.say(f"replaced your changes in {paths_of(result.written.edited)}")
     console.say(_state(result))
-    console.say(_times(result))
+    console.say(_times(console, result))
     console.say(f"in {result.folder}/: {', '.join(_products(result, emit))}")
     folder = shlex.quote(str(result.folder))
     if "exe" in emit and result.executables:
@@ -70,12 +71,12 @@ def _state(result: Result) -> str:
     return f"{len(written.changed)} files written{removed}"
 
 
-def _times(result: Result) -> str:
+def _times(console: Console, result: Result) -> str:
     parts = []
     for name, seconds in result.seconds.items():
         shown = f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
         parts.append(f"{name} {shown}")
-    return "time: " + ", ".join(parts)
+    return "time: " + ", ".join([*parts, f"{time.perf_counter() - console.start:.2f} s in all"])
 
 
 def _products(result: Result, emit: frozenset[str]) -> list[str]:

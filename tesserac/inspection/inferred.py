@@ -27,7 +27,7 @@ def summary_line(program: Program) -> str:
 def signature_lines(program: Program) -> Iterator[str]:
     """Every entry with its functions: inputs, parameters and outputs with their types and source lines."""
     for entry in program.entries:
-        yield f"{entry.label}"
+        yield entry.label + (": mixed precision (matrix products read bf16, all else is fp32)" if entry.mixed else "")
         for role, function in (("train", entry.train), ("infer", entry.infer)):
             if function is not None:
                 yield f"  {role}"

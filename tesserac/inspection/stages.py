@@ -12,12 +12,12 @@ from tesserac.driver import front_end
 from tesserac.ir.program import Function, Program
 from tesserac.ir.text import print_function, print_program
 from tesserac.parser import dump, syntax
-from tesserac.passes.pipeline import PIPELINE, Trace, optimize
+from tesserac.passes.pipeline import Trace, optimize, steps
 
 if TYPE_CHECKING:
     from tesserac.commands.program_options import Source
 
-PASSES = ("elaborate", *(step.name for step in PIPELINE))
+PASSES = ("elaborate", *(step.name for step in steps(reorder=True, mixed=True)))
 """Names for ``--print-after`` and ``--stop-after``, in order."""
 
 
@@ -51,10 +51,11 @@ def print_passes(source: Source, console: Console, print_after: str | None, stop
         if name in wanted:
             console.show(f"# after {name}\n{function_text(function, program.file)}")
 
-    for function in program.functions():
-        show("elaborate", function)
-        if last != "elaborate":
-            optimize(function, Trace(show), stop_after=last)
+    for entry in program.entries:
+        for function in (f for f in (entry.train, entry.infer) if f is not None):
+            show("elaborate", function)
+            if last != "elaborate":
+                optimize(function, Trace(show), last, source.options.reassociate, entry.mixed)
 
 
 def unknown(what: str, name: str, known: list[str]) -> CompileError:

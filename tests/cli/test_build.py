@@ -30,7 +30,9 @@ def test_program_and_library_are_there_and_right(built: Built) -> None:
 def test_summary_says_what_was_built_and_what_to_do_next(built: Built) -> None:
     assert "net: 2 parameters (42 numbers" in built.printed
     assert re.search(r"train: +\S+ \S+ per call, \d+ launches", built.printed)
-    assert re.search(r"time: source \S+ m?s, compile \S+ m?s, start-up \d+ ms", built.printed)
+    assert re.search(
+        r"time: check \S+ m?s, source \S+ m?s, compile \S+ m?s, start-up \d+ ms, \S+ s in all", built.printed
+    )
     assert "in out/: net, libmodel.so, README.md" in built.printed
     assert "next: ./out/net selftest" in built.printed
 

@@ -86,7 +86,7 @@ def test_usage_errors(cli: Cli, arguments: list[str], message: str) -> None:
         (["--entry", "nett"], "error[T0313]: there is no entry `nett`\n  = note: entries: net\n"),
         (["--set", "HIDEN=3"], "error[T0211]: --set HIDEN=3: the source has no top-level constant `HIDEN`"),
         (["--mesh", "tp=2"], "error[T0701]: --mesh tp=2 has 2 devices"),
-        (["--precision", "bf16"], "error[T0501]: --precision bf16 is not supported yet"),
+        (["--precision", "fp8"], "error[T0501]: --precision fp8 "),
     ],
 )
 def test_errors_in_flag_values(cli: Cli, model: Path, flags: list[str], message: str) -> None:

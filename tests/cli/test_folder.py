@@ -46,6 +46,16 @@ def test_unchanged_files_are_left_alone_and_stale_ones_removed(folder: Folder) -
     assert not (folder.path / "sub").exists(), "emptied folders go with their files"
 
 
+def test_loose_files_belong_to_the_folder_whatever_they_hold(folder: Folder) -> None:
+    folder.write({"a.cpp": "a", "x.d": "one"}, "second", loose=["x.d"])
+    manifest = (folder.path / MANIFEST).read_text()
+    folder.put_if_changed("x.d", "two")
+    assert folder.is_current("second")
+    assert (folder.path / MANIFEST).read_text() == manifest
+    folder.write({"a.cpp": "a"}, "third")
+    assert contents(folder) == {"a.cpp": "a"}
+
+
 def test_edits_are_seen(folder: Folder) -> None:
     (folder.path / "a.cpp").write_text("edited")
     (folder.path / "old.cpp").write_text("edited")
