@@ -5,6 +5,7 @@ Back ends are imported where they are used: `check` must not pay for the templat
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from tesserac import __version__
 from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics, InternalError
 from tesserac.elaborate import Options, elaborate
 from tesserac.ir.program import Entry, Function, Program
+from tesserac.ir.types import DType
 from tesserac.ir.verify import verify
 from tesserac.parser import parse, syntax
 
@@ -105,7 +107,7 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
         if function is None:
             plans.append(None)
             continue
-        optimized = optimize(function, trace, reorder=options.reassociate)
+        optimized = optimize(function, trace, reorder=options.reassociate, mixed=entry.mixed)
         plans.append(schedule(optimized, table, tile, trace=trace))
     if seconds is not None:
         for name, value in trace.seconds.items():
@@ -158,8 +160,7 @@ def _named(program: Program) -> list[_Named]:
 
 def _is_file_name(label: str) -> bool:
     """Whether a label can be an executable's name that no shell, make or file system misreads."""
-    plain = label.isascii() and label.replace("_", "a").replace("-", "a").replace(".", "a").isalnum()
-    return plain and label[0].isalnum() and len(label) <= 64 and label not in _TAKEN_FILES and "." not in label
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", label) is not None and label not in _TAKEN_FILES
 
 
 def unit_name(file: str) -> str:
@@ -179,7 +180,9 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     from tesserac.inspection.describe import cell, describe_entry, description, readme_entries
     from tesserac.inspection.kernels import emitted_kernels
 
+    _refuse_half(program)
     if options.target == "cuda":
+        _refuse_mixed(program)
         return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
@@ -213,6 +216,25 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
     return Project(files, {r.entry.label: r.file for r in named}, library, tuple(plans), program, seconds=seconds,
                    kernels=kernels)
+
+
+def _refuse_half(program: Program) -> None:
+    """T0501 for tensors that the source itself declares as 16-bit floats: kernels hold products' operands alone so."""
+    diagnostics = Diagnostics()
+    for function in program.functions():
+        for item in function.inputs:
+            if item.var.type.dtype in (DType.BF16, DType.F16):
+                diagnostics.error("T0501", f"`{item.path}` is {item.var.type.dtype}: 16-bit floats in the source are not "
+                                  "supported yet", item.span, help=["leave it fp32 and ask for --precision bf16"])
+    diagnostics.raise_if_errors()
+
+
+def _refuse_mixed(program: Program) -> None:
+    if any(entry.mixed for entry in program.entries):
+        diagnostics = Diagnostics()
+        diagnostics.error("T0806", "the CUDA back end computes in fp32 and fp64; mixed precision is not supported there yet",
+                          None, help=["--precision fp32, or --target cpu"])
+        raise CompileError(diagnostics.items)
 
 
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,

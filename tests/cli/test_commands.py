@@ -221,6 +221,16 @@ def test_targets_that_do_not_go_together(cli: Cli, model: Path) -> None:
         assert done.err.startswith("error[T0806]: --emit=")
 
 
+def test_portable_asks_for_no_native_instructions(cli: Cli, model: Path) -> None:
+    commands = []
+    for flags in ([], ["--portable"]):
+        assert cli("build", model, *SIZES, "--emit=cpp", "-o", "out", *flags).code == 0
+        commands.append(subprocess.run(["make", "-C", "out", "-n"], capture_output=True, text=True, timeout=60).stdout)
+    assert "-march=native" in commands[0]
+    assert "-march=native" not in commands[1]
+    assert re.search("-march=(x86-64-v3|armv8-a)", commands[1])
+
+
 def test_cuda_sources_need_no_cuda(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     done = cli("build", model, *SIZES, "--target", "cuda", "--emit=cuda", "-o", "out")
