@@ -125,7 +125,7 @@ inline TrainOptions train_options(const Program& program, const Arguments& argum
 }
 
 inline int train_command(const Program& program, const Arguments& arguments) {
-  if (!program.train) throw Error("T0924", std::string(program.name) + " has no training step", "a training step is a function under @graph.training_step, or a @graph.loss", kExitUsage);
+  if (!program.train) throw Error("T0924", std::string(program.name) + " has no training step", "define one with @graph.training_step or @graph.loss in the source, or build with --loss mse:OUTPUT,KEY", kExitUsage);
   const TrainOptions options = train_options(program, arguments);
   Trainer trainer(program, options);
   trainer.run();

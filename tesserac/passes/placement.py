@@ -42,11 +42,11 @@ class Placed:
     sliced: tuple[tuple[int, int], ...] = ()
 
 
-def batch_size(function: Function) -> int | None:
-    """The common leading size of the data inputs, if there is one worth cutting."""
+def batch_size(function: Function, least: int = 2) -> int | None:
+    """The common leading size of the data inputs, if there is one of at least ``least`` (two are worth cutting)."""
     sizes = {item.var.type.sizes[0] for item in function.data if item.var.type.rank}
     size = sizes.pop() if len(sizes) == 1 else None
-    return size if size is not None and size > 1 else None
+    return size if size is not None and size >= least else None
 
 
 def place(equation: Equation, incoming: tuple[Placement, ...]) -> Placed:

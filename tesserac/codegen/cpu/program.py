@@ -57,7 +57,7 @@ class FunctionRenderer:
         attentions = list(dict.fromkeys(self.attentions))
         real = self.kernels.real
         work = ", ".join(f"attention_scratch<{real}, {text}>()" for text in attentions)
-        batch = self.plan.staged.batch if self.plan.staged.batch > 1 else batch_size(function)
+        batch = self.plan.staged.batch if self.plan.staged.batch > 1 else batch_size(function, least=1)
         return {
             "label": self.label,
             "stages": stages,
