@@ -1,5 +1,7 @@
-"""Programs whose sizes reach every form of CUDA kernel: warps and blocks per row, four elements at a time, sums over rows in
-registers and through memory, tables that rows are added to, tiles with rests, heads wider than a slice."""
+"""Programs whose sizes reach every form of CUDA kernel: warps and blocks per row, four elements at a time,
+sums over rows in registers and through memory, tables that rows are added to, tiles with rests, heads wider than a
+slice.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,12 @@ class Net:
 def norm(width: int, rows: int, dtype: DType = DType.F32) -> Case:
     """A layer norm between two bias additions: row sums, kept columns, sums over rows."""
     n = Net(width, dtype)
-    x, gain, bias, shift = n.data("x", 3, rows, width), n.weight("gain", width), n.weight("bias", width), n.weight("shift", width)
+    x, gain, bias, shift = (
+        n.data("x", 3, rows, width),
+        n.weight("gain", width),
+        n.weight("bias", width),
+        n.weight("shift", width),
+    )
     whole = x.type.shape
     y = n.b.op("add", x, n.b.op("broadcast", shift, shape=whole, axes=(2,)))
     z = n.b.op("layernorm", y, gain, bias, eps=1e-3)
@@ -71,17 +78,27 @@ def norm(width: int, rows: int, dtype: DType = DType.F32) -> Case:
 def embedding(rows: int, vocabulary: int, width: int) -> Case:
     """A table read by row number; its gradient collects rows, that of the positions sums over the batch."""
     n = Net(rows)
-    ids, table, positions = n.ids("ids", vocabulary, 4, rows), n.weight("table", vocabulary, width), n.weight("positions", rows, width)
+    ids, table, positions = (
+        n.ids("ids", vocabulary, 4, rows),
+        n.weight("table", vocabulary, width),
+        n.weight("positions", rows, width),
+    )
     labels, out = n.ids("labels", vocabulary, 4, rows), n.weight("out", width, vocabulary)
     x = n.b.op("add", n.b.op("take", table, ids), n.b.op("broadcast", positions, shape=(4, rows, width), axes=(1, 2)))
     logits = n.b.op("contract", n.b.op("rmsnorm", x, n.weight("gain", width), eps=1e-3), out, spec="abk,kn->abn")
     return n.train(n.b.op("cross_entropy", logits, labels, ignore_index=1))
 
 
-def attention(batch: int, queries: int, keys: int, heads: int, groups: int, width: int, causal: bool, dtype: DType = DType.F32) -> Case:
+def attention(
+    batch: int, queries: int, keys: int, heads: int, groups: int, width: int, causal: bool, dtype: DType = DType.F32
+) -> Case:
     """Attention and its gradients."""
     n = Net(queries + width, dtype)
-    q, k, v = n.weight("q", batch, queries, heads * width), n.weight("k", batch, keys, groups * width), n.weight("v", batch, keys, groups * width)
+    q, k, v = (
+        n.weight("q", batch, queries, heads * width),
+        n.weight("k", batch, keys, groups * width),
+        n.weight("v", batch, keys, groups * width),
+    )
     mix = n.data("mix", batch, queries, heads * width)
     o, lse = n.b.ops("attention", (q, k, v), {"heads": heads, "kv_heads": groups, "causal": causal, "scale": 0.7})
     return n.train(n.mean_square(n.b.op("add", n.b.op("mul", o, mix), n.b.op("tanh", o))), [lse])
@@ -118,8 +135,14 @@ def moved(*shape: int) -> Case:
     order = (*range(1, len(shape)), 0)
     turned = n.b.op("transpose", x, perm=order)
     cut = n.b.op("slice", turned, starts=(1,) * len(shape), limits=turned.type.shape, strides=(2,) * len(shape))
-    return n.infer(turned, n.b.op("reduce_max", x, axes=(0,)), n.b.op("reduce_min", x, axes=tuple(range(len(shape)))), n.b.op("exp", cut),
-                   n.b.op("reduce_sum", x, axes=(0, len(shape) - 1)), n.b.op("reduce_sum", x, axes=(len(shape) - 2,)))
+    return n.infer(
+        turned,
+        n.b.op("reduce_max", x, axes=(0,)),
+        n.b.op("reduce_min", x, axes=tuple(range(len(shape)))),
+        n.b.op("exp", cut),
+        n.b.op("reduce_sum", x, axes=(0, len(shape) - 1)),
+        n.b.op("reduce_sum", x, axes=(len(shape) - 2,)),
+    )
 
 
 def pointwise(*shape: int) -> Case:
@@ -138,20 +161,38 @@ def lines() -> Case:
     n = Net(5)
     x = n.data("x", 3, 40, 5)
     top, places = n.b.ops("topk", (x,), {"k": 2})
-    return n.infer(n.b.op("cumsum", x, axis=1, reverse=True), n.b.op("sort", x), top, places, n.b.op("argmax", x, axis=1))
+    return n.infer(
+        n.b.op("cumsum", x, axis=1, reverse=True), n.b.op("sort", x), top, places, n.b.op("argmax", x, axis=1)
+    )
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "norm_short": lambda: norm(6, 9), "norm_warp": lambda: norm(72, 40), "norm_warp_whole": lambda: norm(128, 33), "norm_block": lambda: norm(600, 5),
-    "norm_long": lambda: norm(5000, 2), "norm_double": lambda: norm(96, 12, DType.F64),
-    "embedding": lambda: embedding(50, 19, 24), "embedding_wide": lambda: embedding(9, 300, 136),
-    "attention": lambda: attention(2, 40, 40, 4, 4, 8, True), "attention_groups": lambda: attention(2, 33, 70, 4, 2, 40, True),
-    "attention_full": lambda: attention(1, 65, 20, 2, 1, 5, False), "attention_wide": lambda: attention(1, 34, 36, 1, 1, 200, True),
+    "norm_short": lambda: norm(6, 9),
+    "norm_warp": lambda: norm(72, 40),
+    "norm_warp_whole": lambda: norm(128, 33),
+    "norm_block": lambda: norm(600, 5),
+    "norm_long": lambda: norm(5000, 2),
+    "norm_double": lambda: norm(96, 12, DType.F64),
+    "embedding": lambda: embedding(50, 19, 24),
+    "embedding_wide": lambda: embedding(9, 300, 136),
+    "attention": lambda: attention(2, 40, 40, 4, 4, 8, True),
+    "attention_groups": lambda: attention(2, 33, 70, 4, 2, 40, True),
+    "attention_full": lambda: attention(1, 65, 20, 2, 1, 5, False),
+    "attention_wide": lambda: attention(1, 34, 36, 1, 1, 200, True),
     "attention_double": lambda: attention(1, 35, 35, 2, 2, 40, True, DType.F64),
-    "products": lambda: products(70, 66, 35, "gelu"), "products_small": lambda: products(3, 1, 5, "silu"),
-    "batched": lambda: batched("abmk,abkn->abmn", (2, 3, 20, 7), (2, 3, 7, 9)), "batched_swap": lambda: batched("ambk,abkn->abmn", (2, 20, 3, 7), (2, 3, 7, 9)),
-    "batched_out": lambda: batched("abmk,abkn->ambn", (2, 3, 20, 7), (2, 3, 7, 9)), "rows_of_b": lambda: batched("mk,nk->mn", (20, 33), (40, 33)),
-    "bias": lambda: epilogue(70, 80, ""), "bias_relu": lambda: epilogue(5, 80, "relu"), "bias_gelu": lambda: epilogue(70, 9, "gelu_tanh"),
-    "moved": lambda: moved(37, 45), "moved_deep": lambda: moved(3, 34, 5, 40), "moved_long": lambda: moved(3, 700, 9),
-    "pointwise_four": lambda: pointwise(3, 5, 264), "pointwise_one": lambda: pointwise(7, 11), "lines": lines,
+    "products": lambda: products(70, 66, 35, "gelu"),
+    "products_small": lambda: products(3, 1, 5, "silu"),
+    "batched": lambda: batched("abmk,abkn->abmn", (2, 3, 20, 7), (2, 3, 7, 9)),
+    "batched_swap": lambda: batched("ambk,abkn->abmn", (2, 20, 3, 7), (2, 3, 7, 9)),
+    "batched_out": lambda: batched("abmk,abkn->ambn", (2, 3, 20, 7), (2, 3, 7, 9)),
+    "rows_of_b": lambda: batched("mk,nk->mn", (20, 33), (40, 33)),
+    "bias": lambda: epilogue(70, 80, ""),
+    "bias_relu": lambda: epilogue(5, 80, "relu"),
+    "bias_gelu": lambda: epilogue(70, 9, "gelu_tanh"),
+    "moved": lambda: moved(37, 45),
+    "moved_deep": lambda: moved(3, 34, 5, 40),
+    "moved_long": lambda: moved(3, 700, 9),
+    "pointwise_four": lambda: pointwise(3, 5, 264),
+    "pointwise_one": lambda: pointwise(7, 11),
+    "lines": lines,
 }

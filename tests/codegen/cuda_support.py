@@ -1,4 +1,4 @@
-"""Emitted CUDA for tests: compiled by nvcc where there is one, and executed on the host by the stand-in of cuda_host.h."""
+"""Emitted CUDA for tests: compiled by nvcc, or executed on the host by the stand-in of cuda_host.h."""
 
 from __future__ import annotations
 
@@ -18,15 +18,34 @@ from tesserac.ir.program import Entry, Function
 from tesserac.resources import runtime_dir
 
 WHOLE = CompileOptions(tile_rows=0)
-FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-I.", "-x", "c++", "-include", "cuda_host.h")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-Wno-maybe-uninitialized",
+    "-I.",
+    "-x",
+    "c++",
+    "-include",
+    "cuda_host.h",
+)
 
 SHIM = """
 #include "{stem}.program.cu"
 
-extern "C" int call_{stem}(const void* const* inputs, void* const* outputs, const char* const* params, char* const* grads, unsigned long seed, unsigned long step) {{
+extern "C" int call_{stem}(const void* const* inputs, void* const* outputs, const char* const* params,
+                           char* const* grads, unsigned long seed, unsigned long step) {{
   const tsr::cuda::Program& p = {stem}_program;
   const tsr::cuda::Function& f = p.train ? *p.train : *p.infer;
-  auto filled = [](size_t n) {{ char* m = static_cast<char*>(aligned_alloc(256, n / 256 * 256 + 512)); memset(m, 0xEE, n / 256 * 256 + 512); return m; }};
+  auto filled = [](size_t n) {{
+    n = n / 256 * 256 + 512;
+    return static_cast<char*>(memset(aligned_alloc(256, n), 0xEE, n));
+  }};
   char *weights = filled(p.param_bytes), *gradients = filled(p.param_bytes), *arena = filled(f.arena_bytes);
   auto rows = [&](auto copy) {{
     for (int i = 0; i < p.param_count; ++i) {{
@@ -78,11 +97,13 @@ def host_source(text: str) -> str:
             depth += (text[begin - 1] == ">") - (text[begin - 1] == "<")
             begin -= 1
         config_end = text.index(">>>", at)
-        grid, block, _, stream = split_arguments(text[at + 3:config_end])
+        grid, block, _, stream = split_arguments(text[at + 3 : config_end])
         opened = config_end + 3
         end = closing(text, opened)
-        call = f"host::launch(dim3({grid}), dim3({block}), {stream}, [=] {{ {text[begin:at]}{text[opened:end + 1]}; }})"
-        text = text[:begin] + call + text[end + 1:]
+        call = (
+            f"host::launch(dim3({grid}), dim3({block}), {stream}, [=] {{ {text[begin:at]}{text[opened : end + 1]}; }})"
+        )
+        text = text[:begin] + call + text[end + 1 :]
     return text
 
 
@@ -92,7 +113,9 @@ def emit(functions: Sequence[Function], folder: Path) -> list[str]:
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         entry = Entry(f"f{number}", function if trains else None, None if trains else function)
-        for name, text in render_entry_cuda(plan_entry(entry, WHOLE), stem=f"f{number}", source="random.py", lines={}).items():
+        for name, text in render_entry_cuda(
+            plan_entry(entry, WHOLE), stem=f"f{number}", source="random.py", lines={}
+        ).items():
             (folder / name).write_text(text, encoding="utf-8")
         stems.append(f"f{number}")
     (folder / "Makefile").write_text(render_cuda_makefile(stems, title="functions"), encoding="utf-8")
@@ -111,7 +134,9 @@ def on_host(folder: Path) -> None:
 def build(sources: Sequence[str], folder: Path) -> ctypes.CDLL:
     """One shared library of C++ files; they become one translation unit, which saves reading the headers again."""
     (folder / "all.cpp").write_text("".join(f'#include "{name}"\n' for name in sources), encoding="utf-8")
-    done = subprocess.run(["g++", *FLAGS, "all.cpp", "-o", "all.so", "-ldl"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        ["g++", *FLAGS, "all.cpp", "-o", "all.so", "-ldl"], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[:6000]
     return ctypes.CDLL(str(folder / "all.so"))
 
@@ -121,14 +146,24 @@ def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:
     stems = emit(functions, folder)
     for number, (stem, function) in enumerate(zip(stems, functions, strict=True)):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
-        (folder / f"f{number}.cpp").write_text(SHIM.format(stem=stem, entry="train_step" if trains else "infer"), encoding="utf-8")
+        (folder / f"f{number}.cpp").write_text(
+            SHIM.format(stem=stem, entry="train_step" if trains else "infer"), encoding="utf-8"
+        )
     on_host(folder)
     return build([f"{stem}.cpp" for stem in stems], folder)
 
 
-def call(library: ctypes.CDLL, number: int, function: Function, values: Mapping[str, NDArray[np.generic]], *, seed: int = 0,
-         step: int = 0) -> dict[str, NDArray[np.generic]]:
+def call(
+    library: ctypes.CDLL,
+    number: int,
+    function: Function,
+    values: Mapping[str, NDArray[np.generic]],
+    *,
+    seed: int = 0,
+    step: int = 0,
+) -> dict[str, NDArray[np.generic]]:
     """Outputs and gradients by name."""
+
     def pointers(arrays: Sequence[NDArray[np.generic]]) -> ctypes.Array[ctypes.c_void_p]:
         return (ctypes.c_void_p * (len(arrays) + 1))(*[a.ctypes.data for a in arrays])
 
@@ -136,7 +171,7 @@ def call(library: ctypes.CDLL, number: int, function: Function, values: Mapping[
         """A copy at an address as cudaMalloc would give it (a whole number of 256 bytes), with no slack behind it."""
         room = np.empty(array.nbytes + 256, np.uint8)
         start = -room.ctypes.data % 256
-        copy = room[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
+        copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
         copy[...] = array
         return copy
 
@@ -145,10 +180,13 @@ def call(library: ctypes.CDLL, number: int, function: Function, values: Mapping[
     grads = [np.full(p.shape, np.nan, p.dtype) for p in params]
     plain = [o for o in function.outputs if not o.name.startswith("grad:")]
     outputs = [aligned(np.zeros(o.var.type.sizes, o.var.type.dtype.numpy)) for o in plain]
-    code = getattr(library, f"call_f{number}")(pointers(data), pointers(outputs), pointers(params), pointers(grads), ctypes.c_ulong(seed),
-                                               ctypes.c_ulong(step))
+    code = getattr(library, f"call_f{number}")(
+        pointers(data), pointers(outputs), pointers(params), pointers(grads), ctypes.c_ulong(seed), ctypes.c_ulong(step)
+    )
     assert code == 0
     result = {o.name: a for o, a in zip(plain, outputs, strict=True)}
     wanted = {o.name for o in function.outputs}
-    result.update({f"grad:{i.path}": g for i, g in zip(function.parameters, grads, strict=True) if f"grad:{i.path}" in wanted})
+    result.update(
+        {f"grad:{i.path}": g for i, g in zip(function.parameters, grads, strict=True) if f"grad:{i.path}" in wanted}
+    )
     return result

@@ -25,6 +25,7 @@ from tests.codegen.cuda_support import WHOLE, build, call, compile_on_host, emit
 from tests.strategies import inputs_for, programs
 
 RANDOM = 40
+PLAIN = Options()
 NVCC = shutil.which("nvcc")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc on this machine")
 
@@ -34,7 +35,13 @@ def random_functions(count: int) -> list[Function]:
     found: list[Function] = []
 
     @seed(2)
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
     @given(programs())
     def collect(function: Function) -> None:
         found.append(function)
@@ -43,15 +50,22 @@ def random_functions(count: int) -> list[Function]:
     return found[:count]
 
 
-def agree(actual: Mapping[str, NDArray[np.generic]], function: Function, values: Mapping[str, NDArray[np.generic]], seed: int = 0,
-          step: int = 0) -> None:
+def agree(
+    actual: Mapping[str, NDArray[np.generic]],
+    function: Function,
+    values: Mapping[str, NDArray[np.generic]],
+    seed: int = 0,
+    step: int = 0,
+) -> None:
     """Every output equals the evaluator's in double precision, up to the rounding of the program's own type."""
     wanted = evaluate(function, values, dtype=np.float64, seed=seed, step=step)
     for name, array in actual.items():
         want = np.asarray(wanted[name], dtype=np.float64)
         tolerance = 1e-11 if array.dtype == np.float64 else 2e-5
         scale = max(1.0, float(np.max(np.abs(want), initial=0.0)))
-        np.testing.assert_allclose(np.asarray(array, dtype=np.float64), want, rtol=tolerance * 10, atol=tolerance * scale, err_msg=name)
+        np.testing.assert_allclose(
+            np.asarray(array, dtype=np.float64), want, rtol=tolerance * 10, atol=tolerance * scale, err_msg=name
+        )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +86,9 @@ def randoms(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Function], c
 
 
 @pytest.mark.parametrize("number", range(RANDOM))
-def test_random_programs_compute_what_the_evaluator_does(number: int, randoms: tuple[list[Function], ctypes.CDLL]) -> None:
+def test_random_programs_compute_what_the_evaluator_does(
+    number: int, randoms: tuple[list[Function], ctypes.CDLL]
+) -> None:
     function = randoms[0][number]
     values = inputs_for(function, number)
     agree(call(randoms[1], number, function, values), function, values)
@@ -93,9 +109,11 @@ OPTIMIZER = """
 using namespace tsr;
 using namespace tsr::cuda;
 static const Tensor kTensors[] = {{"w", DType::f32, 2, {3, 5}, 8, 0, Init::zeros, 0, 0, true, 0, INT64_MIN, false},
-                                  {"b", DType::f32, 1, {20000}, 20000, 128, Init::zeros, 0, 0, false, 0, INT64_MIN, false}};
+                                  {"b", DType::f32, 1, {20000}, 20000, 128, Init::zeros, 0, 0, false, 0,
+                                   INT64_MIN, false}};
 static const cuda::Function kTrain = {"train", nullptr, 0, nullptr, 0, 1, 1000, 0, nullptr};
-static const cuda::Program kProgram = {"p", "p.py", "0", kTensors, 2, 128 + 20000 * 4, &kTrain, nullptr, {}, nullptr, 0};
+static const cuda::Program kProgram = {
+    "p", "p.py", "0", kTensors, 2, 128 + 20000 * 4, &kTrain, nullptr, {}, nullptr, 0};
 extern "C" int optimize(int rule, int steps, double clip, float* params, const float* grads, double* norm) {
   Context context;
   OptimizerSettings settings;
@@ -122,8 +140,14 @@ def optimizer(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return build(["optimizer.cpp"], folder)
 
 
-def expected_steps(rule: str, params: NDArray[np.float64], grads: NDArray[np.float64], decay: NDArray[np.bool_], scale: float, steps: int
-                   ) -> NDArray[np.float64]:
+def expected_steps(
+    rule: str,
+    params: NDArray[np.float64],
+    grads: NDArray[np.float64],
+    decay: NDArray[np.bool_],
+    scale: float,
+    steps: int,
+) -> NDArray[np.float64]:
     """The rules as their papers and PyTorch state them."""
     lr, wd = 0.01, 0.1 * decay
     m, v = np.zeros_like(params), np.zeros_like(params)
@@ -143,7 +167,9 @@ def expected_steps(rule: str, params: NDArray[np.float64], grads: NDArray[np.flo
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "adam", "adamw"])
-def test_optimizers_follow_their_formulas_and_leave_the_padding_alone(rule: str, clip: float, optimizer: ctypes.CDLL) -> None:
+def test_optimizers_follow_their_formulas_and_leave_the_padding_alone(
+    rule: str, clip: float, optimizer: ctypes.CDLL
+) -> None:
     rng = np.random.default_rng(4)
     params, grads = (rng.normal(size=32 + 20000).astype(np.float32) for _ in range(2))
     live = np.ones(params.size, bool)
@@ -156,8 +182,14 @@ def test_optimizers_follow_their_formulas_and_leave_the_padding_alone(rule: str,
     scale = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
     want = expected_steps(rule, params[live].astype(np.float64), grads[live].astype(np.float64), decay[live], scale, 3)
     result, found = params.copy(), ctypes.c_double()
-    code = optimizer.optimize(["sgd", "momentum", "adam", "adamw"].index(rule), 3, ctypes.c_double(clip), result.ctypes.data_as(ctypes.c_void_p),
-                              grads.ctypes.data_as(ctypes.c_void_p), ctypes.byref(found))
+    code = optimizer.optimize(
+        ["sgd", "momentum", "adam", "adamw"].index(rule),
+        3,
+        ctypes.c_double(clip),
+        result.ctypes.data_as(ctypes.c_void_p),
+        grads.ctypes.data_as(ctypes.c_void_p),
+        ctypes.byref(found),
+    )
     assert code == 0
     assert found.value == pytest.approx(norm, rel=1e-7)
     np.testing.assert_allclose(result[live], want, rtol=1e-5, atol=1e-6)
@@ -166,13 +198,16 @@ def test_optimizers_follow_their_formulas_and_leave_the_padding_alone(rule: str,
 
 # -- the text -----------------------------------------------------------------------------------------------------
 
-def write_source(path: Path, folder: Path, options: Options = Options()) -> list[str]:
+
+def write_source(path: Path, folder: Path, options: Options = PLAIN) -> list[str]:
     """Emits a source file's entries; returns the stems."""
     text = path.read_text(encoding="utf-8")
     _, program, _ = front_end(text, str(path), type(WHOLE)(elaboration=options, tile_rows=0))
     stems = []
     for entry in program.entries:
-        files = render_entry_cuda(plan_entry(entry, WHOLE), stem=entry.label, source=str(path), lines={str(path): text.splitlines()})
+        files = render_entry_cuda(
+            plan_entry(entry, WHOLE), stem=entry.label, source=str(path), lines={str(path): text.splitlines()}
+        )
         assert set(files) == {f"{entry.label}.kernels.cuh", f"{entry.label}.program.cu"}
         for name, content in files.items():
             (folder / name).write_text(content, encoding="utf-8")
@@ -195,11 +230,12 @@ def test_the_emitted_gpt_reads_like_its_source_and_is_the_same_every_time(root: 
     assert "Epilogue::bias}" in kernels
     assert "atomic" not in kernels
     assert str(root) not in kernels + program
-    assert re.search(r"rows_norm1<<<\d+, 256, 0, stream>>>\(input, w->table, .*\);  // gpt.py:19", program)
+    assert re.search(r"rows_norm1<<<\d+, 256, 0, stream>>>\(input, w->gpt_table, .*\);  // gpt.py:19", program)
     assert "int gpt_train_step(tsr::cuda::Context& context, const tsr::cuda::Call& call)" in program
 
 
 # -- nvcc ---------------------------------------------------------------------------------------------------------
+
 
 def make(folder: Path, *arguments: str) -> str:
     """Runs make; returns everything it printed."""
@@ -214,7 +250,9 @@ def make(folder: Path, *arguments: str) -> str:
 def test_nvcc_takes_the_gpt_without_warnings_and_without_spills(arch: str, root: Path, tmp_path: Path) -> None:
     write_source(root / "examples" / "gpt.py", tmp_path)
     printed = make(tmp_path, "compile-only", f"ARCH={arch}", "NVCC=nvcc -Xptxas -v")
-    spills = re.findall(r"Compiling entry function '(\S+)'.*\n.*\n.*?(\d+) bytes spill stores, (\d+) bytes spill loads", printed)
+    spills = re.findall(
+        r"Compiling entry function '(\S+)'.*\n.*\n.*?(\d+) bytes spill stores, (\d+) bytes spill loads", printed
+    )
     assert len(spills) > 20
     assert [entry for entry in spills if entry[1:] != ("0", "0")] == []
     make(tmp_path, "clean")
@@ -227,7 +265,9 @@ def test_nvcc_takes_the_gpt_without_warnings_and_without_spills(arch: str, root:
 def test_nvcc_takes_every_form_of_kernel_without_warnings(arch: str, tmp_path: Path, root: Path) -> None:
     functions = [*(build_case()[0] for build_case in CASES.values()), *random_functions(20)]
     stems = emit(functions, tmp_path)
-    (tmp_path / "all.program.cu").write_text("".join(f'#include "{stem}.program.cu"\n' for stem in stems), encoding="utf-8")
+    (tmp_path / "all.program.cu").write_text(
+        "".join(f'#include "{stem}.program.cu"\n' for stem in stems), encoding="utf-8"
+    )
     (tmp_path / "Makefile").write_text(render_cuda_makefile(["all"], title="all"), encoding="utf-8")
     make(tmp_path, "compile-only", f"ARCH={arch}", "NVCC=nvcc -Xptxas -O1")
     listing = tmp_path / "listing"

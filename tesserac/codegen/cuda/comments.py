@@ -25,7 +25,9 @@ def comment(launch: Launch, lines: Mapping[str, list[str]]) -> str:
     result += [f"//   {comment_text(formula)}" for formula in formulas[:MAX_FORMULAS]]
     if len(formulas) > MAX_FORMULAS:
         result.append(f"//   and {len(formulas) - MAX_FORMULAS} more")
-    result.append(f"// {sizes(launch.kernel)}, {quantity(launch.flops, 'FLOP')}, {quantity(launch.bytes, 'B')} read and written")
+    result.append(
+        f"// {sizes(launch.kernel)}, {quantity(launch.flops, 'FLOP')}, {quantity(launch.bytes, 'B')} read and written"
+    )
     return "\n".join(result) + "\n"
 
 
@@ -52,7 +54,9 @@ def sizes(kernel: Kernel) -> str:
         outer = "".join(f"{n} x " for n in kernel.outer)
         return f"{outer}({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
     if isinstance(kernel, AttentionKernel):
-        return f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+        return (
+            f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
+        )
     if isinstance(kernel, LineKernel):
         return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
     return f"{kernel.rows} x {kernel.columns}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,7 +55,8 @@ def at(pointer: str, strides: Sequence[int], indices: Sequence[str]) -> str:
 class Expressions:
     """Texts of a kernel's nodes. ``indices`` are the variables of the rows, ``column`` that of the column.
 
-    ``vectors`` maps slots to local arrays of four columns (index ``u``) that were loaded at once.
+    ``index`` is the type of both; ``vectors`` maps loads to local arrays of four columns
+    (index ``u``) that were loaded at once.
     """
 
     nodes: Sequence[Node]
@@ -64,6 +66,7 @@ class Expressions:
     indices: Sequence[str]
     real: str
     column: str = "c"
+    index: str = "int64_t"
     row_names: dict[int, str] = field(default_factory=dict)
     vectors: dict[int, str] = field(default_factory=dict)
 
@@ -77,7 +80,9 @@ class Expressions:
     def _constant(self, node: Node) -> str:
         if node.dtype is DType.BOOL:
             return "true" if node.value else "false"
-        return literal(node.value, self.real) if node.dtype.is_float else str(int(node.value))
+        if node.dtype.is_float:
+            return literal(node.value, self.real)
+        return f"int64_t({int(node.value)})" if node.dtype is DType.I64 else str(int(node.value))
 
     def declare_row(self, number: int, value: str | None = None) -> str:
         """``const float mean = ...;``"""
@@ -112,10 +117,15 @@ class Expressions:
             return f"{self.slot_names[node.slot]}[{line}{'' if column == '0' else ' + ' + column}]", CALL
         if node.kind == "iota":
             text = offset_text(strides, indices) + (f" + {int(node.value)}" if node.value else "")
+            if scalar_type(node.dtype, self.real) == self.index:
+                return text, CALL if re.fullmatch(r"\w+|\(c \+ u\)", text) else 6
             return f"{scalar_type(node.dtype, self.real)}({text})", CALL
         if node.kind == "random":
             stream = dict(node.attrs)["stream"]
-            return (f"tsr::{node.op}<{self.real}>(key.seed, {stream}u + key.step, uint64_t({offset_text(strides, indices)}))", CALL)
+            return (
+                f"{node.op}<{self.real}>(key.seed, {stream}u + key.step, uint64_t({offset_text(strides, indices)}))",
+                CALL,
+            )
         if node.kind != "op":
             raise InternalError(f"node {node.kind} as an expression")
         if node.op == "cast":
@@ -140,8 +150,9 @@ class Expressions:
             # The text of select puts its operands beside ?: without parentheses of their own.
             texts = [nested(t, level, 11) if node.op == "select" else t for t, level in args]
         else:
-            texts = [nested(t, level, scalar.precedence, left=i == 0 and len(args) > 1)
-                     for i, (t, level) in enumerate(args)]
+            texts = [
+                nested(t, level, scalar.precedence, left=i == 0 and len(args) > 1) for i, (t, level) in enumerate(args)
+            ]
         return TEXTS.get(node.op, scalar.cuda).format(*texts), scalar.precedence
 
 

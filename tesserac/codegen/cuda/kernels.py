@@ -6,28 +6,47 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cuda import comments
 from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
+from tesserac.codegen.cuda.passes import Extra
 from tesserac.codegen.cuda.pointwise import LANES, PointwiseRenderer, fits_vectors
 from tesserac.codegen.cuda.reductions import render_reduction
 from tesserac.codegen.cuda.rows import RowRenderer
 from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product, emit_transpose
-from tesserac.codegen.cuda.steps import Emitted, Workspace
+from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type, wrapped
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel, Slot, Store, TransposeKernel
+from tesserac.codegen.records import (
+    AttentionKernel,
+    ContractKernel,
+    Kernel,
+    Launch,
+    LineKernel,
+    RowKernel,
+    Slot,
+    Store,
+    TransposeKernel,
+)
 from tesserac.codegen.views import dense_strides
 from tesserac.diagnostics import InternalError
 from tesserac.passes.plan import in_place_pairs
 
-RUNTIME_NAMES = ("tsr", "Four", "load4", "store4", "at", "Call", "Context", "Parameters", "Matmul", "Epilogue", "matmul", "w", "g", "call", "context",
-                 "stream", "workspace", "key", "c", "u", "x", "y", "t", "row", "lane", "team", "tile", "terms", "out", "value", "across", "down",
-                 "outer", "from", "to", "int64_t", "uint64_t", "random_uniform", "random_normal", "infinity", "not_a_number", "exp", "log", "sin",
-                 "cos", "tanh", "sqrt", "rsqrt", "erf", "pow", "fabs", "floor", "blockIdx", "threadIdx", "gridDim", "blockDim", "shared",
-                 "warpSize", "dim3", "product")
+_NAMES = """
+tsr Four load4 store4 at Call Context Parameters Matmul Epilogue matmul w g call context stream workspace key c
+u x y t row lane team tile terms out value across down outer from to int64_t uint64_t random_uniform
+random_normal infinity not_a_number exp log sin cos tanh sqrt rsqrt erf pow fabs floor blockIdx threadIdx
+gridDim blockDim shared warpSize dim3
+"""
+RUNTIME_NAMES = tuple(_NAMES.split())
+"""Identifiers that emitted code uses itself; names of the source give way to them."""
 PARAMETERS = "@parameters@"
-PREFIX = {"RowKernel": "rows", "ContractKernel": "product", "AttentionKernel": "attention", "TransposeKernel": "transpose", "LineKernel": "along"}
+PREFIX = {
+    "RowKernel": "rows",
+    "ContractKernel": "product",
+    "AttentionKernel": "attention",
+    "TransposeKernel": "transpose",
+    "LineKernel": "along",
+}
 
 
 @dataclass
@@ -75,7 +94,9 @@ class KernelCatalogue:
         if isinstance(kernel, ContractKernel):
             emitted, rest, workspace = emit_product(kernel, name, self.real)
             if rest is not None:
-                inner = RowEmitter(rest, self.names.fresh(f"{name}_epilogue"), self.names, scope, self.real, aligned, workspace).emit()
+                inner = RowEmitter(
+                    rest, self.names.fresh(f"{name}_epilogue"), self.names, scope, self.real, aligned, workspace
+                ).emit()
                 raw = emitted.raw or f"at<{self.real}>(workspace, {workspace.of('product')})"
                 text = "// its epilogue, on the product in memory\n" + inner.text
                 steps = [s.replace(f"{{{len(kernel.slots)}}}", raw) for s in inner.steps]
@@ -118,12 +139,17 @@ class RowEmitter:
         plan = layout(self.kernel)
         rows = RowRenderer(self.kernel, slot_names, self.scope, self.real, plan)
         values = rows.render()
-        places = {key: f"at<{e.kind}>(workspace, {self.workspace.add(f'{key}', e.elements * (8 if e.kind == 'double' else 4))})"
-                  for key, e in rows.extras.items()}
+        places = {key: self._place(f"{key}", e) for key, e in rows.extras.items()}
         extras = [f"{e.kind}* __restrict__ {e.name}" for e in rows.extras.values()]
         text = render_template(
-            "cuda/rows.cu.j2", name=self.name, parameters=PARAMETERS, width_steps=values["columns"],
-            needs_team=bool(values["finish_columns"]), unrolled_thread=plan.team == 1 and bool(rows.saved), **values)
+            "cuda/rows.cu.j2",
+            name=self.name,
+            parameters=PARAMETERS,
+            width_steps=values["columns"],
+            needs_team=bool(values["finish_columns"]),
+            unrolled_thread=plan.team == 1 and bool(rows.saved),
+            **values,
+        )
         text, used = self._with_parameters(text, slot_names, extras, takes_key)
         steps = [self._launch(plan.blocks, used, list(places.values()), takes_key)]
         if all(phase is not None and phase.kind == "direct" for phase in plan.phases):
@@ -134,7 +160,14 @@ class RowEmitter:
             steps += step
         return Emitted(text, steps, self.workspace.size, takes_key)
 
-    def _with_parameters(self, text: str, slot_names: list[str], extras: list[str], takes_key: bool) -> tuple[str, list[int]]:
+    def _place(self, name: str, extra: Extra) -> str:
+        """A pointer to a new piece of the workspace."""
+        size = extra.elements * (8 if extra.kind == "double" else 4)
+        return f"at<{extra.kind}>(workspace, {self.workspace.add(name, size)})"
+
+    def _with_parameters(
+        self, text: str, slot_names: list[str], extras: list[str], takes_key: bool
+    ) -> tuple[str, list[int]]:
         """The text with its parameter list, and the slots in it: those that the text mentions.
 
         Pointers do not alias, except those that the memory plan may have given one buffer.
@@ -142,16 +175,21 @@ class RowEmitter:
         words = set(re.findall(r"\w+", text))
         used = [i for i, name in enumerate(slot_names) if name in words]
         shared = {i for pair in in_place_pairs(self.kernel) for i in pair}
-        pointers = [f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {'' if i in shared else '__restrict__ '}{slot_names[i]}"
-                    for i, s in enumerate(self.kernel.slots) if i in used]
+        pointers = [
+            f"{pointer_type(s)} {'' if i in shared else '__restrict__ '}{slot_names[i]}"
+            for i, s in enumerate(self.kernel.slots)
+            if i in used
+        ]
         key = ["const RandomKey key"] if takes_key else []
-        return text.replace(PARAMETERS, ", ".join(pointers + extras + key)), used
+        return text.replace(PARAMETERS, wrapped(pointers + extras + key)), used
 
     def _launch(self, blocks: int, used: list[int], extras: list[str], takes_key: bool) -> str:
         arguments = [f"{{{i}}}" for i in used] + extras + (["key"] if takes_key else [])
         return f"{self.name}<<<{blocks}, {BLOCK}, 0, stream>>>({', '.join(arguments)});"
 
-    def _second(self, number: int, store: Store, plan: Layout, places: Mapping[tuple[int, str], str]) -> tuple[str, list[str]]:
+    def _second(
+        self, number: int, store: Store, plan: Layout, places: Mapping[tuple[int, str], str]
+    ) -> tuple[str, list[str]]:
         """The second phase of a store: emitted text and launches."""
         phase = plan.phases[number]
         if phase is None:
@@ -159,18 +197,27 @@ class RowEmitter:
         operation = {"sum": "SumOf", "max": "MaxOf", "min": "MinOf"}.get(store.mode, "")
         target, width, rows = f"{{{store.slot}}}", self.kernel.domain[-1], self.kernel.domain[:-1]
         if phase.kind == "total":
-            return "", [f"combine_blocks<{operation}><<<1, 256, 0, stream>>>({places[number, 'partial']}, {plan.blocks}, {target});"]
+            return "", [
+                f"combine_blocks<{operation}><<<1, 256, 0, stream>>>"
+                f"({places[number, 'partial']}, {plan.blocks}, {target});"
+            ]
         if phase.kind == "columns":
             stride = store.strides[-1] or 1
-            return "", [f"combine_rows<{operation}><<<{-(-width // 32)}, dim3(32, 8), 0, stream>>>({places[number, 'partial']}, {plan.teams}, "
-                        f"{width}, {stride}, {target});"]
+            return "", [
+                f"combine_rows<{operation}><<<{-(-width // 32)}, dim3(32, 8), 0, stream>>>"
+                f"({places[number, 'partial']}, {plan.teams}, "
+                f"{width}, {stride}, {target});"
+            ]
         source = f"{{{phase.source}}}" if phase.source >= 0 else places[number, "terms"]
         if phase.kind == "scatter":
             distance = row_distance(phase.strides) if phase.source >= 0 else width
             table = store.extent[0]
             grid = f"dim3({table}, {-(-width // 128)})" if width > 128 else str(table)
-            return "", [f"scatter_rows<<<{grid}, 128, 0, stream>>>({places[number, 'place']}, {source}, {count(rows)}, {distance}, {width}, "
-                        f"{target}, {store.row_stride}, {store.strides[-1] or 1});"]
+            return "", [
+                f"scatter_rows<<<{grid}, 128, 0, stream>>>"
+                f"({places[number, 'place']}, {source}, {count(rows)}, {distance}, {width}, "
+                f"{target}, {store.row_stride}, {store.strides[-1] or 1});"
+            ]
         full = self.kernel.nodes[store.node].extent == "full" or store.strides[-1] != 0
         domain = self.kernel.domain if full else rows
         strides = store.strides if full else store.strides[:-1]

@@ -41,8 +41,9 @@ def levels(nodes: tuple[Node, ...]) -> list[int]:
 def index_type(kernel: RowKernel) -> str:
     """int where every element's position fits, else int64_t."""
     furthest = count(kernel.domain)
-    for item in (*kernel.nodes, *kernel.stores):
-        furthest = max(furthest, sum((n - 1) * abs(s) for n, s in zip(kernel.domain, item.strides, strict=False)) + 1)
+    accesses = [*(n.strides for n in kernel.nodes), *(s.strides for s in kernel.stores)]
+    for strides in accesses:
+        furthest = max(furthest, sum((n - 1) * abs(s) for n, s in zip(kernel.domain, strides, strict=False)) + 1)
     return "int" if furthest < 1 << 30 else "int64_t"
 
 
@@ -51,7 +52,8 @@ class Phase:
     """A store in two phases. kind:
 
     ``total``    every block leaves one number; ``columns`` every team leaves a row of sums;
-    ``spill``    the values themselves go to the workspace; ``direct`` they are in memory anyway (``source``, ``strides``);
+    ``spill``    the values themselves go to the workspace; ``direct`` they are in memory anyway, at
+                 ``strides`` of the slot ``source``;
     ``scatter``  values (spilled or direct) and row numbers are in memory, and every row of the table collects its own.
     """
 
@@ -79,8 +81,10 @@ def is_pointwise(kernel: RowKernel) -> bool:
     """Whether every element can be computed by itself."""
     if any(n.kind == "reduce" for n in kernel.nodes):
         return False
-    return all(s.mode == "set" and (kernel.nodes[s.node].extent == "full" or s.strides[-1] != 0 or kernel.domain[-1] == 1)
-               for s in kernel.stores)
+    return all(
+        s.mode == "set" and (kernel.nodes[s.node].extent == "full" or s.strides[-1] != 0 or kernel.domain[-1] == 1)
+        for s in kernel.stores
+    )
 
 
 def layout(kernel: RowKernel) -> Layout:
@@ -110,7 +114,13 @@ def _phase(kernel: RowKernel, store: Store, columns: int, sums: int) -> Phase | 
         return Phase("scatter", *source) if source is not None and source[1][-1] == 1 else Phase("scatter")
     if not full and not any(store.strides):
         return Phase("total")
-    if full and not any(store.strides[:-1]) and columns * sums <= SUM_REGISTERS and columns <= MAX_COLUMNS and (store.strides[-1] or kernel.domain[-1] == 1):
+    if (
+        full
+        and not any(store.strides[:-1])
+        and columns * sums <= SUM_REGISTERS
+        and columns <= MAX_COLUMNS
+        and (store.strides[-1] or kernel.domain[-1] == 1)
+    ):
         return Phase("columns")
     found = _in_memory(kernel, store) if full else None
     return Phase("spill") if found is None else Phase("direct", *found)
@@ -126,7 +136,7 @@ def row_distance(strides: tuple[int, ...]) -> int:
 
 
 def _in_memory(kernel: RowKernel, store: Store) -> tuple[int, tuple[int, ...]] | None:
-    """Slot and strides at which the second phase can read the stored value, if it lies in memory of the kernel's floating type."""
+    """Slot and strides at which the second phase can read the stored value, if it lies in memory as it is."""
     node = kernel.nodes[store.node]
     if node.extent != "full":
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cuda.expressions import LONGEST, Expressions, at, offset_text, scalar_type
 from tesserac.codegen.cuda.layout import BLOCK, count, index_type
-from tesserac.codegen.cuda.rows import LOOP_NAMES, row_indices
+from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import RowKernel
 
@@ -21,7 +21,9 @@ def fits_vectors(kernel: RowKernel) -> bool:
     """Whether four neighbouring columns can be read and written at once."""
     if kernel.domain[-1] % LANES or any(n.kind == "take" for n in kernel.nodes):
         return False
-    accesses = [n.strides for n in kernel.nodes if n.kind == "load" and n.extent == "full"] + [s.strides for s in kernel.stores]
+    accesses = [n.strides for n in kernel.nodes if n.kind == "load" and n.extent == "full"] + [
+        s.strides for s in kernel.stores
+    ]
     return all(s[-1] == 1 and all(x % LANES == 0 for x in s[:-1]) for s in accesses)
 
 
@@ -32,10 +34,9 @@ class PointwiseRenderer:
         self.kernel, self.slot_names, self.names, self.real, self.vectors = kernel, slot_names, names, real, vectors
         self.rows, self.width = kernel.domain[:-1], kernel.domain[-1]
         self.index = index_type(kernel)
-        self.indices = [names.fresh(LOOP_NAMES[i]) for i in range(len(self.rows))]
+        self.indices = ["row"] if len(self.rows) == 1 else [names.fresh(LOOP_NAMES[i]) for i in range(len(self.rows))]
         column = "(c + u)" if vectors else "c"
-        self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real, column)
-        self.blocks = min(-(-count(kernel.domain) // (LANES if vectors else 1) // BLOCK) or 1, POINTWISE_BLOCKS)
+        self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real, column, self.index)
         self.elements = count(kernel.domain) // (LANES if vectors else 1)
         self.blocks = min(-(-self.elements // BLOCK), POINTWISE_BLOCKS)
 
@@ -43,11 +44,25 @@ class PointwiseRenderer:
         """Values for the template."""
         lines = self._declare_position()
         loads, stores = self._vector_accesses() if self.vectors else ([], [])
-        rows = [self.text.declare_row(i) for i, n in enumerate(self.kernel.nodes) if n.extent == "row" and n.kind != "constant"]
+        rows = [
+            self.text.declare_row(i)
+            for i, n in enumerate(self.kernel.nodes)
+            if n.extent == "row" and n.kind != "constant"
+        ]
         body = self._body()
         self._drop_unused(lines, rows, [*loads, *body, *stores])
-        return {"position": lines, "rows": rows, "loads": loads, "body": body, "stores": stores, "elements": self.elements,
-                "index": self.index, "block": BLOCK, "flat": not self.rows and not self.vectors, "vectors": self.vectors}
+        return {
+            "position": lines,
+            "rows": rows,
+            "loads": loads,
+            "body": body,
+            "stores": stores,
+            "elements": self.elements,
+            "index": self.index,
+            "block": BLOCK,
+            "flat": not self.rows and not self.vectors,
+            "vectors": self.vectors,
+        }
 
     def _declare_position(self) -> list[str]:
         if not self.rows:
@@ -92,7 +107,11 @@ class PointwiseRenderer:
                 lines.append(f"const {scalar_type(node.dtype, self.real)} {known[i]} = {text};")
         for position, store in enumerate(self.kernel.stores):
             value, _ = self.text.full(store.node, known)
-            target = f"{self.targets[position]}[u]" if self.vectors else at(self.slot_names[store.slot], store.strides, [*self.indices, "c"])
+            target = (
+                f"{self.targets[position]}[u]"
+                if self.vectors
+                else at(self.slot_names[store.slot], store.strides, [*self.indices, "c"])
+            )
             lines.append(f"{target} = {value};")
         return lines
 

@@ -1,4 +1,4 @@
-"""Contractions: a matrix product of the runtime, and a pointwise kernel for the epilogue that the product cannot take along."""
+"""Contractions: a matrix product of the runtime, and a pointwise kernel for what it cannot take along."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A contraction taken apart. ``target`` is the slot of the raw product (-1: the workspace), ``bias`` the slot of a fused
+    """A contraction taken apart.
+
+    ``target`` is the slot of the raw product (-1: the workspace), ``bias`` the slot of a fused
     bias (-1: none), ``pointwise`` the epilogue with the raw product as its last slot (None: nothing left to do)."""
 
     product: Product
@@ -61,17 +63,24 @@ def split(kernel: ContractKernel) -> Split:
     strides = raw.strides if raw is not None else dense_strides(domain)
     target = raw.slot if raw is not None else -1
     slots = (*kernel.slots, Slot("product", kernel.nodes[0].dtype))
-    load = Node("load", "full", kernel.nodes[0].dtype, slot=len(kernel.slots), strides=strides, name=kernel.nodes[0].name)
+    load = Node(
+        "load", "full", kernel.nodes[0].dtype, slot=len(kernel.slots), strides=strides, name=kernel.nodes[0].name
+    )
     stores = [s for s in kernel.stores if s is not raw or s.node != 0]
     new_domain, nodes, moved = collapse(domain, [load, *kernel.nodes[1:]], stores)
-    return Split(_product(kernel, strides, "none"), target, -1, RowKernel(slots, new_domain, tuple(nodes), tuple(moved)))
+    return Split(
+        _product(kernel, strides, "none"), target, -1, RowKernel(slots, new_domain, tuple(nodes), tuple(moved))
+    )
 
 
 def _takes_product(kernel: ContractKernel, store: Store) -> bool:
     """Whether a product can be written where a store goes."""
-    return (kernel.slots[store.slot].dtype is kernel.nodes[0].dtype and (store.strides[-1] == 1 or kernel.n == 1)
-            and (kernel.m == 1 or store.strides[-2] >= kernel.n)
-            and all(s >= kernel.n for s, n in zip(store.strides[:-2], kernel.outer, strict=True) if n > 1))
+    return (
+        kernel.slots[store.slot].dtype is kernel.nodes[0].dtype
+        and (store.strides[-1] == 1 or kernel.n == 1)
+        and (kernel.m == 1 or store.strides[-2] >= kernel.n)
+        and all(s >= kernel.n for s, n in zip(store.strides[:-2], kernel.outer, strict=True) if n > 1)
+    )
 
 
 def _raw_store(kernel: ContractKernel) -> Store | None:
@@ -93,27 +102,43 @@ def _fused_epilogue(kernel: ContractKernel) -> tuple[str, int] | None:
     if node.op != "add" or 0 not in node.args:
         return None
     other = nodes[node.args[1] if node.args[0] == 0 else node.args[0]]
-    if other.kind != "load" or other.strides[-1] != 1 or any(other.strides[:-1]) or kernel.slots[other.slot].dtype is not node.dtype:
+    if (
+        other.kind != "load"
+        or other.strides[-1] != 1
+        or any(other.strides[:-1])
+        or kernel.slots[other.slot].dtype is not node.dtype
+    ):
         return None
+    if (other.slot, kernel.stores[0].slot) in in_place_pairs(kernel):
+        return None  # a single row: the plan may have put the result where the bias lies
     return f"bias_{activation}".rstrip("_"), other.slot
 
 
 def _product(kernel: ContractKernel, strides: Sequence[int], epilogue: str) -> Product:
     m, k = kernel.m, kernel.k
     ldc = max(strides[-2], kernel.n)
-    axes = [Axis(n, a, b, c) for n, a, b, c in zip(kernel.outer, kernel.a.outer, kernel.b.outer, strides[:-2], strict=True) if n > 1]
+    axes = [
+        Axis(n, a, b, c)
+        for n, a, b, c in zip(kernel.outer, kernel.a.outer, kernel.b.outer, strides[:-2], strict=True)
+        if n > 1
+    ]
     next_row = 1 if kernel.a.transposed else kernel.a.stride
     while axes and axes[-1].b == 0 and axes[-1].a == m * next_row and axes[-1].c == m * ldc:
         m *= axes.pop().size
     lda = max(kernel.a.stride, m if kernel.a.transposed else k)
     merged: list[Axis] = []
     for axis in axes:
-        if merged and all(x == y * axis.size for x, y in zip((merged[-1].a, merged[-1].b, merged[-1].c), (axis.a, axis.b, axis.c), strict=True)):
+        if merged and all(
+            x == y * axis.size
+            for x, y in zip((merged[-1].a, merged[-1].b, merged[-1].c), (axis.a, axis.b, axis.c), strict=True)
+        ):
             axis = replace(axis, size=axis.size * merged.pop().size)
         merged.append(axis)
     merged.sort(key=lambda axis: axis.size)
     batch = merged.pop() if merged else Axis(1, 0, 0, 0)
-    return Product(m, kernel.n, k, lda, max(kernel.b.stride, kernel.n), ldc, kernel.a.transposed, batch, tuple(merged), epilogue)
+    return Product(
+        m, kernel.n, k, lda, max(kernel.b.stride, kernel.n), ldc, kernel.a.transposed, batch, tuple(merged), epilogue
+    )
 
 
 def product_elements(kernel: ContractKernel) -> int:

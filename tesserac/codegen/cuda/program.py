@@ -39,11 +39,24 @@ class FunctionRenderer:
         batch = batch_size(function, least=1)
         text = "\n".join([*self.pointers, *calls])
         shared = rounded(self.plan.shared_bytes)
-        return {"label": self.label, "name": function.name, "pointers": self.pointers, "calls": calls, "zeros": zeros, "gradients": bool(gradients),
-                "shared_bytes": shared, "workspace_bytes": self.workspace, "batch": batch or 1, "takes_key": self.takes_key,
-                "uses_workspace": "(workspace," in text, "uses_parameters": "w->" in text, "uses_stream": "stream" in text,
-                "flops": sum(launch.flops for stage in self.plan.stages for launch in stage.launches),
-                "inputs": data_rows(function, batch), "outputs": output_rows(function, batch)}
+        return {
+            "label": self.label,
+            "name": function.name,
+            "pointers": self.pointers,
+            "calls": calls,
+            "zeros": zeros,
+            "gradients": bool(gradients),
+            "shared_bytes": shared,
+            "workspace_bytes": self.workspace,
+            "batch": batch or 1,
+            "takes_key": self.takes_key,
+            "uses_workspace": "(workspace," in text,
+            "uses_parameters": "w->" in text,
+            "uses_stream": "stream" in text,
+            "flops": sum(launch.flops for stage in self.plan.stages for launch in stage.launches),
+            "inputs": data_rows(function, batch),
+            "outputs": output_rows(function, batch),
+        }
 
     def _call(self, launch: Launch, stage: StagePlan) -> list[str]:
         function = self.kernels.function(launch)

@@ -28,16 +28,34 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
     real = CPP_TYPE[_real_type(plans)]
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
-    functions = [FunctionRenderer(plan, parameters, kernels, label).render()
-                 for label, plan in (("train", plans.train), ("infer", plans.infer)) if plan is not None]
-    common: dict[str, Any] = {"title": plans.entry.label, "version": __version__, "source": short_name(source), "stem": stem,
-                              "space": stem, "real": real}
+    functions = [
+        FunctionRenderer(plan, parameters, kernels, label).render()
+        for label, plan in (("train", plans.train), ("infer", plans.infer))
+        if plan is not None
+    ]
+    common: dict[str, Any] = {
+        "title": plans.entry.label,
+        "version": __version__,
+        "source": short_name(source),
+        "stem": stem,
+        "space": stem,
+        "real": real,
+    }
     program = render_template(
-        "cuda/program.cu.j2", **common, functions=functions, parameters=parameters, parameter_rows=parameter_rows(parameters),
-        kernels=[_kernel_row(f) for f in kernels.functions], has_train=plans.train is not None, has_infer=plans.infer is not None,
-        optimizer=_optimizer(plans.entry.optimizer))
-    return {f"{stem}.kernels.cuh": render_template("cuda/kernels.cuh.j2", **common, kernels=kernels.functions),
-            f"{stem}.program.cu": program}
+        "cuda/program.cu.j2",
+        **common,
+        functions=functions,
+        parameters=parameters,
+        parameter_rows=parameter_rows(parameters),
+        kernels=[_kernel_row(f) for f in kernels.functions],
+        has_train=plans.train is not None,
+        has_infer=plans.infer is not None,
+        optimizer=_optimizer(plans.entry.optimizer),
+    )
+    return {
+        f"{stem}.kernels.cuh": render_template("cuda/kernels.cuh.j2", **common, kernels=kernels.functions),
+        f"{stem}.program.cu": program,
+    }
 
 
 def render_cuda_makefile(stems: Sequence[str], *, title: str) -> str:
@@ -47,16 +65,27 @@ def render_cuda_makefile(stems: Sequence[str], *, title: str) -> str:
 
 def _real_type(plans: EntryPlans) -> DType:
     """The one floating type of an entry's kernels."""
-    found = {v.type.dtype for plan in (plans.train, plans.infer) if plan is not None
-             for v in plan.staged.function.variables() if v.type.dtype.is_float}
+    found = {
+        v.type.dtype
+        for plan in (plans.train, plans.infer)
+        if plan is not None
+        for v in plan.staged.function.variables()
+        if v.type.dtype.is_float
+    }
     if len(found) > 1:
         raise InternalError(f"floating types {sorted(map(str, found))} in one entry")
     return found.pop() if found else DType.F32
 
 
 def _kernel_row(function: KernelFunction) -> dict[str, Any]:
-    return {"name": function.name, "source": comments.where(function.launch), "formula": "; ".join(function.launch.origin.formulas[:3]),
-            "flops": function.launch.flops, "bytes": function.launch.bytes, "calls": function.calls}
+    return {
+        "name": function.name,
+        "source": comments.where(function.launch),
+        "formula": "; ".join(function.launch.origin.formulas[:3]),
+        "flops": function.launch.flops,
+        "bytes": function.launch.bytes,
+        "calls": function.calls,
+    }
 
 
 def _optimizer(spec: OptimizerSpec | None) -> str:

@@ -6,17 +6,20 @@ from typing import Any
 
 from tesserac.codegen.cuda.expressions import offset_text
 from tesserac.codegen.cuda.layout import BLOCK, WARP, count
-from tesserac.codegen.cuda.rows import LOOP_NAMES, row_indices
+from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 
 MANY_BLOCKS = 4096
 MANY_TERMS = 64
 
 
-def render_reduction(domain: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...], mode: str, real: str) -> dict[str, Any]:
-    """Values for templates/cuda/reduce.cu.j2: ``out[target] = mode of terms[source]`` over the axes where target stands still.
+def render_reduction(
+    domain: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...], mode: str, real: str
+) -> dict[str, Any]:
+    """Values for templates/cuda/reduce.cu.j2: ``out[target] = mode of terms[source]``
+    over the axes where the target stands still.
 
-    One thread per result (eight for long sums) where neighbouring results lie side by side in the source, else one warp per
-    result.
+    One thread per result (eight for long sums) where neighbouring results lie side by side in the source,
+    else one warp per result.
     """
     axes = [i for i, n in enumerate(domain) if n > 1]
     kept = [i for i in axes if target[i]]
@@ -29,11 +32,21 @@ def render_reduction(domain: tuple[int, ...], source: tuple[int, ...], target: t
     sliced = not warp and terms >= MANY_TERMS
     spread = -(-results // WARP) if sliced else min(-(-results * (WARP if warp else 1) // BLOCK), MANY_BLOCKS)
     return {
-        "warp": warp, "sliced": sliced, "results": results, "terms": terms, "mode": mode, "real": real, "index": index, "block": BLOCK,
+        "warp": warp,
+        "sliced": sliced,
+        "results": results,
+        "terms": terms,
+        "mode": mode,
+        "real": real,
+        "index": index,
+        "block": BLOCK,
         "identity": {"max": f"-infinity<{real}>()", "min": f"infinity<{real}>()"}.get(mode, "0"),
         "kept": row_indices(tuple(domain[i] for i in kept), [names[i] for i in kept], index, "at") if kept else [],
         "loops": [(names[i], domain[i]) for i in reduced],
-        "spread": row_indices(tuple(domain[i] for i in reduced), [names[i] for i in reduced], index, "t") if reduced else [],
+        "spread": row_indices(tuple(domain[i] for i in reduced), [names[i] for i in reduced], index, "t")
+        if reduced
+        else [],
         "source": offset_text([source[i] for i in axes], [names[i] for i in axes]),
         "target": offset_text([target[i] for i in kept], [names[i] for i in kept]),
-        "blocks": spread}
+        "blocks": spread,
+    }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from tesserac.codegen.cuda.expressions import LONGEST, Expressions, at, nested, offset_text, scalar_type
 from tesserac.codegen.cuda.layout import BLOCK, MAX_COLUMNS, Layout, count, index_type, levels
+from tesserac.codegen.cuda.passes import LOOP_NAMES, Extra, Pass, drop_unused, mentions, row_indices
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import Node, RowKernel, Store
 from tesserac.ops.base import spec_of
@@ -16,48 +15,6 @@ from tesserac.ops.base import spec_of
 EXPENSIVE = 8.0
 REGISTERS = 48
 """Registers in which a thread may keep values of its columns from one pass to the next."""
-LOOP_NAMES = ("i", "j", "k", "l", "m", "n", "o", "p")
-
-
-@dataclass
-class Pass:
-    """``before``: row values and accumulators; ``columns``: lines per column; ``after``: finished reductions."""
-
-    before: list[str] = field(default_factory=list)
-    columns: list[str] = field(default_factory=list)
-    after: list[str] = field(default_factory=list)
-
-    @property
-    def uses_column(self) -> bool:
-        """Whether the walk needs the number of its column."""
-        return _mentions(self.columns, "c")
-
-
-@dataclass
-class Extra:
-    """A pointer parameter into the workspace: type, name, elements."""
-
-    kind: str
-    name: str
-    elements: int
-
-
-def _mentions(lines: list[str], word: str) -> bool:
-    return any(re.search(rf"\b{word}\b", line) for line in lines)
-
-
-def row_indices(rows: tuple[int, ...], names: list[str], kind: str, flat: str) -> list[str]:
-    """Declarations of the row variables from the number of the row."""
-    if not rows:
-        return []
-    if len(rows) == 1:
-        return [] if names[0] == flat else [f"const {kind} {names[0]} = {flat};"]
-    lines, below = [], 1
-    for position in range(len(rows) - 1, -1, -1):
-        text = flat if below == 1 else f"{flat} / {below}"
-        lines.append(f"const {kind} {names[position]} = {text}{f' % {rows[position]}' if position else ''};")
-        below *= rows[position]
-    return lines[::-1]
 
 
 class RowRenderer:
@@ -69,7 +26,7 @@ class RowRenderer:
         self.rows, self.width = kernel.domain[:-1], kernel.domain[-1]
         self.index = index_type(kernel)
         self.indices = ["row"] if len(self.rows) == 1 else [names.fresh(LOOP_NAMES[i]) for i in range(len(self.rows))]
-        self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real)
+        self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real, index=self.index)
         self.level = levels(kernel.nodes)
         self.saved: dict[int, str] = {}
         self.first_pass: dict[int, int] = {}
@@ -88,13 +45,30 @@ class RowRenderer:
         passes = [self._pass(p) for p in range(last + 1)]
         self._row_stores()
         declared = row_indices(self.rows, self.indices, self.index, "row")
-        self._drop_unused(passes, declared)
+        if self.repeated.columns:
+            passes.append(self.repeated)
+        names = [*self.text.row_names.values(), *(n for n in self.indices if n != "row")]
+        drop_unused(names, passes, declared, [*self.row_end, *self.finish])
         unrolled = bool(self.saved or self.sums) and self.plan.team > 1
-        return {"passes": passes, "row_end": self.row_end, "start": self.start, "finish": self.finish, "index": self.index,
-                "finish_columns": self.finish_columns, "width": self.width, "rows": count(self.rows), "team": self.plan.team,
-                "block": BLOCK, "declared": declared, "unrolled": unrolled, "columns": self.plan.columns,
-                "uses_lane": any(p.columns for p in passes) or _mentions([*self.row_end, *self.finish], "lane") or bool(self.finish_columns),
-                "lane": "threadIdx.x" if self.plan.team == BLOCK else "lane"}
+        return {
+            "passes": passes,
+            "row_end": self.row_end,
+            "start": self.start,
+            "finish": self.finish,
+            "index": self.index,
+            "finish_columns": self.finish_columns,
+            "width": self.width,
+            "rows": count(self.rows),
+            "team": self.plan.team,
+            "block": BLOCK,
+            "declared": declared,
+            "unrolled": unrolled,
+            "columns": self.plan.columns,
+            "uses_lane": any(p.columns for p in passes)
+            or mentions([*self.row_end, *self.finish], "lane")
+            or bool(self.finish_columns),
+            "lane": "threadIdx.x" if self.plan.team == BLOCK else "lane",
+        }
 
     # -- stores in two phases -----------------------------------------------------------------------------
 
@@ -128,7 +102,12 @@ class RowRenderer:
                 self.start.append(f"for ({self.real}& x : {total}) x = {self._identity(store.mode, self.real)};")
                 self.finish_columns.append(f"{name}[team * {self.width} + c] = {total}[u];")
             elif phase.source < 0:
-                self._extra(number, "terms", self.real, count(self.rows) * (self.width if full or phase.kind == "scatter" else 1))
+                self._extra(
+                    number,
+                    "terms",
+                    self.real,
+                    count(self.rows) * (self.width if full or phase.kind == "scatter" else 1),
+                )
             if phase.kind == "scatter":
                 self._extra(number, "place", "int", count(self.rows))
 
@@ -149,8 +128,11 @@ class RowRenderer:
 
     def _along_columns(self, number: int) -> list[tuple[int, Store]]:
         """Stores that pass ``number`` carries out column by column."""
-        return [(i, s) for i, s in enumerate(self.kernel.stores)
-                if self.kernel.nodes[s.node].extent == "full" and self.level[s.node] == number]
+        return [
+            (i, s)
+            for i, s in enumerate(self.kernel.stores)
+            if self.kernel.nodes[s.node].extent == "full" and self.level[s.node] == number
+        ]
 
     def _reduces(self, number: int) -> list[int]:
         return [i for i, n in enumerate(self.kernel.nodes) if n.kind == "reduce" and self.level[i] == number + 1]
@@ -158,7 +140,9 @@ class RowRenderer:
     def _closure(self, number: int) -> set[int]:
         """Values along the columns that pass ``number`` computes, or reads back from an earlier one."""
         found: set[int] = set()
-        stack = [s.node for _, s in self._along_columns(number)] + [self.kernel.nodes[i].args[0] for i in self._reduces(number)]
+        stack = [s.node for _, s in self._along_columns(number)] + [
+            self.kernel.nodes[i].args[0] for i in self._reduces(number)
+        ]
         while stack:
             i = stack.pop()
             if i in found or self.kernel.nodes[i].extent != "full":
@@ -169,7 +153,7 @@ class RowRenderer:
         return found
 
     def _choose_saved(self, last: int) -> None:
-        """Values of an earlier pass that a thread keeps in registers: first what is dear to compute, then what was read."""
+        """Values of an earlier pass that a thread keeps in registers: what is dear to compute, then what was read."""
         if self.plan.columns > MAX_COLUMNS:
             return
         left = REGISTERS - sum(self.plan.columns for t in self.start if "[" in t and "for" not in t)
@@ -217,7 +201,11 @@ class RowRenderer:
             node = self.kernel.nodes[i]
             if not name:  # one value for all columns
                 value = self.text.row(node.args[0])
-                lines.append(self.text.declare_row(i, value if node.op != "sum" or self.width == 1 else f"{value} * {self.width}"))
+                lines.append(
+                    self.text.declare_row(
+                        i, value if node.op != "sum" or self.width == 1 else f"{value} * {self.width}"
+                    )
+                )
                 continue
             over = {1: name, BLOCK: f"block_{node.op}<{BLOCK}>({name})"}.get(self.plan.team, f"warp_{node.op}({name})")
             lines.append(self.text.declare_row(i, over))
@@ -274,7 +262,9 @@ class RowRenderer:
         for number, store in enumerate(self.kernel.stores):
             phase = self.plan.phases[number]
             if phase is not None and phase.kind == "scatter":
-                self.row_end.append(f"{once}{self.extras[number, 'place'].name}[row] = int({self.text.row(store.index)});")
+                self.row_end.append(
+                    f"{once}{self.extras[number, 'place'].name}[row] = int({self.text.row(store.index)});"
+                )
             if self.kernel.nodes[store.node].extent == "full":
                 continue
             value = self.text.row(store.node)
@@ -282,27 +272,11 @@ class RowRenderer:
             if store.strides[-1] != 0 or scatter:
                 repeated.columns.append(self._store(number, store, value, 0))
             elif phase is None:
-                self.row_end.append(f"{once}{at(self.slot_names[store.slot], store.strides[:-1], self.indices)} = {value};")
+                self.row_end.append(
+                    f"{once}{at(self.slot_names[store.slot], store.strides[:-1], self.indices)} = {value};"
+                )
             elif phase.kind == "total":
                 self.row_end.append(self._combined(self.sums[number], store.mode, value))
             else:
                 self.row_end.append(f"{once}{self.extras[number, 'terms'].name}[row] = {value};")
         self.repeated = repeated
-
-    def _drop_unused(self, passes: list[Pass], declared: list[str]) -> None:
-        """Row values and indices that nothing refers to are not declared; empty lines go."""
-        if self.repeated.columns:
-            passes.append(self.repeated)
-        for item in passes:
-            item.columns[:] = [line for line in item.columns if line]
-        while True:
-            lines = [line for p in passes for part in (p.before, p.columns, p.after) for line in part]
-            words = Counter(re.findall(r"\w+", "\n".join([*lines, *self.row_end, *self.finish, *declared])))
-            names = {*self.text.row_names.values(), *(n for n in self.indices if n != "row")}
-            unused = {name for name in names if words[name] == 1}
-            if not unused:
-                return
-            for part in (declared, *(x for p in passes for x in (p.before, p.after))):
-                part[:] = [line for line in part if not (line.startswith("const ") and line.split()[2] in unused)]
-            self.text.row_names = {k: v for k, v in self.text.row_names.items() if v not in unused}
-            self.indices = [n for n in self.indices if n not in unused]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tesserac.codegen.cpu.expressions import CPP_TYPE, address
 from tesserac.codegen.cuda.layout import BLOCK, count
+from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.cuda.products import Product, product_elements, split
-from tesserac.codegen.cuda.rows import LOOP_NAMES, row_indices
 from tesserac.codegen.cuda.steps import Emitted, Workspace
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
@@ -15,11 +15,14 @@ LINE_BLOCK = 128
 
 
 def _pointers(slots: tuple[Slot, ...], names: list[str]) -> str:
-    return ", ".join(f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* __restrict__ {n}" for s, n in zip(slots, names, strict=True))
+    return ", ".join(
+        f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* __restrict__ {n}"
+        for s, n in zip(slots, names, strict=True)
+    )
 
 
 def emit_product(kernel: ContractKernel, name: str, real: str) -> tuple[Emitted, RowKernel | None, Workspace]:
-    """The product itself; the epilogue that is left as a row kernel (its last slot is the product), and their workspace."""
+    """The product, the epilogue that is left as a row kernel (its last slot is the product), and their workspace."""
     parts = split(kernel)
     workspace = Workspace()
     target = f"{{{parts.target}}}"
@@ -35,8 +38,14 @@ def emit_product(kernel: ContractKernel, name: str, real: str) -> tuple[Emitted,
 def _product_call(kernel: ContractKernel, name: str, product: Product, target: str, bias: str, real: str) -> str:
     loops = [("outer" if i == 0 else f"outer{i}", axis) for i, axis in enumerate(product.loops)]
     variables = [v for v, _ in loops]
-    a, b, c = (address(text, strides, variables) for text, strides in (
-        (f"{{{kernel.a.slot}}}", [x.a for _, x in loops]), (f"{{{kernel.b.slot}}}", [x.b for _, x in loops]), (target, [x.c for _, x in loops])))
+    a, b, c = (
+        address(text, strides, variables)
+        for text, strides in (
+            (f"{{{kernel.a.slot}}}", [x.a for _, x in loops]),
+            (f"{{{kernel.b.slot}}}", [x.b for _, x in loops]),
+            (target, [x.c for _, x in loops]),
+        )
+    )
     around = "".join(f"for (int64_t {v} = 0; {v} < {axis.size}; ++{v}) " for v, axis in loops)
     return f"{around}matmul<{real}>(context, {name}, {a}, {b}, {bias}, {c});"
 
@@ -52,7 +61,8 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str) -> Emitted:
         return Emitted(text, [f"attention_forward<{name}, {real}>(stream, {pointers}, {real}({kernel.scale!r}));"])
     workspace = Workspace()
     place = workspace.add("delta", kernel.batch * kernel.heads * kernel.queries * (8 if real == "double" else 4))
-    step = f"attention_backward<{name}, {real}>(stream, {pointers}, {real}({kernel.scale!r}), at<{real}>(workspace, {place}));"
+    rest = f"{real}({kernel.scale!r}), at<{real}>(workspace, {place})"
+    step = f"attention_backward<{name}, {real}>(stream, {pointers}, {rest});"
     return Emitted(text, [step], workspace.size)
 
 
@@ -62,12 +72,25 @@ def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames) -> Emitt
     across, down = -(-kernel.columns // 32), -(-kernel.rows // 32)
     sizes = tuple(n for n, _, _ in kernel.outer)
     variables = [scope.fresh(LOOP_NAMES[i]) for i in range(len(sizes))]
-    position = row_indices(sizes, variables, "int64_t", f"(blockIdx.x / {across * down})" if sizes else "0") if sizes else []
+    position = (
+        row_indices(sizes, variables, "int64_t", f"(blockIdx.x / {across * down})" if sizes else "0") if sizes else []
+    )
     text = render_template(
-        "cuda/transpose.cu.j2", name=name, parameters=_pointers(kernel.slots, names), kind=CPP_TYPE[kernel.slots[1].dtype], position=position,
-        const_kind=f"const {CPP_TYPE[kernel.slots[0].dtype]}", across=across, down=down, rows=kernel.rows, columns=kernel.columns, lds=kernel.source,
-        ldd=kernel.target, source=address(names[0], [s for _, s, _ in kernel.outer], variables),
-        target=address(names[1], [t for _, _, t in kernel.outer], variables))
+        "cuda/transpose.cu.j2",
+        name=name,
+        parameters=_pointers(kernel.slots, names),
+        kind=CPP_TYPE[kernel.slots[1].dtype],
+        position=position,
+        const_kind=f"const {CPP_TYPE[kernel.slots[0].dtype]}",
+        across=across,
+        down=down,
+        rows=kernel.rows,
+        columns=kernel.columns,
+        lds=kernel.source,
+        ldd=kernel.target,
+        source=address(names[0], [s for _, s, _ in kernel.outer], variables),
+        target=address(names[1], [t for _, _, t in kernel.outer], variables),
+    )
     return Emitted(text, [f"{name}<<<{across * down * count(sizes)}, dim3(32, 8), 0, stream>>>({{0}}, {{1}});"])
 
 
@@ -78,10 +101,22 @@ def emit_line(kernel: LineKernel, name: str, scope: CppNames) -> Emitted:
     variables = [scope.fresh(LOOP_NAMES[i]) for i in range(len(sizes))]
     arguments: list[str] = []
     for number, pointer in enumerate(names):
-        arguments += [address(pointer, [strides[number] for _, strides in kernel.outer], variables), str(kernel.steps[number])]
+        arguments += [
+            address(pointer, [strides[number] for _, strides in kernel.outer], variables),
+            str(kernel.steps[number]),
+        ]
     lines = count(sizes)
     text = render_template(
-        "cuda/line.cu.j2", name=name, parameters=_pointers(kernel.slots, names), block=LINE_BLOCK, lines=lines, function=kernel.function,
-        position=row_indices(sizes, variables, "int64_t", "row") if sizes else [], arguments=arguments + [str(n) for n in kernel.sizes])
+        "cuda/line.cu.j2",
+        name=name,
+        parameters=_pointers(kernel.slots, names),
+        block=LINE_BLOCK,
+        lines=lines,
+        function=kernel.function,
+        position=row_indices(sizes, variables, "int64_t", "row") if sizes else [],
+        arguments=arguments + [str(n) for n in kernel.sizes],
+    )
     blocks = min(-(-lines // LINE_BLOCK), BLOCK * BLOCK)
-    return Emitted(text, [f"{name}<<<{blocks}, {LINE_BLOCK}, 0, stream>>>({', '.join(f'{{{i}}}' for i in range(len(names)))});"])
+    return Emitted(
+        text, [f"{name}<<<{blocks}, {LINE_BLOCK}, 0, stream>>>({', '.join(f'{{{i}}}' for i in range(len(names)))});"]
+    )

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.records import Slot
+
 ALIGNMENT = 256
+LINE = 120
+
+
+def pointer_type(slot: Slot) -> str:
+    """``const float*`` or ``float*``."""
+    return f"{'' if slot.written else 'const '}{CPP_TYPE[slot.dtype]}*"
+
+
+def wrapped(items: list[str], before: int = 60, indent: str = "    ") -> str:
+    """A comma-separated list, on lines of its own where one line would be too long; ``before`` is what precedes it."""
+    whole = ", ".join(items)
+    if before + len(whole) <= LINE + 20:
+        return whole
+    lines = [""]
+    for item in items:
+        if len(lines[-1]) + len(item) > LINE:
+            lines.append("")
+        lines[-1] += item + ", "
+    return f"\n{indent}" + f"\n{indent}".join(line.rstrip() for line in lines).rstrip(",")
 
 
 @dataclass
 class Emitted:
-    """``steps`` are statements over ``{0}``, ``{1}``... (the buffers of the record's slots), ``workspace``, ``stream``, ``context`` and ``key``.
+    """``steps`` are statements over ``{0}``, ``{1}``... (the buffers of the record's slots), ``workspace``, ``stream``,
+    ``context`` and ``key``.
 
     ``workspace`` is what they need of it in bytes; ``raw`` the buffer in which a product awaits its epilogue.
     """
