@@ -209,10 +209,17 @@ def _make(request: Request, result: Result, console: Console) -> None:
     start = time.perf_counter()
     result.made = run_make(request.folder, targets, request.jobs or processors(), request.verbose)
     result.seconds["compile"] = time.perf_counter() - start
-    for name in targets:  # whoever includes the dependency file must not find them older than the source
-        os.utime(request.folder / name)
+    _refresh([request.folder / name for name in targets], request.source)
     if "exe" in request.emit and result.executables:
         result.seconds["start-up"] = start_up(request.folder / result.executables[0])
+
+
+def _refresh(targets: Sequence[Path], source: Source) -> None:
+    """Dates targets after the source: a change that compiles to the same files would keep make asking for ever."""
+    newest = max(os.stat(p).st_mtime_ns for p in (source.path, source.sidecar) if p is not None)
+    for target in targets:
+        if target.stat().st_mtime_ns < newest:
+            os.utime(target)
 
 
 def processors() -> int:
