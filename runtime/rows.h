@@ -8,6 +8,9 @@
 
 namespace tsr {
 
+template <class T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
 /// -1, 0 or 1 by sign; 0 for NaN.
 template <class V>
 TSR_INLINE V vsign(V x) {
@@ -134,6 +137,12 @@ inline void line_sort(const T* x, long sx, T* y, long sy, long n) {
 template <class T>
 TSR_INLINE T* at(char* base, size_t offset) {
   return reinterpret_cast<T*>(base + offset);
+}
+
+/// Bytes of n elements, rounded up to whole cache lines.
+template <class T>
+constexpr size_t padded(size_t n) {
+  return (n * sizeof(T) + 63) / 64 * 64;
 }
 
 /// The largest of some sizes.

@@ -56,9 +56,14 @@ class CppNames:
             known = self._known[name] = self.fresh(name)
         return known
 
-    def fresh(self, stem: str) -> str:
-        """An identifier like ``stem`` that no other call returned; the scope does not remember ``stem``."""
+    def fresh(self, stem: str, instead: str = "") -> str:
+        """An identifier like ``stem`` that no other call returned; the scope does not remember ``stem``.
+
+        Where ``stem`` itself is taken, ``instead`` comes before numbers.
+        """
         base = identifier(stem)
+        if instead and self._is_taken(base):
+            base = identifier(instead)
         chosen, count = base, 1
         while self._is_taken(chosen):
             count += 1

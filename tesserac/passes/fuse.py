@@ -54,10 +54,9 @@ class Fused:
 
 @dataclass(frozen=True)
 class Fuse:
-    """``expensive``: see EXPENSIVE. ``enabled`` False keeps every value in memory (for comparison)."""
+    """``expensive``: see EXPENSIVE."""
 
     expensive: float = EXPENSIVE
-    enabled: bool = True
     name: str = "fuse"
     reason: str = "pointwise and row-reduction regions become one loop nest, products take epilogues"
 
@@ -66,8 +65,6 @@ class Fuse:
         values = StageValues(stage, outer_view)
         values.kept.update(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
-        if not self.enabled:
-            values.kept.update(e.result for e in stage.equations if spec_of(e.op).kind == "elementwise")
         values.place_in_concat()
         while True:
             try:

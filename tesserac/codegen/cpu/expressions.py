@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from tesserac.ops.base import spec_of
 CPP_TYPE = {
     DType.F32: "float",
     DType.F64: "double",
+    DType.BF16: "bf16",
     DType.I64: "int64_t",
     DType.I32: "int32_t",
     DType.I16: "int16_t",
@@ -31,7 +33,7 @@ def literal(value: float, real: str) -> str:
     if math.isnan(value):
         return f"std::numeric_limits<{real}>::quiet_NaN()"
     if math.isinf(value):
-        return f"{'-' if value < 0 else ''}std::numeric_limits<{real}>::infinity()"
+        return f"{'-' if value < 0 else ''}kInfinity<{real}>"
     text = repr(float(value))
     if "." not in text and "e" not in text:
         text += ".0"
@@ -45,6 +47,13 @@ def address(name: str, strides: Sequence[int], indices: Sequence[str]) -> str:
         if stride:
             parts.append(index if stride == 1 else f"{index} * {stride}")
     return " + ".join(parts)
+
+
+def mentions(node: Node) -> list[int]:
+    """The node's arguments, each as often as its text has it (a square has its argument twice)."""
+    scalar = spec_of(node.op).scalar if node.kind == "op" else None
+    times = [max(scalar.cpu.count(f"{{{i}}}"), 1) if scalar else 1 for i in range(len(node.args))]
+    return [arg for arg, n in zip(node.args, times, strict=True) for _ in range(n)]
 
 
 @dataclass
@@ -63,9 +72,12 @@ class Expressions:
     accumulator: str = "v"
 
     def __post_init__(self) -> None:
-        for node in self.nodes:
-            for arg in node.args:
-                self.uses[arg] = self.uses.get(arg, 0) + 1
+        self.uses = dict(Counter(arg for node in self.nodes for arg in mentions(node)))
+
+    def vector_name(self, number: int, scope: CppNames) -> str:
+        """A name for a value along the columns: the value's own, or with the ``c`` of columns if a pointer has that."""
+        stem = self.nodes[number].name or self.nodes[number].op
+        return scope.fresh(stem, instead=f"{stem}_{self.column}")
 
     # -- rows -----------------------------------------------------------------------------------------
 
@@ -85,7 +97,8 @@ class Expressions:
         """``const float mean = ...;``"""
         node = self.nodes[number]
         text = value if value is not None else self.row_text(number)
-        name = self.names.fresh((node.name or node.op or "value") + (f"_{self.indices[-1]}" if self.indices else "_"))
+        stem = node.name or node.op or "row"
+        name = self.names.fresh(f"{stem}_{self.indices[-1] if self.indices else 'value'}")
         self.row_names[number] = name
         kind = self.real if node.dtype.is_float else "bool" if node.dtype is DType.BOOL else "long"
         return f"const {kind} {name} = {text};"
@@ -113,6 +126,8 @@ class Expressions:
         source = self.row(node.args[0])
         if node.dtype is DType.BOOL:
             return f"{source} != 0"
+        if node.dtype is DType.BF16:
+            return f"round_bf16({source})"
         return f"{self.real}({source})" if node.dtype.is_float else f"long({source})"
 
     def _random_args(self, node: Node, column: str = "") -> str:
@@ -147,7 +162,7 @@ class Expressions:
         if node.kind != "op":
             raise InternalError(f"node {node.kind} along columns")
         if node.op == "cast":
-            return self._full_cast(node, known)
+            return self._full_cast(number, known)
         args = [self._argument(a, known) for a in node.args]
         return self._apply(node, args), self._precedence(node)
 
@@ -165,7 +180,8 @@ class Expressions:
         loaded = f"{self.column}.load_int({arguments})"
         return f"({loaded} != 0)" if dtype is DType.BOOL else loaded
 
-    def _full_cast(self, node: Node, known: dict[int, str]) -> tuple[str, int]:
+    def _full_cast(self, number: int, known: dict[int, str]) -> tuple[str, int]:
+        node = self.nodes[number]
         source = self.nodes[node.args[0]]
         text, level = self._argument(node.args[0], known)
         if source.dtype is DType.BOOL and node.dtype is not DType.BOOL:
@@ -174,6 +190,8 @@ class Expressions:
             return f"{_nested(text, level, 10)} != 0", 10
         if source.dtype.is_float and node.dtype.is_integer:
             return f"to_float<{self.real}>(to_int({text}))", CALL
+        if node.dtype is DType.BF16 and self.uses.get(number, 0) > 0:  # a store rounds by itself
+            return f"round_bf16({text})", CALL
         return text, level
 
     def _argument(self, number: int, known: dict[int, str]) -> tuple[str, int]:

@@ -48,7 +48,6 @@ RUNTIME_NAMES = (
     "work",
     "kept",
     "c",
-    "v",
     "b",
     "S",
     "A",
@@ -61,6 +60,13 @@ RUNTIME_NAMES = (
     "fma",
     "bits",
     "any",
+    "kInfinity",
+    "padded",
+    "own",
+    "tiles",
+    "begin",
+    "end",
+    "distance",
     "min",
     "max",
 )
@@ -101,7 +107,8 @@ class KernelCatalogue:
     def _emit(self, launch: Launch, parallel: bool) -> KernelFunction:
         kernel = launch.kernel
         name = self.names.fresh(f"{_prefix(kernel)}_{_subject(kernel)}")
-        scope = CppNames(parent=self.names, reserved=RUNTIME_NAMES)
+        inner = ("i", "v") if isinstance(kernel, ContractKernel) else ()  # row and value in the epilogue
+        scope = CppNames(parent=self.names, reserved=(*RUNTIME_NAMES, *inner))
         slot_names = [scope.fresh(slot.name) for slot in kernel.slots]
         first = isinstance(kernel, (RowKernel, ContractKernel)) and any(s.across_tiles for s in kernel.stores)
         random = isinstance(kernel, (RowKernel, ContractKernel)) and any(n.kind == "random" for n in kernel.nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import LONGEST, Expressions, address
+from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST, Expressions, address, literal
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, TransposeKernel
@@ -32,6 +32,7 @@ class ProductRenderer:
             "loops": list(zip(self.loops, k.outer, strict=True)),
             "shape": shape,
             "real": self.real,
+            "element": CPP_TYPE[k.slots[k.a.slot].dtype],
             "a": address(self.slot_names[k.a.slot], k.a.outer, self.loops),
             "b": address(self.slot_names[k.b.slot], k.b.outer, self.loops),
             "target": simple,
@@ -65,7 +66,7 @@ class ProductRenderer:
                 continue
             text, _ = self.text.full(i, known)
             if uses.get(i, 0) > 1 or len(text) > LONGEST:
-                known[i] = self.scope.fresh(node.name or node.op)
+                known[i] = self.text.vector_name(i, self.scope)
                 lines.append(f"const auto {known[i]} = {text};")
         stores = Stores(self.text, self.kernel.stores, self.kernel.n)
         lines += [stores.columns(store, known) for store in self.kernel.stores]
@@ -97,7 +98,7 @@ def render_attention(kernel: AttentionKernel, slot_names: list[str], real: str) 
         "batch": kernel.batch,
         "backward": kernel.backward,
         "sizes": sizes,
-        "scale": repr(kernel.scale),
+        "scale": literal(kernel.scale, real),
         "real": real,
         "pointers": [pointer(i) for i in range(len(slot_names))],
         "value_dim": kernel.value_dim,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,17 +24,29 @@ KEPT_LIMIT = 8 << 20
 
 @dataclass
 class StageText:
-    """Template values of one stage."""
+    """Template values of one stage: ``lines`` are the launches, each after the pointers it is the first to use."""
 
     name: str
     title: str
-    pointers: list[str] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     tiles: int | None = None
     tile: int = 1
     clears: list[str] = field(default_factory=list)
     sums: list[str] = field(default_factory=list)
-    summed_gradients: list[str] = field(default_factory=list)
+    pointers: list[str] = field(default_factory=list)
+    sums_gradients: bool = False
+
+    def uses(self, name: str) -> bool:
+        """Whether the launches refer to a parameter of the tile function."""
+        pattern = re.compile(rf"\b{name}\b")
+        return any(pattern.search(line.partition("//")[0]) for line in self.lines)
+
+    def take_pointers(self) -> None:
+        """Moves the pointers declared since the last call of this method to the lines."""
+        if self.pointers and self.lines:
+            self.lines.append("")
+        self.lines += self.pointers
+        self.pointers = []
 
 
 class FunctionRenderer:
@@ -41,9 +54,9 @@ class FunctionRenderer:
 
     def __init__(self, plan: Plan, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str) -> None:
         self.plan, self.parameters, self.kernels, self.label = plan, parameters, kernels, label
-        self.attentions: list[str] = []
+        self.prefix = f"k{label.capitalize()}"
+        self.attentions: dict[str, str] = {}
         self.kept: list[str] = []
-        self.kernel_rows: dict[str, int] = {}
 
     def render(self) -> dict[str, Any]:
         """Values for templates/cpu/program.cpp.j2."""
@@ -54,20 +67,18 @@ class FunctionRenderer:
             for stage in self.plan.stages
             for launch in stage.launches
         )
-        attentions = list(dict.fromkeys(self.attentions))
-        real = self.kernels.real
-        work = ", ".join(f"attention_scratch<{real}, {text}>()" for text in attentions)
         batch = self.plan.staged.batch if self.plan.staged.batch > 1 else batch_size(function, least=1)
         return {
             "label": self.label,
+            "prefix": self.prefix,
             "stages": stages,
             "shared_bytes": self.plan.shared_bytes,
             "flops": flops,
             "scratch_bytes": rounded(self.plan.scratch_bytes),
+            "attentions": [(alias, text) for text, alias in self.attentions.items()],
             "kept": self.kept,
             "batch": batch or 1,
             "name": function.name,
-            "work_size": f"(largest({{{work}}}) * sizeof({real}) + 63) / 64 * 64" if work else "0",
             "gradients": any(o.name.startswith("grad:") for o in function.outputs),
             "zeros": self._zero_gradients(),
             "inputs": data_rows(function, batch),
@@ -84,16 +95,20 @@ class FunctionRenderer:
     def _stage(self, number: int, stage: StagePlan) -> StageText:
         tiles = stage.fused.values.stage.tiles
         size = stage.fused.values.stage.tile
-        text = StageText(f"{self.label}_tile{number if number else ''}", self._title(stage), tiles=tiles, tile=size)
+        tiled = [s for s in self.plan.stages[: number + 1] if s.fused.values.stage.tiles is not None]
+        suffix = len(tiled) if len(tiled) > 1 else ""
+        text = StageText(f"{self.label}_tile{suffix}", self._title(stage), tiles=tiles, tile=size)
         scope = CppNames(parent=self.kernels.names, reserved=RUNTIME_NAMES)
         names: dict[Var, str] = {}
-        pairs = attention_pairs(stage)
-        kept = self._kept(stage, pairs)
-        body = []
+        kept = self._kept(stage)
+        if any(isinstance(launch.kernel, AttentionKernel) for launch in stage.launches):
+            real = self.kernels.real
+            text.pointers.append(f"{real}* const work = at<{real}>(scratch, {self.prefix}Work);  // attention's tiles")
         for index, launch in enumerate(stage.launches):
-            arguments = [self._argument(a, stage, names, scope, text, tiles is not None) for a in launch.arguments]
-            body.append(self._call(launch, arguments, tiles is not None, kept.get(index, "nullptr")))
-        text.calls = body
+            arguments = [self._argument(a, stage, names, scope, text) for a in launch.arguments]
+            call = self._call(launch, arguments, tiles is not None, kept.get(index, "nullptr"))
+            text.take_pointers()
+            text.lines.append(call)
         if tiles is not None:
             self._reduce(stage, text)
         return text
@@ -104,39 +119,37 @@ class FunctionRenderer:
             return "once, by all threads"
         return f"{item.tiles} tiles of {item.tile} batch element{'s' if item.tile > 1 else ''}"
 
-    def _kept(self, stage: StagePlan, pairs: dict[int, int]) -> dict[int, str]:
-        """Launch -> pointer to its kept probabilities, for the attention pairs that fit."""
+    def _kept(self, stage: StagePlan) -> dict[int, str]:
+        """Launch -> pointer to its kept probabilities, for the pairs of attention and its backward that fit."""
         result: dict[int, str] = {}
         total = 0
         if stage.fused.values.stage.tiles is None:
             return result
-        for backward, forward in sorted(pairs.items(), key=lambda p: p[1]):
+        for backward, forward in sorted(attention_pairs(stage).items(), key=lambda p: p[1]):
             kernel = stage.launches[forward].kernel
             assert isinstance(kernel, AttentionKernel)
-            size = kernel.batch * kernel.heads * kernel.queries * (kernel.keys + 16) * 4
+            element = kernel.slots[0].dtype.itemsize
+            size = kernel.batch * kernel.heads * kernel.queries * (kernel.keys + 16) * element
             if total + size > KEPT_LIMIT:
                 continue
             total += size
-            name = f"kept_{len(self.kept)}"
-            self.kept.append(f"{kernel.batch} * attention_kept<{self.kernels.real}, {self._attention(kernel)}>()")
-            result[forward] = result[backward] = name
+            times = f"{kernel.batch} * " if kernel.batch > 1 else ""
+            where = f"at<{self.kernels.real}>(scratch, {self.prefix}Kept_{len(self.kept)})"
+            self.kept.append(f"{times}attention_kept<{self.kernels.real}, {self._attention(kernel)}>()")
+            result[forward] = result[backward] = where
         return result
 
     def _attention(self, kernel: AttentionKernel) -> str:
+        """The alias of an attention's type in this function."""
         text = f"Attention<{render_attention(kernel, [''] * len(kernel.slots), self.kernels.real)['sizes']}>"
-        self.attentions.append(text)
-        return text
+        number = len(self.attentions)
+        return self.attentions.setdefault(text, f"{self.label.capitalize()}Attention{number or ''}")
 
     def _call(self, launch: Launch, arguments: list[str], tiled: bool, kept: str) -> str:
         function = self.kernels.function(launch, parallel=not tiled)
         if isinstance(launch.kernel, AttentionKernel):
             self._attention(launch.kernel)
-            where = (
-                kept
-                if kept == "nullptr"
-                else f"at<{self.kernels.real}>(scratch, k{self.label.capitalize()}{kept.capitalize()})"
-            )
-            arguments += [f"at<{self.kernels.real}>(scratch, k{self.label.capitalize()}Work)", where]
+            arguments += ["work", kept]
         arguments += ["first"] if function.takes_first else []
         arguments += ["RandomKey{call.seed, call.step}", "tile" if tiled else "0"] if function.takes_key else []
         number = self.kernels.functions.index(function)
@@ -149,22 +162,23 @@ class FunctionRenderer:
         stage = next((s for s in self.plan.staged.stages if s.tiles is not None), None)
         return stage.tiles if tiled and stage is not None and stage.tiles is not None else 1
 
+    # -- buffers ----------------------------------------------------------------------------------------
+
     def _argument(
-        self, argument: Argument, stage: StagePlan, names: dict[Var, str], scope: CppNames, text: StageText, tiled: bool
+        self, argument: Argument, stage: StagePlan, names: dict[Var, str], scope: CppNames, text: StageText
     ) -> str:
         var = argument.var
         if var not in names:
-            names[var] = self._pointer(var, stage, scope, text, tiled)
+            names[var] = self._pointer(var, stage, scope, text)
         return names[var] + (f" + {argument.offset}" if argument.offset else "")
 
-    def _pointer(self, var: Var, stage: StagePlan, scope: CppNames, text: StageText, tiled: bool) -> str:
+    def _pointer(self, var: Var, stage: StagePlan, scope: CppNames, text: StageText) -> str:
         """The expression for a buffer's start; declares a local pointer where that reads better."""
         values = stage.fused.values
         kind = CPP_TYPE[var.type.dtype]
-        if var in stage.partial:
-            return self._declare(scope, text, var, f"at<{kind}>(scratch, {stage.partial[var].offset})", kind)
-        if var in stage.places:
-            return self._declare(scope, text, var, f"at<{kind}>(scratch, {stage.places[var].offset})", kind)
+        own = stage.partial.get(var) or stage.places.get(var)
+        if own is not None:
+            return self._declare(scope, text, var, f"at<{kind}>(scratch, {own.offset})", kind)
         outer, axis = var, None
         if var in values.imports:
             outer, axis = values.imports[var].outer, values.imports[var].axis
@@ -174,7 +188,7 @@ class FunctionRenderer:
         if place is None:
             raise InternalError(f"{outer} has no place in memory")
         base, constant = self._outer(place, kind)
-        if tiled and place.kind == "grad" and axis is not None:  # a part of the result, not a term of it
+        if text.tiles is not None and place.kind == "grad" and axis is not None:  # a part of the result, not a term
             base = f"reinterpret_cast<Parameters*>(call.grads)->{self.parameters[place.index].member}"
         if axis is not None:
             view = outer_view(self.plan.outer, outer)
@@ -185,6 +199,7 @@ class FunctionRenderer:
         return self._declare(scope, text, var, base, f"const {kind}" if constant else kind)
 
     def _outer(self, place: Place, kind: str) -> tuple[str, bool]:
+        """Start of a buffer that outlives its stage, and whether it is only read."""
         if place.kind == "param":
             return f"w.{self.parameters[place.index].member}", True
         if place.kind == "grad":
@@ -200,35 +215,36 @@ class FunctionRenderer:
         text.pointers.append(f"{kind}* const {name} = {value};  // {var.type}")
         return name
 
+    # -- sums over the tiles ----------------------------------------------------------------------------
+
     def _reduce(self, stage: StagePlan, text: StageText) -> None:
-        """Sums of the tiles' terms that are not gradients, and what idle threads have to clear."""
-        values = stage.fused.values
-        for export in values.stage.exports:
-            if not export.partial:
-                continue
-            view = values.storage(export.local)
-            size = storage_bytes(view, export.local.type.dtype.itemsize)
+        """Sums of the threads' terms, and what a thread without tiles has to clear."""
+        gradients: list[int] = []
+        for export in (e for e in stage.fused.values.stage.exports if e.partial):
             place = self.plan.outer[export.outer]
-            kind = CPP_TYPE[export.outer.type.dtype]
-            count = size // export.outer.type.dtype.itemsize
             if place.kind == "grad":
-                text.clears.append(
-                    f"fill_rows(g->{self.parameters[place.index].member}, 1, {count}, {count}, {kind}(0));"
-                )
-                text.summed_gradients.append(f"g->{self.parameters[place.index].member}")
+                gradients.append(place.index)
                 continue
+            kind = CPP_TYPE[export.outer.type.dtype]
+            view = stage.fused.values.storage(export.local)
+            size = storage_bytes(view, export.local.type.dtype.itemsize)
+            count = size // export.outer.type.dtype.itemsize
             offset = stage.partial[export.local].offset
             target, _ = self._outer(place, kind)
-            text.clears.append(f"fill_rows(at<{kind}>(scratch, {offset}), 1, {count}, {count}, {kind}(0));")
-            distance = f"k{self.label.capitalize()}Scratch / sizeof({kind})"
+            start = f"scratch + {offset}" if offset else "scratch"
+            text.clears.append(f"std::memset({start}, 0, {size});  // {comment_text(export.outer.name)}")
             text.sums.append(
-                f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), {distance}, call.workers, {count});"
-                f"  // {comment_text(export.outer.name)}"
+                f"sum_workers({target}, at<{kind}>(call.scratch, {offset}), {self.prefix}Scratch / sizeof({kind}), "
+                f"call.workers, {count});  // {comment_text(export.outer.name)}"
             )
-        if len(text.summed_gradients) == len(self.parameters) > 1:
-            real = self.kernels.real
-            text.summed_gradients = ["*g"]
-            text.clears = [line for line in text.clears if "(g->" not in line]
-            text.clears.append(
-                f"fill_rows(reinterpret_cast<{real}*>(g), 1, long(sizeof *g / sizeof({real})), 0, {real}(0));"
+        text.sums_gradients = bool(gradients)
+        if len(gradients) == len(self.parameters) > 1:
+            text.clears.append("std::memset(own, 0, sizeof *own);")
+            start = f"reinterpret_cast<{self.kernels.real}*>(g)"
+            text.sums.append(f"sum_workers({start}, {start}, distance, call.workers, distance);  // all gradients")
+            return
+        for item in (self.parameters[index] for index in gradients):
+            text.clears.append(f"std::memset(own->{item.member}, 0, sizeof own->{item.member});")
+            text.sums.append(
+                f"sum_workers(g->{item.member}, g->{item.member}, distance, call.workers, {item.elements});"
             )

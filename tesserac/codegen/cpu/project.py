@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tesserac.codegen.cpu.program import FunctionRenderer
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
+from tesserac.codegen.wrap import wrap_cpp
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Entry, OptimizerSpec
 from tesserac.ir.types import DType
@@ -56,25 +57,34 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
         has_train=plans.train is not None,
         has_infer=plans.infer is not None,
         optimizer=_optimizer(plans.entry.optimizer),
+        mixed=plans.entry.mixed,
     )
     return {
-        f"{stem}.kernels.h": render_template("cpu/kernels.cpp.j2", **common, kernels=kernels.functions),
-        f"{stem}.program.cpp": program,
+        f"{stem}.kernels.h": wrap_cpp(
+            render_template(
+                "cpu/kernels.cpp.j2", **common, kernels=kernels.functions, bf16=_reads_bf16(kernels.functions)
+            )
+        ),
+        f"{stem}.program.cpp": wrap_cpp(program),
     }
 
 
 def _real_type(plans: EntryPlans) -> DType:
-    """The one floating type of an entry's kernels."""
+    """The one floating type that an entry's kernels compute in (bf16 is a form of storage)."""
     found = {
         v.type.dtype
         for plan in (plans.train, plans.infer)
         if plan is not None
         for v in plan.staged.function.variables()
-        if v.type.dtype.is_float
+        if v.type.dtype.is_float and v.type.dtype is not DType.BF16
     }
     if len(found) > 1:
         raise InternalError(f"floating types {sorted(map(str, found))} in one entry")
     return found.pop() if found else DType.F32
+
+
+def _reads_bf16(functions: Sequence[KernelFunction]) -> bool:
+    return any(slot.dtype is DType.BF16 for function in functions for slot in function.kernel.slots)
 
 
 def _kernel_row(function: KernelFunction) -> dict[str, Any]:

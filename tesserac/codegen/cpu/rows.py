@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal
+from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal, mentions
 from tesserac.codegen.cpu.stores import IDENTITY, Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import Node, RowKernel, Store
@@ -153,7 +153,7 @@ class RowRenderer:
             if self.kernel.nodes[node.args[0]].extent == "row":
                 accumulators[i] = ""
                 continue
-            accumulators[i] = self.names.fresh(f"{node.name or 'row'}_{node.op}")
+            accumulators[i] = self.names.fresh(f"{node.name or node.op}_lanes")
             start = "{}" if node.op == "sum" else f" = broadcast({literal(IDENTITY[node.op], self.real)})"
             result.before.append(f"Vec<{self.real}> {accumulators[i]}{start};")
         self._columns(number, stores, accumulators, result)
@@ -178,19 +178,18 @@ class RowRenderer:
         closure = self._closure(number)
         uses: dict[int, int] = {}
         for i in closure:
-            for arg in self.kernel.nodes[i].args:
+            for arg in mentions(self.kernel.nodes[i]):
                 uses[arg] = uses.get(arg, 0) + 1
         for root in [s.node for s in stores] + [self.kernel.nodes[i].args[0] for i in accumulators]:
             uses[root] = uses.get(root, 0) + 1
         for i in sorted(closure):
-            node = self.kernel.nodes[i]
             if i in self.saved and self.first_pass[i] < number:
-                known[i] = scope.fresh(node.name or node.op)
+                known[i] = self.text.vector_name(i, scope)
                 result.columns.append(f"const auto {known[i]} = c.load({self.saved[i]});")
                 continue
             text, _ = self.text.full(i, known)
             if uses.get(i, 0) > 1 or len(text) > LONGEST or i in self.saved:
-                known[i] = scope.fresh(node.name or node.op)
+                known[i] = self.text.vector_name(i, scope)
                 result.columns.append(f"const auto {known[i]} = {text};")
             if i in self.saved:
                 result.columns.append(f"c.store({self.saved[i]}, {known[i]});")

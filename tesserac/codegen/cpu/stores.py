@@ -54,7 +54,7 @@ class Stores:
         pointer, kind = self.text.slot_names[store.slot], self._type(store)
         columns = store.extent[-1] if store.extent else 1
         rows = math.prod(store.extent[:-1])
-        distance = store.row_stride or columns
+        distance = store.row_stride if rows > 1 and store.row_stride else columns
         identity = IDENTITY.get(store.mode, 0.0)
         if self.text.slots[store.slot].dtype.is_float:
             value = literal(identity, kind)
