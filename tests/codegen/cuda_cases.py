@@ -166,6 +166,35 @@ def lines() -> Case:
     )
 
 
+def hostile() -> Case:
+    """Names of the source that emitted code uses itself, or that mean something to C++ or CUDA."""
+    n = Net(3)
+    words = (
+        "exp",
+        "c",
+        "row",
+        "threadIdx",
+        "block_sum",
+        "tsr_gelu",
+        "lane",
+        "float4",
+        "__global__",
+        "w",
+        "g",
+        "stream",
+        "at",
+        "*/",
+        "\\",
+        "α",
+        "Parameters",
+    )
+    weights = [n.weight(word, 6) for word in words]
+    total = n.data("kTrain", 5, 6)
+    for word, weight in zip(words, weights, strict=True):
+        total = n.b.op("add", total, n.b.op("broadcast", weight, shape=(5, 6), axes=(1,)), named=word)
+    return n.train(n.mean_square(n.b.op("softmax", n.b.op("gelu", total, named="terms"), named="out")))
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "norm_short": lambda: norm(6, 9),
     "norm_warp": lambda: norm(72, 40),
@@ -195,4 +224,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "pointwise_four": lambda: pointwise(3, 5, 264),
     "pointwise_one": lambda: pointwise(7, 11),
     "lines": lines,
+    "hostile": hostile,
 }

@@ -33,6 +33,8 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1 };
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind) { return memcpy(to, from, n), cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t n, cudaStream_t) { return memset(p, value, n), cudaSuccess; }
 
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the fiber that runs
+
 namespace host {
 constexpr size_t kStack = 128 << 10;
 struct Fiber {
@@ -46,7 +48,6 @@ inline std::vector<Fiber> fibers;
 inline std::vector<char> stacks;
 inline Fiber* current = nullptr;
 inline ucontext_t scheduler;
-inline dim3 grid, block_size, block;
 inline std::function<void()> body;
 inline int vote_sum = 0, vote_result = 0;
 
@@ -71,13 +72,13 @@ inline bool release(size_t first, size_t last, int state) {
   return any;
 }
 inline void run_block() {
-  const size_t n = size_t(block_size.x) * block_size.y * block_size.z;
+  const size_t n = size_t(blockDim.x) * blockDim.y * blockDim.z;
   fibers.resize(n);
   if (stacks.size() < n * kStack) stacks.resize(n * kStack);
   for (size_t i = 0; i < n; ++i) {
     Fiber& f = fibers[i];
     f.linear = unsigned(i), f.state = Fiber::ready;
-    f.thread = dim3(unsigned(i % block_size.x), unsigned(i / block_size.x % block_size.y), unsigned(i / block_size.x / block_size.y));
+    f.thread = dim3(unsigned(i % blockDim.x), unsigned(i / blockDim.x % blockDim.y), unsigned(i / blockDim.x / blockDim.y));
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = stacks.data() + i * kStack, f.context.uc_stack.ss_size = kStack, f.context.uc_link = nullptr;
     makecontext(&f.context, entry, 0);
@@ -88,6 +89,7 @@ inline void run_block() {
     for (size_t i = 0; i < n; ++i) {
       if (fibers[i].state == Fiber::ready) {
         current = &fibers[i];
+        threadIdx = current->thread;
         swapcontext(&scheduler, &current->context);
         ran = true;
       }
@@ -100,10 +102,10 @@ inline void run_block() {
 }
 template <class F>
 void launch(dim3 blocks, dim3 threads, cudaStream_t, F f) {
-  grid = blocks, block_size = threads, body = f;
-  for (unsigned z = 0; z < grid.z; ++z)
-    for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) block = dim3(x, y, z), run_block();
+  gridDim = blocks, blockDim = threads, body = f;
+  for (unsigned z = 0; z < gridDim.z; ++z)
+    for (unsigned y = 0; y < gridDim.y; ++y)
+      for (unsigned x = 0; x < gridDim.x; ++x) blockIdx = dim3(x, y, z), run_block();
 }
 /// The operand of lane `lane` of this warp, while all lanes wait.
 template <class T>
@@ -115,11 +117,6 @@ T of_lane(const T& mine, unsigned lane) {
   return result;
 }
 }  // namespace host
-
-#define threadIdx (host::current->thread)
-#define blockIdx (host::block)
-#define blockDim (host::block_size)
-#define gridDim (host::grid)
 
 inline void __syncthreads() { host::wait(host::Fiber::at_block); }
 inline int __syncthreads_or(int x) {

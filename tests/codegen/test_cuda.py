@@ -18,9 +18,10 @@ from tesserac.codegen.cuda.project import render_cuda_makefile, render_entry_cud
 from tesserac.driver import front_end, plan_entry
 from tesserac.elaborate import Options
 from tesserac.ir.evaluate import evaluate
-from tesserac.ir.program import Function
+from tesserac.ir.program import Function, Input, Var
+from tesserac.ir.types import DType, TensorType
 from tesserac.resources import runtime_dir
-from tests.codegen.cuda_cases import CASES
+from tests.codegen.cuda_cases import CASES, Net
 from tests.codegen.cuda_support import WHOLE, build, call, compile_on_host, emit, on_host
 from tests.strategies import inputs_for, programs
 
@@ -101,6 +102,23 @@ def test_two_runs_are_bitwise_the_same(cases: ctypes.CDLL) -> None:
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_positions_beyond_32_bits_are_counted_in_64(tmp_path: Path) -> None:
+    n = Net(1)
+    shape = (80000, 40000)
+    x = n.b.add_input(Input(Var("x", TensorType(DType.F32, shape)), "x"))
+    mean = n.b.op("reduce_sum", n.b.op("square", x), axes=(1,))
+    scaled = n.b.op("mul", x, n.b.op("broadcast", n.b.op("rsqrt", mean), shape=shape, axes=(0,)))
+    total = n.b.op("reduce_sum", n.b.op("exp", scaled), axes=(0,))
+    rows = n.infer(scaled, total)[0]
+    m = Net(2)
+    y = m.b.add_input(Input(Var("y", TensorType(DType.F32, shape)), "y"))
+    compile_on_host([rows, m.infer(m.b.op("sin", y))[0]], tmp_path)
+    text = (tmp_path / "f0.kernels.cuh").read_text()
+    assert "for (int64_t row = " in text
+    assert "int row" not in text
+    assert "for (int64_t at = int64_t(blockIdx.x) * 256 + threadIdx.x;" in (tmp_path / "f1.kernels.cuh").read_text()
+
+
 # -- optimizers ---------------------------------------------------------------------------------------------------
 
 OPTIMIZER = """
@@ -178,7 +196,7 @@ def test_optimizers_follow_their_formulas_and_leave_the_padding_alone(
     decay = np.zeros(params.size, bool)
     decay[:24] = True
     grads[~live] = np.nan
-    norm = np.linalg.norm(grads[live].astype(np.float64))
+    norm = float(np.linalg.norm(grads[live].astype(np.float64)))
     scale = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
     want = expected_steps(rule, params[live].astype(np.float64), grads[live].astype(np.float64), decay[live], scale, 3)
     result, found = params.copy(), ctypes.c_double()
