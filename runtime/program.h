@@ -84,6 +84,7 @@ struct Program {
   Optimizer optimizer;
   const Kernel* kernels;
   int kernel_count;
+  bool mixed = false;        // matrix products read bf16 (parameters, gradients and everything else stay fp32)
 };
 
 }  // namespace tsr

@@ -224,16 +224,16 @@ def _refuse_half(program: Program) -> None:
     for function in program.functions():
         for item in function.inputs:
             if item.var.type.dtype in (DType.BF16, DType.F16):
-                diagnostics.error("T0501", f"`{item.path}` is {item.var.type.dtype}: 16-bit floats in the source are not "
-                                  "supported yet", item.span, help=["leave it fp32 and ask for --precision bf16"])
+                found = f"`{item.path}` is {item.var.type.dtype}: 16-bit floats in the source are not supported yet"
+                diagnostics.error("T0501", found, item.span, help=["leave it fp32 and ask for --precision bf16"])
     diagnostics.raise_if_errors()
 
 
 def _refuse_mixed(program: Program) -> None:
     if any(entry.mixed for entry in program.entries):
         diagnostics = Diagnostics()
-        diagnostics.error("T0806", "the CUDA back end computes in fp32 and fp64; mixed precision is not supported there yet",
-                          None, help=["--precision fp32, or --target cpu"])
+        diagnostics.error("T0806", "the CUDA back end has no mixed precision yet", None,
+                          help=["--precision fp32, or --target cpu"])
         raise CompileError(diagnostics.items)
 
 

@@ -53,7 +53,7 @@ def _expression(values: StageValues, equation: Equation, depth: int) -> tuple[st
         return scalar.formula.format(*texts, **equation.attributes), level
     names = [t for t, _ in operands]
     attrs = equation.attributes
-    if equation.op == "contract":
+    if spec_of(equation.op).kind == "contract":
         return f"sum[{attrs['spec']}] {names[0]} * {names[1]}", 16
     if equation.op.startswith("reduce_"):
         axes = attrs["axes"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tesserac.codegen.views import VIEW_OPS, View, apply, dense, reshaped
 from tesserac.ir.program import Equation, Var
+from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
 
@@ -35,14 +36,15 @@ def stands_alone(equation: Equation) -> bool:
     return spec_of(equation.op).kind in ("fused", "layout") or equation.op in LINE_OPS | MOVING_OPS
 
 
-def padded_row(shape: tuple[int, ...]) -> int:
+def padded_row(shape: tuple[int, ...], dtype: DType = DType.F32) -> int:
     """Row stride of a tensor in our own memory, in elements.
 
     Rows of 256 elements and more whose size is a multiple of 128 get 16 more: an odd number of cache lines, so
-    that the rows of a matrix do not fall into the same cache sets.
+    that the rows of a matrix do not fall into the same cache sets. For bf16 that takes twice as many elements.
     """
     last = shape[-1] if shape else 1
-    return last + 16 if len(shape) >= 2 and last >= 256 and last % 128 == 0 else last
+    lines = 2 if dtype is DType.BF16 else 1
+    return last + 16 * lines if len(shape) >= 2 and last >= 256 and last % (128 * lines) == 0 else last
 
 
 @dataclass
@@ -104,7 +106,7 @@ class StageValues:
         shape = var.type.sizes
         if var in self.dense_rows:
             return dense(shape)
-        return dense(shape, self.row_strides.get(var, padded_row(shape)))
+        return dense(shape, self.row_strides.get(var, padded_row(shape, var.type.dtype)))
 
     def root(self, var: Var) -> Var:
         """The value that owns the buffer."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tesserac.diagnostics import Diagnostics, Label
 from tesserac.elaborate.entries import Context, elaborate_entry
 from tesserac.elaborate.names import nearest
-from tesserac.elaborate.options import Options, parse_shape
+from tesserac.elaborate.options import BF16, FP32, FP64, Options, parse_shape
 from tesserac.elaborate.plan import EntryPlan, UnitPlan
 from tesserac.elaborate.report import Report
 from tesserac.elaborate.values import Value
@@ -202,8 +202,11 @@ def _check_options(options: Options, report: Report) -> None:
     for name, size in options.dims:
         if size <= 0 or not name.isidentifier():
             report.error("T0411", f"--dim {name}={size} must name a dimension and a positive size", None)
-    if options.precision not in ("fp32", "f32", "fp64", "f64", "", "float32", "float64"):
-        report.error("T0501", f"--precision {options.precision} is not supported yet", None, help=["fp32 and fp64 are"])
+    if options.precision not in FP32 + FP64 + BF16:
+        half = ["fp16 needs its gradients scaled, which is not implemented; bf16 has the range of fp32"]
+        report.error("T0501", f"--precision {options.precision} is not supported yet", None,
+                     notes=half if options.precision in ("fp16", "f16", "float16", "half") else (),
+                     help=["fp32, fp64 and bf16 are"])
     if options.mesh not in (None, "none", ""):
         product = 1
         for part in str(options.mesh).split(","):

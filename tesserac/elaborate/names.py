@@ -238,7 +238,15 @@ def enter_context(it: Interpreter, node: syntax.Expr, frame: Frame) -> None:
             node.keywords,
             node.span,
         )
+    mixed = it.session.mixed
     value = it.eval(node, frame)
+    if value == "mixed" and not mixed:
+        raise it.report.fail(
+            "T0501",
+            "mixed precision for a part of a program is not supported yet",
+            node.span,
+            help=["for the whole program: numerics.policy('mixed') as a statement of its own, or --precision bf16"],
+        )
     if value is not None and not isinstance(value, str):
         raise it.report.fail(
             "T0206", f"`with` takes numerics.policy(...) or a schedule, not {describe(value)}", node.span

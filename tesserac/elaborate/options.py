@@ -19,7 +19,7 @@ class Options:
     mesh          ``--mesh none`` or ``--mesh tp=2,dp=2``: replaces the mesh of the source
     entry         ``--entry LABEL``: elaborate this entry alone
     loss          ``--loss mse:Y,target``: makes a forward entry trainable
-    precision     fp32, fp64 (bf16 is refused until mixed precision exists)
+    precision     fp32, fp64 or bf16 (mixed: matrix products read bf16, all else is fp32)
     model_toml    text of the sidecar file: tables ``[shapes]`` and ``[dims]``, which flags override
     """
 
@@ -33,6 +33,11 @@ class Options:
     precision: str = "fp32"
     model_toml: str | None = None
 
+
+FP32 = ("fp32", "f32", "float32", "")
+FP64 = ("fp64", "f64", "float64")
+BF16 = ("bf16", "bfloat16", "mixed")
+"""Spellings of ``--precision``."""
 
 OPEN = "_"
 """A dimension that a shape text leaves to inference."""

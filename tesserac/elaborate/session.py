@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tesserac.diagnostics import Label, Span
-from tesserac.elaborate.options import OPEN, Options
+from tesserac.elaborate.options import BF16, FP64, OPEN, Options
 from tesserac.elaborate.report import Failed, Report
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.solver import Contradiction, Solver
@@ -58,7 +58,8 @@ class Session:
         self.report = report
         self.solver = Solver()
         self.builder = Builder(self.solver)
-        self.float = DType.F64 if options.precision in ("fp64", "f64") else DType.F32
+        self.float = DType.F64 if options.precision in FP64 else DType.F32
+        self.mixed = options.precision in BF16
         self.span = Span.point("<options>", 1, 1)
         self.stem: str | None = None
         self.slots: list[Slot] = []

@@ -130,12 +130,16 @@ class OptimizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One executable: a train function (loss first, then metrics, then gradients) and/or a forward function."""
+    """One executable: a train function (loss first, then metrics, then gradients) and/or a forward function.
+
+    ``mixed``: matrix products read bf16 (see tesserac.passes.mixed).
+    """
 
     label: str
     train: Function | None
     infer: Function | None
     optimizer: OptimizerSpec | None = None
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ def print_program(program: Program) -> str:
 
 
 def print_entry(entry: Entry) -> str:
-    """One entry: its label, its optimizer if the source fixed one, its functions."""
-    head = f"entry {_name(entry.label)}"
+    """One entry: its label, whether its products are mixed, its optimizer if the source fixed one, its functions."""
+    head = f"entry {_name(entry.label)}" + (" mixed" if entry.mixed else "")
     if entry.optimizer is not None:
         settings = ", ".join(f"{key}={print_attr(value)}" for key, value in entry.optimizer.settings)
         head += f" optimizer {_name(entry.optimizer.kind)}({settings})"

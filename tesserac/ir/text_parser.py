@@ -110,6 +110,7 @@ class Reader:
 
     def _entry(self) -> Entry:
         label, optimizer = self._name(), None
+        mixed = self._accept("mixed")
         if self._accept("optimizer"):
             kind = self._name()
             self._expect("(")
@@ -122,7 +123,7 @@ class Reader:
             optimizer = OptimizerSpec(kind, tuple(settings))
         train = self._function() if self._accept("train") else None
         infer = self._function() if self._accept("infer") else None
-        return Entry(label, train, infer, optimizer)
+        return Entry(label, train, infer, optimizer, mixed)
 
     def _float(self) -> float:
         value = self._attr()

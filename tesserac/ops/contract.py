@@ -9,7 +9,7 @@ import numpy as np
 
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
-from tesserac.ir.types import Dim, TensorType
+from tesserac.ir.types import Dim, DType, TensorType
 from tesserac.ops.attributes import string
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
 from tesserac.ops.reduce import widen
@@ -38,6 +38,21 @@ def extents(spec: str, types: Types) -> dict[str, int]:
     """Size of every letter."""
     first, second, _ = parse_spec(spec)
     return dict(zip(first + second, types[0].sizes + types[1].sizes, strict=True))
+
+
+def _infer_wide(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    (narrow,) = _infer(types, attrs, dims)
+    return (narrow.with_dtype(_wide(narrow.dtype)),)
+
+
+def _wide(dtype: DType) -> DType:
+    """The type in which products of a type are added."""
+    return DType.F32 if dtype in (DType.BF16, DType.F16) else dtype
+
+
+def _expand_wide(b: Builder, e: Equation) -> tuple[Var, ...]:
+    x, y = (b.op("cast", v, dtype=_wide(v.type.dtype)) for v in e.operands)
+    return (b.op("contract", x, y, spec=e.attr("spec")),)
 
 
 def _infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
@@ -145,4 +160,7 @@ def _samples() -> tuple[Sample, ...]:
 
 register(OpSpec("contract", "sum of products over the letters that the result lacks", "contract", 2, _infer, _evaluate,
                 attrs=(("spec", REQUIRED),), jvp=_jvp, transpose=_transpose, factors=_factors, flops=_flops,
+                samples=_samples))
+register(OpSpec("contract_wide", "contract of 16-bit operands whose sums stay in float32", "contract", 2, _infer_wide,
+                _evaluate, attrs=(("spec", REQUIRED),), expand=_expand_wide, factors=_factors, flops=_flops,
                 samples=_samples))

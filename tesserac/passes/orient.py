@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tesserac.codegen.views import VIEW_OPS, View, apply, dense
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Input, Var
+from tesserac.ops.base import spec_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class _Orienter:
 
     def _rewrite(self, equation: Equation) -> None:
         with self.builder.at(equation.span):
-            if equation.op == "contract":
+            if spec_of(equation.op).kind == "contract":
                 self.builder.append(self._contract(equation))
             elif equation.op == "take" and equation.operands[0].type.rank != 2:
                 self._take_rows(equation)
@@ -106,7 +107,7 @@ class _Orienter:
         rows = {c for c in letters[0] if c in out and c not in letters[1]}
         operands[0], letters[0] = self._with_last(operands[0], letters[0], set(summed) | rows, equation)
         attrs = (("spec", f"{letters[0]},{letters[1]}->{out}"),)
-        return Equation("contract", tuple(operands), equation.results, attrs, equation.span)
+        return Equation(equation.op, tuple(operands), equation.results, attrs, equation.span)
 
     def _with_last(self, var: Var, letters: str, wanted: set[str], equation: Equation) -> tuple[Var, str]:
         """The operand with its unit stride on one of the wanted letters."""

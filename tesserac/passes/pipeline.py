@@ -17,6 +17,7 @@ from tesserac.ops.base import spec_of
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
+from tesserac.passes.mixed import mix
 from tesserac.passes.orient import Orient
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
 from tesserac.passes.reassociate import reassociate
@@ -85,6 +86,8 @@ def reassociated(function: Function) -> Function:
 
 REASSOCIATE = Step("reassociate", "matrix chains in their cheapest order (changes rounding: only on request)", reassociated)
 
+MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
+
 PIPELINE: tuple[Step, ...] = (
     Step("differentiate", "gradients become ordinary equations: linearise, then transpose", differentiate),
     Step("simplify", "what autodiff leaves behind: zeros, sums of pads, equal subexpressions", simplify),
@@ -114,12 +117,24 @@ class Trace:
             self.after(name, function)
 
 
+def steps(reorder: bool, mixed: bool) -> list[Step]:
+    """The pipeline with the steps that were asked for: reordering comes first, rounding before layouts are chosen."""
+    found = [REASSOCIATE, *PIPELINE] if reorder else list(PIPELINE)
+    if mixed:
+        found.insert([step.name for step in found].index("outputs"), MIX)
+    return found
+
+
 def optimize(
-    function: Function, trace: Trace | None = None, stop_after: str | None = None, reorder: bool = False
+    function: Function,
+    trace: Trace | None = None,
+    stop_after: str | None = None,
+    reorder: bool = False,
+    mixed: bool = False,
 ) -> Function:
-    """The function after the pipeline's function-to-function steps."""
+    """The function after the pipeline's function-to-function steps, with those that are made on request."""
     trace = trace or Trace()
-    for step in (REASSOCIATE, *PIPELINE) if reorder else PIPELINE:
+    for step in steps(reorder, mixed):
         start = time.perf_counter()
         function = step.run(function)
         trace.step(step.name, function, start)

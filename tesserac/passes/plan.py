@@ -83,7 +83,8 @@ def outer_view(places: Mapping[Var, Place], var: Var) -> View:
     """Layout of a value outside its stage: dense for the caller's arrays, padded rows in our own memory."""
     place = places.get(var)
     shape = var.type.sizes
-    return dense(shape) if place is not None and place.kind in ("input", "output") else dense(shape, padded_row(shape))
+    callers = place is not None and place.kind in ("input", "output")
+    return dense(shape) if callers else dense(shape, padded_row(shape, var.type.dtype))
 
 
 @dataclass

@@ -27,7 +27,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 SEED, STEP = 0x9876543210, 3
 DTYPES = {np.dtype("f8"): DType.F64, np.dtype("i8"): DType.I64, np.dtype("i4"): DType.I32, np.dtype("?"): DType.BOOL,
           np.dtype("u1"): DType.U8, np.dtype("f4"): DType.F32, np.dtype("i2"): DType.I16, np.dtype("i1"): DType.I8}
-PRIMITIVES = [s for s in all_specs() if s.kind not in ("fused", "transform", "layout")]
+PRIMITIVES = [s for s in all_specs() if s.kind not in ("fused", "transform", "layout") and s.expand is None]
 
 
 class Call(ctypes.Structure):

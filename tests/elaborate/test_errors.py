@@ -216,7 +216,7 @@ CASES: list[tuple[str, str, str]] = [
     ("y: Tensor['4D-', 8] = x\nreturn y", "T0408", "is not a dimension"),
     ("return 'text'", "T0305", "returns the string 'text', not a tensor"),
     ("with op.exp(x):\n    return x", "T0123", "only supported for numerics"),
-    ("with numerics.policy('mixed'):\n    return x", "T0501", "numerics.policy('mixed') is not supported yet"),
+    ("with numerics.policy('mixed'):\n    return x", "T0501", "mixed precision for a part of a program"),
     ("return f'{x}'", "T0204", "an f-string takes compile-time values"),
     ("return op.full((2, 2), 1j)", "T0501", "complex numbers are not supported yet"),
 ]
@@ -240,7 +240,7 @@ UNITS: list[tuple[str, dict[str, Any], list[str], str]] = [
     (module("return x"), {"loss": "mse"}, ["T0311"], "KIND:OUTPUT,KEY"),
     (module("return x"), {"loss": "mse:q,t"}, ["T0311"], "its outputs are"),
     (module("return x"), {"loss": "softmax:x,t"}, ["T0311"], "KIND:OUTPUT,KEY"),
-    (module("return x"), {"precision": "bf16"}, ["T0501"], "--precision bf16 is not supported yet"),
+    (module("return x"), {"precision": "fp16"}, ["T0501"], "--precision fp16 is not supported yet"),
     (module("return x"), {"mesh": "tp=2,dp=2"}, ["T0701"], "--mesh tp=2,dp=2 has 4 devices"),
     (module("return x"), {"mesh": "tp2"}, ["T0702"], "--mesh tp2 is not a mesh"),
     (module("return x"), {"model_toml": "[shapes"}, ["T0411"], "model.toml cannot be read"),
@@ -279,7 +279,7 @@ UNITS: list[tuple[str, dict[str, Any], list[str], str]] = [
         "2 places for 1 different devices",
     ),
     ("D = {3: 4}\nassert D[3] == 5, 'four'\n" + module("return x * D[3]"), {}, ["T0207"], "assertion failed: four"),
-    ("numerics.policy('mixed')\n" + module("return x"), {}, ["T0501"], "numerics.policy('mixed')"),
+    ("numerics.policy('fp8')\n" + module("return x"), {}, ["T0501"], "numerics.policy('fp8')"),
     ("W = 3\n" + module("return x * W") + "\nnet = 4\n", {}, ["T0303"], "`net` is assigned again"),
 ]
 

@@ -256,14 +256,17 @@ def replicate(site: Site, x: Value) -> Value:
 def _policy(name: str) -> None:
     @surface(
         f"{name}(policy)",
-        "Numerical policy: fp32 and deterministic are what tesserac does",
+        "Numerical policy: fp32 and deterministic are what tesserac does; mixed: matrix products read bf16",
         family="numerics",
         space="numerics",
     )
     def build(site: Site, policy: Value) -> Value:
         if policy in ("fp32", "deterministic", "promote"):
             return policy
-        if isinstance(policy, str) and policy in ("mixed", "fp8", "fast", "strict", "downcast", "kahan_sum"):
+        if policy == "mixed":
+            site.session.mixed = True
+            return policy
+        if isinstance(policy, str) and policy in ("fp8", "fast", "strict", "downcast", "kahan_sum"):
             raise site.fail("T0501", f"numerics.{name}({policy!r}) is not supported yet")
         raise site.fail("T0504", f"numerics.{name} takes a policy name such as 'fp32', not {describe(policy)}")
 

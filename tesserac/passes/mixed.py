@@ -1,0 +1,72 @@
+"""Mixed precision: products read bf16 and add in float32; everything else stays as it is.
+
+A product here is a contraction with rows, columns and terms: sums of elementwise products (statistics and gradients of
+norms) and products with a vector are bound by memory, gain nothing, and stay in float32 like all other reductions. Each
+operand is rounded once, where it is stored: the cast goes in front of the views through which products read it, so that
+what is only read by products lies in memory as bf16, and a weight is rounded once a step. Sums come out as float32, and
+with them everything behind them: epilogues, residuals, softmax, norms, losses, gradients and the optimizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+from tesserac.ir.builder import Builder
+from tesserac.ir.program import Equation, Function, Var
+from tesserac.ir.types import DType
+from tesserac.ops.contract import extents, parse_spec
+
+_SEEN_THROUGH = frozenset(("broadcast", "reshape", "transpose", "stop_gradient"))
+"""Views whose source is rounded in place of what they show (a slice may show little of a large value)."""
+
+
+def mix(function: Function) -> Function:
+    """The function with its float32 matrix products on bf16 operands. It must hold the gradients already."""
+    return _Mixing(function).run()
+
+
+def is_matrix_product(equation: Equation) -> bool:
+    """Whether a float32 contraction has several rows, columns and terms."""
+    if equation.op != "contract" or equation.result.type.dtype is not DType.F32:
+        return False
+    spec = str(equation.attr("spec"))
+    first, second, result = parse_spec(spec)
+    sizes = extents(spec, [v.type for v in equation.operands])
+    rows = (c for c in first if c in result and c not in second)
+    columns = (c for c in second if c in result and c not in first)
+    terms = (c for c in first if c in second and c not in result)
+    return all(prod(sizes[c] for c in letters) > 1 for letters in (rows, columns, terms))
+
+
+@dataclass
+class _Mixing:
+    function: Function
+    builder: Builder = field(default_factory=Builder)
+    rounded: dict[Var, Var] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.producer = {v: e for e in self.function.equations for v in e.results}
+        self.builder.reserve(v.name for v in self.function.variables())
+
+    def run(self) -> Function:
+        """See mix."""
+        for equation in self.function.equations:
+            if not is_matrix_product(equation):
+                self.builder.append(equation)
+                continue
+            with self.builder.at(equation.span):
+                operands = tuple(self._rounded(v) for v in equation.operands)
+            self.builder.append(Equation("contract_wide", operands, equation.results, equation.attrs, equation.span))
+        return Function(self.function.name, self.function.inputs, tuple(self.builder.equations), self.function.outputs)
+
+    def _rounded(self, var: Var) -> Var:
+        """``var`` in bf16; made once, whatever the number of products that read it."""
+        if var not in self.rounded:
+            name, equation = f"{var.name}_bf16", self.producer.get(var)
+            if equation is not None and equation.op in _SEEN_THROUGH:
+                source = self._rounded(equation.operands[0])
+                self.rounded[var] = self.builder.op(equation.op, source, named=name, **equation.attributes)
+            else:
+                self.rounded[var] = self.builder.op("cast", var, named=name, dtype=DType.BF16)
+        return self.rounded[var]
