@@ -140,7 +140,7 @@ inline void check_inputs(const Function& function, const void* const* inputs, in
     if (!inputs || !inputs[i]) throw wrong_argument("input '" + std::string(input.name) + "' is a null pointer");
     if (!is_integer(input.dtype) || input.index_bound == 0) continue;
     const int64_t count = input.batched ? samples * sample_elements(input) : elements(input);
-    import_values(input, format_of(input.dtype), static_cast<const char*>(inputs[i]), count, nullptr, {"the array", 0, false});
+    import_values(input, format_of(input.dtype), static_cast<const char*>(inputs[i]), count, nullptr, {nullptr, 0, false});
   }
 }
 

@@ -15,16 +15,17 @@ namespace tsr {
 
 // Where values come from, for messages.
 struct Origin {
-  const char* path;      // file name
+  const char* path;      // file name (null: an array of the caller)
   int64_t first;         // element number, in the file, of the first value given
   bool stream;           // token stream: report the position in the file instead of sample and position
 };
 
 inline std::string place_text(const Tensor& input, const Origin& origin, int64_t index) {
   const long long at = origin.first + index, size = sample_elements(input);
-  if (origin.stream) return format("token %lld of %s", at, quoted(origin.path).c_str());
-  if (!input.batched) return format("position %lld of %s", at, quoted(origin.path).c_str());
-  return format("sample %lld, position %lld of %s", at / size, at % size, quoted(origin.path).c_str());
+  const std::string where = origin.path ? quoted(origin.path) : "the array";
+  if (origin.stream) return format("token %lld of %s", at, where.c_str());
+  if (!input.batched) return format("position %lld of %s", at, where.c_str());
+  return format("sample %lld, position %lld of %s", at / size, at % size, where.c_str());
 }
 
 [[noreturn]] inline void reject_real(const Tensor& input, const Origin& origin, int64_t index, double value) {
