@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Var
 from tesserac.passes.rules.constants import fold
-from tesserac.passes.rules.rewriter import COMMUTATIVE, Rewriter
+from tesserac.passes.rules.rewriter import Rewriter
 from tesserac.passes.rules.rule import Rule
+from tesserac.passes.rules.sameness import COMMUTATIVE
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>-?\d+(?:\.\d+)?)|(?P<name>[A-Za-z_][A-Za-z_0-9]*!?)|(?P<mark>[(),]))")
 

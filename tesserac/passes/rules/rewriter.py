@@ -8,20 +8,18 @@ once: asking for a second one returns the first. Values that nobody uses are dro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from tesserac.diagnostics import InternalError, Span
 from tesserac.ir.dims import STATIC
 from tesserac.ir.program import Attr, Equation, Function, Output, Var, sorted_attrs
 from tesserac.ir.types import DType, TensorType
-from tesserac.ops.base import REQUIRED, all_specs, spec_of
-from tesserac.passes.rules.letters import canonical_spec
-
-COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "eq", "ne", "logical_and", "logical_or"})
+from tesserac.ops.base import REQUIRED, spec_of
+from tesserac.passes.rules.labels import Labels
+from tesserac.passes.rules.sameness import Key, key_of, key_of_op
 
 _FEW = 4
-_Key = tuple[str, tuple[str, ...], str]
 
 
 class Rewriter:
@@ -29,16 +27,12 @@ class Rewriter:
 
     def __init__(self, function: Function) -> None:
         self._function = function
-        self._generated = frozenset(spec.name for spec in all_specs())
         self._definitions: dict[str, Equation] = {}
         self._users: dict[str, dict[str, None]] = {}
         self._order: dict[str, tuple[int, int]] = {}
-        self._by_key: dict[_Key, str] = {}
-        self._labels = {item.var.name: item.var.name for item in function.inputs}
-        self._inputs = frozenset(self._labels)
-        self._unlabelled: set[str] = set()
-        self._taken = {var.name for var in function.variables()}
-        self._counters: dict[str, int] = {}
+        self._by_key: dict[Key, str] = {}
+        self._inputs = frozenset(item.var.name for item in function.inputs)
+        self._labels = Labels(self._inputs, (var.name for var in function.variables()))
         self._forwarded: dict[str, Var] = {}
         self._outputs = [output.var for output in function.outputs]
         self._output_slots: dict[str, list[int]] = {}
@@ -93,20 +87,21 @@ class Rewriter:
         if attrs or REQUIRED in given.values() or (spec.arity is not None and len(operands) != spec.arity):
             raise InternalError(f"wrong operands or attributes for {name}: {len(operands)} operands, {given}, {attrs}")
         stored = sorted_attrs(given)
-        key = _key(name, operands, stored)
+        key = key_of_op(name, operands, stored)
         found = self._by_key.get(key)
         if found is not None:
             return self._definitions[found].result
         types = spec.infer([var.type for var in operands], given, STATIC)
         if len(types) != 1:
             raise InternalError(f"{name} has {len(types)} results")
-        result = Var(self._fresh(name), types[0])
+        single = self._current is not None and len(self._current.results) == 1
+        beside = self._current.result.name if self._current is not None and single else None
+        result = Var(self._labels.fresh(name, beside), types[0])
         span, position = Span.point("<none>", 1, 1), 0
         if self._current is not None:
             span, position = self._current.span, self._order[self._current.results[0].name][0]
         equation = Equation(name, operands, (result,), stored, span)
         self._order[result.name] = (position, len(self._order))
-        self._unlabelled.add(result.name)
         self._by_key[key] = result.name
         self._add(equation)
         self._enqueue(result.name)
@@ -153,7 +148,7 @@ class Rewriter:
             if source.type != target.type:
                 raise InternalError(f"{source}: {source.type} cannot be replaced by {target}: {target.type}")
             self._forwarded[source.name] = target
-            self._pass_label(source, target)
+            self._labels.hand_over(source.name, target.name)
             self._move_outputs(source, target)
             for user in list(self._users.get(source.name, ())):
                 pending.extend(self._rename_operand(self._definitions[user], source, target))
@@ -165,7 +160,7 @@ class Rewriter:
 
     def finish(self) -> Function:
         """The function as it now is: original order where possible, operands before their users."""
-        rename = {name: Var(self._labels.get(name, name), var.type) for name, var in self._variables()}
+        rename = {name: Var(self._labels.of(name), var.type) for name, var in self._variables()}
         ordered = sorted(self._definitions.values(), key=lambda e: self._order[e.results[0].name])
         equations: list[Equation] = []
         done: set[str] = set(self._inputs)
@@ -193,14 +188,14 @@ class Rewriter:
                 equation = replace(equation, operands=tuple(merged.get(v.name, v) for v in equation.operands))
             for var in equation.results:
                 self._order[var.name] = (position, len(self._order))
-                self._labels[var.name] = var.name
-            first = self._by_key.setdefault(_key_of(equation), equation.results[0].name)
+                self._labels.keep(var.name)
+            first = self._by_key.setdefault(key_of(equation), equation.results[0].name)
             if first == equation.results[0].name:
                 self._add(equation)
                 continue
             for var, kept in zip(equation.results, self._definitions[first].results, strict=True):
                 merged[var.name] = kept
-                self._pass_label(var, kept)
+                self._labels.hand_over(var.name, kept.name)
                 self._move_outputs(var, kept)
 
     def _move_outputs(self, source: Var, target: Var) -> None:
@@ -218,7 +213,7 @@ class Rewriter:
     def _rename_operand(self, equation: Equation, source: Var, target: Var) -> list[tuple[Var, Var]]:
         """Rewrites one reader; returns the merges that this makes due."""
         name = equation.results[0].name
-        key = _key_of(equation)
+        key = key_of(equation)
         if self._by_key.get(key) == name:
             del self._by_key[key]
         operands = tuple(target if var.name == source.name else var for var in equation.operands)
@@ -228,7 +223,7 @@ class Rewriter:
         self._enqueue(name)
         if self.uses(changed.results[0]) <= _FEW:  # patterns reach two equations up; the next sweep sees the rest
             self._enqueue_all(self._users.get(name, ()))
-        twin = self._by_key.setdefault(_key_of(changed), name)
+        twin = self._by_key.setdefault(key_of(changed), name)
         if twin == name:
             return []
         return list(zip(changed.results, self._definitions[twin].results, strict=True))
@@ -242,7 +237,7 @@ class Rewriter:
             name = dead.results[0].name
             if name not in self._definitions:
                 continue
-            key = _key_of(dead)
+            key = key_of(dead)
             if self._by_key.get(key) == name:
                 del self._by_key[key]
             for var in dead.results:
@@ -264,45 +259,6 @@ class Rewriter:
     def _enqueue_all(self, names: Iterable[str]) -> None:
         for name in names:
             self._enqueue(name)
-
-    def _fresh(self, op: str) -> str:
-        """A new name: after the value being computed if the user named that, after the op otherwise (constants too)."""
-        stem = op
-        if op != "full" and self._current is not None and len(self._current.results) == 1:
-            label = self._labels.get(self._current.result.name, op)
-            candidate = label.rpartition(".")[0] if label.rpartition(".")[2].isdigit() else label
-            stem = op if not candidate or candidate in self._generated else candidate
-        count = self._counters.get(stem, 0)
-        name = stem if count == 0 else f"{stem}.{count}"
-        while name in self._taken:
-            count += 1
-            name = f"{stem}.{count}"
-        self._counters[stem] = count + 1
-        self._taken.add(name)
-        self._labels[name] = name
-        return name
-
-    def _pass_label(self, source: Var, target: Var) -> None:
-        """Lets ``target`` be called as ``source`` was where that is the better name."""
-        if target.name in self._inputs or source.name in self._inputs:
-            return
-        old, new = self._labels[source.name], self._labels[target.name]
-        rank = self._rank(old)
-        if target.name in self._unlabelled:
-            self._unlabelled.discard(target.name)
-            better = rank < (2, 0) or rank < self._rank(new)
-        else:
-            better = rank < self._rank(new)
-        if better:
-            self._labels[source.name], self._labels[target.name] = new, old
-
-    def _rank(self, label: str) -> tuple[int, int]:
-        """Smaller is better: names the user wrote, then numbered ones, then names after ops."""
-        stem, dot, number_ = label.rpartition(".")
-        numbered = bool(dot) and number_.isdigit()
-        if (stem if numbered else label) in self._generated:
-            return (2, 0)
-        return (1, 0) if numbered else (0, 0)
 
     def _variables(self) -> Iterable[tuple[str, Var]]:
         for item in self._function.inputs:
@@ -332,20 +288,3 @@ def number(value: float | int | bool, dtype: DType) -> float | int | bool:
     if dtype is DType.BOOL:
         return bool(value)
     return int(value) if dtype.is_integer else float(value)
-
-
-def _key(op: str, operands: Sequence[Var], attrs: tuple[tuple[str, Attr], ...]) -> _Key:
-    names = tuple(var.name for var in operands)
-    if op in COMMUTATIVE:
-        return op, tuple(sorted(names)), ""
-    if op == "contract":
-        spec = dict(attrs)["spec"]
-        left, right = names
-        swapped = left > right
-        return op, (right, left) if swapped else names, canonical_spec(str(spec), swapped)
-    # repr keeps 0.0 and -0.0 apart, and 1, 1.0 and true.
-    return op, names, repr(attrs) if attrs else ""
-
-
-def _key_of(equation: Equation) -> _Key:
-    return _key(equation.op, equation.operands, equation.attrs)
