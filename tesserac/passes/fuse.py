@@ -29,6 +29,14 @@ EXPENSIVE = 8.0
 """Flops per element from which recomputing in a second region costs more than keeping (a cache read is about 4)."""
 
 
+MAX_DEPTH = 64
+"""Nested elementwise ops after which a value is kept: expressions stay readable and the compiler's recursion shallow."""
+
+
+MAX_NODES = 400
+"""Values of a region beyond which no further root joins: a kernel that fits a few screens and a register allocator."""
+
+
 @dataclass
 class Group:
     """One kernel to be: a ``rows`` region, a ``contract`` with its epilogue region, or a ``single`` op of its own."""
@@ -65,6 +73,7 @@ class Fuse:
         values = StageValues(stage, outer_view)
         values.kept.update(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
+        _bound_depth(values)
         values.place_in_concat()
         while True:
             try:
@@ -116,6 +125,20 @@ class Fuse:
             if len(users.get(var, ())) > 1:
                 end = var
         return end
+
+
+def _bound_depth(values: StageValues) -> None:
+    """Keeps a value of every long chain, so that no expression nests deeper than MAX_DEPTH."""
+    depth: dict[Var, int] = {}
+    for equation in values.stage.equations:
+        below = max((depth.get(v, 0) for v in equation.operands), default=0)
+        for var in equation.results:
+            if values.is_leaf(var):
+                continue
+            depth[var] = below + (equation.op not in VIEW_OPS)
+            if depth[var] >= MAX_DEPTH:
+                values.kept.add(var)
+                depth[var] = 0
 
 
 def _keep_operands(values: StageValues) -> None:
@@ -220,7 +243,7 @@ class _Grouping:
 
     def _join(self, index: int, equation: Equation) -> bool:
         region = self.fused.groups[index].region
-        if region is None:
+        if region is None or len(region.nodes) >= MAX_NODES:
             return False
         mark = region.mark()
         try:
