@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tesserac.build import Result, paths_of
+from tesserac.codegen.comments import quantity
 from tesserac.console import Console
-from tesserac.inspection.text import quantity
 
 
 def print_summary(console: Console, result: Result, emit: frozenset[str]) -> None:

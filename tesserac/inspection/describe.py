@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesserac import __version__
-from tesserac.codegen.cpu.kernels import short_name
+from tesserac.codegen.comments import short_name, sizes
 from tesserac.codegen.cpu.project import EntryPlans
 from tesserac.codegen.cpu.tables import parameters_of
 from tesserac.codegen.names import comment_text
-from tesserac.inspection.kernels import EmittedKernel, launches, sizes_text
+from tesserac.inspection.kernels import EmittedKernel, launches
 from tesserac.ir.program import Function, Input
 from tesserac.passes.plan import Plan, rounded
 
@@ -101,7 +101,7 @@ def _kernel(kernel: EmittedKernel) -> dict[str, Any]:
         "line": kernel.first,
         "sources": source_lines(kernel),
         "formulas": list(kernel.launch.origin.formulas),
-        "sizes": sizes_text(kernel.launch.kernel),
+        "sizes": sizes(kernel.launch.kernel),
         "flops": kernel.launch.flops,
         "bytes": kernel.launch.bytes,
         "calls": kernel.calls,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tesserac.codegen.cpu.kernels import short_name
+from tesserac.codegen.comments import quantity, short_name, sizes
 from tesserac.codegen.records import AttentionKernel, ContractKernel, Launch
-from tesserac.inspection.kernels import EmittedKernel, launches, sizes_text
-from tesserac.inspection.text import quantity
+from tesserac.inspection.kernels import EmittedKernel, launches
 from tesserac.ir.program import Equation, Var
 from tesserac.passes.plan import Plan, StagePlan
 
@@ -59,7 +58,7 @@ def _launch(plan: Plan, number: int, launch: Launch, name: str, readers: Mapping
     stage = plan.stages[number]
     lines = ", ".join(dict.fromkeys(f"{short_name(s.file)}:{s.line}" for s in launch.origin.spans))
     cost = f"{quantity(launch.flops, 'FLOP')}, {quantity(launch.bytes, 'B')}"
-    yield f"    {name}  {sizes_text(launch.kernel)}, {cost}  {lines}"
+    yield f"    {name}  {sizes(launch.kernel)}, {cost}  {lines}"
     for formula in launch.origin.formulas:
         yield f"      {formula}"
     for slot, argument in zip(launch.kernel.slots, launch.arguments, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from tesserac.codegen.cpu.project import EntryPlans
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
+from tesserac.codegen.records import Kernel, Launch
 from tesserac.diagnostics import InternalError, Span
 from tesserac.passes.plan import Plan, StagePlan
 
@@ -94,18 +94,3 @@ def _functions(file: str, text: str) -> list[EmittedKernel]:
             last += 1
         found.append(EmittedKernel(match[1], file, first + 1, last + 1, "\n".join(lines[first : last + 1]) + "\n"))
     return found
-
-
-def sizes_text(kernel: Kernel) -> str:
-    """The extent of a kernel in words."""
-    if isinstance(kernel, RowKernel):
-        return "over " + " x ".join(map(str, kernel.domain))
-    if isinstance(kernel, ContractKernel):
-        return "".join(f"{n} x " for n in kernel.outer) + f"({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
-    if isinstance(kernel, AttentionKernel):
-        return (
-            f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
-        )
-    if isinstance(kernel, LineKernel):
-        return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
-    return f"{kernel.rows} x {kernel.columns}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tesserac.codegen.comments import quantity, sizes
 from tesserac.driver import Project
 from tesserac.inspection.fusion import fused_equations
-from tesserac.inspection.kernels import EmittedKernel, sizes_text
-from tesserac.inspection.text import quantity
+from tesserac.inspection.kernels import EmittedKernel
 from tesserac.ir.program import Equation, Function
 from tesserac.ir.text import print_equation
 from tesserac.passes.differentiate import differentiate
@@ -82,6 +82,6 @@ def _kernel(kernel: EmittedKernel, line: int) -> Iterator[str]:
     if inlined:
         yield f"      of this line: {', '.join(inlined[:8])}{' ...' if len(inlined) > 8 else ''}"
     yield (
-        f"      {sizes_text(launch.kernel)}; {quantity(launch.flops, 'FLOP')} and {quantity(launch.bytes, 'B')} "
+        f"      {sizes(launch.kernel)}; {quantity(launch.flops, 'FLOP')} and {quantity(launch.bytes, 'B')} "
         f"per call; {kernel.calls} call{'' if kernel.calls == 1 else 's'} in {' and '.join(roles)}"
     )

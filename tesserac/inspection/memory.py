@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tesserac.codegen.comments import quantity
 from tesserac.codegen.cpu.tables import parameters_of
-from tesserac.inspection.text import quantity
 from tesserac.ir.program import Var
 from tesserac.passes.plan import Plan, StagePlan, outer_view, rounded, storage_bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from tesserac.codegen.cpu.kernels import short_name
+from tesserac.codegen.comments import short_name
 from tesserac.console import Console
 from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.driver import front_end

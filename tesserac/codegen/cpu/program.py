@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tesserac.codegen.comments import where
 from tesserac.codegen.cpu.expressions import CPP_TYPE
-from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue, short_name
+from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.names import CppNames, comment_text
@@ -154,9 +155,9 @@ class FunctionRenderer:
         arguments += ["RandomKey{call.seed, call.step}", "tile" if tiled else "0"] if function.takes_key else []
         number = self.kernels.functions.index(function)
         function.calls += self._times(tiled)
-        spans = launch.origin.spans
-        where = f"  // {comment_text(short_name(spans[0].file))}:{spans[0].line}" if spans else ""
-        return f"TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{where}"
+        line = where(launch)
+        remark = f"  // {comment_text(line)}" if line else ""
+        return f"TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{remark}"
 
     def _times(self, tiled: bool) -> int:
         stage = next((s for s in self.plan.staged.stages if s.tiles is not None), None)

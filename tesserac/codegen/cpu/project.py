@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tesserac import __version__
+from tesserac.codegen.comments import short_name, where
 from tesserac.codegen.cpu.expressions import CPP_TYPE
-from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction, short_name
+from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cpu.program import FunctionRenderer
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
 from tesserac.codegen.jinja import render_template
@@ -88,12 +89,10 @@ def _reads_bf16(functions: Sequence[KernelFunction]) -> bool:
 
 
 def _kernel_row(function: KernelFunction) -> dict[str, Any]:
-    spans = function.launch.origin.spans
-    where = f"{short_name(spans[0].file)}:{spans[0].line}" if spans else ""
     formula = "; ".join(function.launch.origin.formulas[:3])
     return {
         "name": function.name,
-        "source": where,
+        "source": where(function.launch),
         "formula": formula,
         "flops": function.launch.flops,
         "bytes": function.launch.bytes,

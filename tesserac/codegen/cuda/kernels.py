@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tesserac.codegen.cuda import comments
+from tesserac.codegen import comments
 from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
 from tesserac.codegen.cuda.passes import Extra
 from tesserac.codegen.cuda.pointwise import LANES, PointwiseRenderer, fits_vectors

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tesserac.codegen import comments
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
-from tesserac.codegen.cuda import comments
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue
+from tesserac.codegen.cuda.steps import wrapped_call
 from tesserac.codegen.names import CppNames, comment_text
 from tesserac.codegen.records import Argument, Launch
 from tesserac.diagnostics import InternalError
@@ -64,7 +65,7 @@ class FunctionRenderer:
         self.workspace = max(self.workspace, function.emitted.workspace)
         self.takes_key |= function.emitted.takes_key
         arguments = [self._argument(a, stage) for a in launch.arguments]
-        lines = [step.format(*arguments) for step in function.emitted.steps]
+        lines = [wrapped_call(step.format(*arguments)) for step in function.emitted.steps]
         place = comments.where(launch)
         return [f"{lines[0]}  // {comment_text(place)}" if place else lines[0], *lines[1:]]
 

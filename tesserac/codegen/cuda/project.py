@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tesserac import __version__
+from tesserac.codegen import comments
+from tesserac.codegen.comments import short_name
 from tesserac.codegen.cpu.expressions import CPP_TYPE
-from tesserac.codegen.cpu.kernels import short_name
 from tesserac.codegen.cpu.project import EntryPlans
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
-from tesserac.codegen.cuda import comments
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cuda.program import FunctionRenderer
 from tesserac.codegen.jinja import render_template

@@ -29,6 +29,21 @@ def wrapped(items: list[str], before: int = 60, indent: str = "    ") -> str:
     return f"\n{indent}" + f"\n{indent}".join(line.rstrip() for line in lines).rstrip(",")
 
 
+def wrapped_call(statement: str, indent: str = "      ") -> str:
+    """A call on several lines where one would be too long; arguments stay whole."""
+    opened = statement.index("(", statement.find(">>>") + 1)
+    if len(statement) <= LINE + 20 or not statement.endswith(");"):
+        return statement
+    arguments, depth = [""], 0
+    for character in statement[opened + 1 : -2]:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            arguments.append("")
+        else:
+            arguments[-1] += character
+    return statement[: opened + 1] + wrapped([a.strip() for a in arguments], opened, indent) + ");"
+
+
 @dataclass
 class Emitted:
     """``steps`` are statements over ``{0}``, ``{1}``... (the buffers of the record's slots), ``workspace``, ``stream``,

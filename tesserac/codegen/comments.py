@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tesserac.codegen.cpu.kernels import short_name
 from tesserac.codegen.names import comment_text
 from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
 
@@ -29,6 +28,11 @@ def comment(launch: Launch, lines: Mapping[str, list[str]]) -> str:
         f"// {sizes(launch.kernel)}, {quantity(launch.flops, 'FLOP')}, {quantity(launch.bytes, 'B')} read and written"
     )
     return "\n".join(result) + "\n"
+
+
+def short_name(file: str) -> str:
+    """The file name without its folders (an emitted tree does not depend on where it was made)."""
+    return file.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def where(launch: Launch) -> str:
@@ -63,8 +67,8 @@ def sizes(kernel: Kernel) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """``1.5 MFLOP``."""
-    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    """``12.6 MFLOP``: three digits and a decimal prefix."""
+    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
             return f"{value / scale:.3g} {letter}{unit}"
     return f"{value:.3g} {unit}"
