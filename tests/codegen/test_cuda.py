@@ -248,8 +248,19 @@ def test_the_emitted_gpt_reads_like_its_source_and_is_the_same_every_time(root: 
     assert "Epilogue::bias}" in kernels
     assert "atomic" not in kernels
     assert str(root) not in kernels + program
-    assert re.search(r"rows_norm1<<<\d+, 256, 0, stream>>>\(input, w->gpt_table, .*\);  // gpt.py:19", program)
+    assert re.search(r"rows_norm1<<<\d+, 256, 0, stream>>>\(\s*input, w->gpt_table, [^;]*\);  // gpt.py:19", program)
     assert "int gpt_train_step(tsr::cuda::Context& context, const tsr::cuda::Call& call)" in program
+
+
+def test_a_parameter_that_does_not_reach_the_loss_has_a_zero_gradient(tmp_path: Path) -> None:
+    n = Net(1)
+    n.weight("idle", 3)
+    n.trainable.clear()
+    loss = n.mean_square(n.b.op("mul", n.weight("w", 4), n.data("x", 4)))
+    function, values = n.train(loss)
+    agree(call(compile_on_host([function], tmp_path), 0, function, values), function, values)
+    program = (tmp_path / "f0.program.cu").read_text()
+    assert 'context.check(cudaMemsetAsync(g->idle, 0, sizeof g->idle, stream), "cudaMemsetAsync");' in program
 
 
 # -- nvcc ---------------------------------------------------------------------------------------------------------
