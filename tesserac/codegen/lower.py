@@ -16,7 +16,7 @@ from tesserac.codegen.singles import lower_single
 from tesserac.ir.program import Var
 
 if TYPE_CHECKING:
-    from tesserac.passes.fuse import Fused, Group
+    from tesserac.passes.grouping import Fused, Group
 
 __all__ = ["collapse", "lower"]
 

@@ -16,7 +16,7 @@ from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, La
 from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import View, dense
 from tesserac.ir.program import Function, Var
-from tesserac.passes.fuse import Fused
+from tesserac.passes.grouping import Fused
 from tesserac.passes.stages import Staged
 
 ALIGNMENT = 64

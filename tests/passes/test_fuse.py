@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from tesserac.driver import CompileOptions, plan_entry
 from tesserac.ir.program import Entry, Function
-from tesserac.passes.fuse import Fused
+from tesserac.passes.grouping import Fused
 from tesserac.passes.plan import Plan
 from tests import models
 
