@@ -13,10 +13,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tesserac.driver import CompileOptions
+from tesserac.codegen.cpu.project import render_entry
+from tesserac.driver import CompileOptions, plan_entry
+from tesserac.ir.builder import Builder
 from tesserac.ir.evaluate import evaluate
-from tesserac.ir.program import Function
+from tesserac.ir.program import Entry, Function, Input, Output, Var
 from tesserac.ir.text import parse_function, print_function
+from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate
 from tests.codegen.compiled import call, compile_functions
 from tests.strategies import inputs_for, programs
@@ -64,3 +67,18 @@ def test_programs_that_are_not_cut_equal_the_evaluator(functions: list[Function]
 @pytest.mark.parametrize("path", CASES, ids=lambda p: p.stem)
 def test_program_that_failed_once(path: Path) -> None:
     check([parse_function(path.read_text(encoding="utf-8"))], CompileOptions())
+
+
+def test_threads_share_a_long_kernel_without_rows() -> None:
+    """Not cut by a batch, one axis of 40960 elements: rows of 1024 for every operand, index and random number."""
+    b = Builder()
+    x, w = (b.add_input(Input(Var(n, TensorType(DType.F32, (1, 40960))), n)) for n in ("x", "w"))
+    place = b.op("cast", b.op("iota", shape=x.type.shape, axis=1, dtype=DType.I32), dtype=DType.F32)
+    noise = b.op("random_uniform", shape=x.type.shape, dtype=DType.F32, stream=3)
+    sum_ = b.op("add", b.op("mul", x, noise), b.op("mul", w, place))
+    function = b.finish("long", [Output("y", b.op("mul", sum_, b.constant(1e-3, x.type)))])
+    plans = plan_entry(Entry("long", None, function), CompileOptions())
+    header = render_entry(plans, stem="long", source="long.py", lines={})["long.kernels.h"]
+    assert "#pragma omp parallel for" in header
+    assert "columns<float, 1024>" in header
+    check([function], CompileOptions())

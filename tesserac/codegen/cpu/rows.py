@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal, mentions
@@ -15,6 +15,8 @@ from tesserac.ops.base import spec_of
 
 MAX_ROW_BYTES = 32768
 """Largest row that a kernel holds on its stack to spare recomputing an expensive value in a later pass."""
+SHARED_ROW = 16384
+"""Elements from which the threads share a kernel that has no rows."""
 EXPENSIVE = 8.0
 LOOP_NAMES = ("i", "j", "k", "l", "m", "n", "o", "p")
 
@@ -37,10 +39,32 @@ def levels(kernel: RowKernel) -> list[int]:
     return result
 
 
+def shared_row(kernel: RowKernel) -> RowKernel:
+    """A long pointwise kernel without rows, cut into rows that threads can share; others stay as they are."""
+    size = kernel.domain[0]
+    walks_once = not any(n.kind in ("reduce", "take") for n in kernel.nodes)
+    if len(kernel.domain) != 1 or size < SHARED_ROW or not walks_once or any(s.mode != "set" for s in kernel.stores):
+        return kernel
+    width = max((d for d in range(64, 1025, 64) if size % d == 0), default=0)
+    if not width:
+        return kernel
+
+    def cut(strides: tuple[int, ...]) -> tuple[int, ...]:
+        return (strides[0] * width, strides[0]) if strides else strides
+
+    return replace(
+        kernel,
+        domain=(size // width, width),
+        nodes=tuple(replace(node, strides=cut(node.strides)) for node in kernel.nodes),
+        stores=tuple(replace(store, strides=cut(store.strides)) for store in kernel.stores),
+    )
+
+
 class RowRenderer:
     """Prepares one row kernel for templates/cpu/rows.cpp.j2."""
 
     def __init__(self, kernel: RowKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool) -> None:
+        kernel = shared_row(kernel) if parallel else kernel
         self.kernel, self.names, self.real, self.parallel = kernel, names, real, parallel
         self.slot_names = slot_names
         self.rows, self.width = kernel.domain[:-1], kernel.domain[-1]
