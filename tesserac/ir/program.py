@@ -23,6 +23,9 @@ class Var:
     name: str
     type: TensorType
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # names tell variables apart; hashing the type as well is what passes would spend time on
+
     def __str__(self) -> str:
         return f"%{self.name}"
 
