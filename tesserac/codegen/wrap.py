@@ -29,7 +29,7 @@ def _lines(line: str) -> list[str]:
     code, comment = _without_comment(line)
     if len(comment) > SHORT and len(code) <= CODE:
         return [*_lines(f"{indent}{comment}"), code]
-    *first, last = _broken(code, indent + "    ", CODE - len(comment))
+    *first, last = _broken(code, indent + "    ", CODE - len(comment) - 2 if comment else CODE)
     if not comment or len(last) + 2 + len(comment) <= CODE:
         return [*first, f"{last}  {comment}".rstrip()]
     return [f"{indent}{comment}", *first, last]

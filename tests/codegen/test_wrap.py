@@ -67,3 +67,11 @@ def test_breaking_changes_nothing_but_white_space(parts: list[str]) -> None:
 def test_a_short_comment_stays_behind_the_last_line() -> None:
     line = f"  call({', '.join(f'argument_{i}' for i in range(11))});  // gpt.py:14"
     assert wrap_cpp(line).splitlines()[-1].endswith(");  // gpt.py:14")
+
+
+@pytest.mark.parametrize("length", range(100, 160))
+def test_a_short_comment_never_stands_alone(length: int) -> None:
+    line = f"  call({'x' * (length - 30)}, argument, another);  // gpt.py:14"
+    wrapped = wrap_cpp(line).splitlines()
+    assert not wrapped[0].lstrip().startswith("//")
+    assert all(len(part) <= CODE for part in wrapped)
