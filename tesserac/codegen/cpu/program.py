@@ -39,7 +39,7 @@ class StageText:
 
     def uses(self, name: str) -> bool:
         """Whether the launches refer to a parameter of the tile function."""
-        pattern = re.compile(rf"\b{name}\b")
+        pattern = re.compile(rf"(?<![.>\w]){name}\b")  # not a member of that name
         return any(pattern.search(line.partition("//")[0]) for line in self.lines)
 
     def take_pointers(self) -> None:
