@@ -211,11 +211,11 @@ def _register_arithmetic() -> None:
     _binary("pow", "x to the power y", np.power, Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
             _infer("pow", floating=True), _pow_jvp, positive=True)
     _binary("maximum", "the larger; at a tie the derivative is the first operand's",
-            lambda a, b: np.where(re(a) >= re(b), a, b), Scalar("vmax({0}, {1})", "fmax({0}, {1})", "max({0}, {1})"),
-            _infer("maximum"), _choice_jvp("ge"))
+            lambda a, b: np.where(re(a) >= re(b), a, b),
+            Scalar("vmax({0}, {1})", "tsr_max({0}, {1})", "max({0}, {1})"), _infer("maximum"), _choice_jvp("ge"))
     _binary("minimum", "the smaller; at a tie the derivative is the first operand's",
-            lambda a, b: np.where(re(a) <= re(b), a, b), Scalar("vmin({0}, {1})", "fmin({0}, {1})", "min({0}, {1})"),
-            _infer("minimum"), _choice_jvp("le"))
+            lambda a, b: np.where(re(a) <= re(b), a, b),
+            Scalar("vmin({0}, {1})", "tsr_min({0}, {1})", "min({0}, {1})"), _infer("minimum"), _choice_jvp("le"))
 
 
 def _register_logic() -> None:

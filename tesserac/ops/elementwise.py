@@ -223,7 +223,7 @@ def _register_activations() -> None:
     unary("silu_grad", "derivative of silu", numerics.silu_grad,
           Scalar("vdsilu({0})", "tsr_dsilu({0})", "silu'({0})", 15), d(_d_silu_grad))
     unary("relu", "max(x, 0); derivative 0 at 0", _relu,
-          Scalar("vrelu({0})", "fmax({0}, 0)", "max({0}, 0)"), _relu_jvp)
+          Scalar("vrelu({0})", "tsr_relu({0})", "max({0}, 0)"), _relu_jvp)
 
 
 def _register_simple() -> None:

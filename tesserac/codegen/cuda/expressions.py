@@ -16,8 +16,6 @@ from tesserac.ops.base import spec_of
 
 LONGEST = 60
 CALL = 0
-TEXTS = {"relu": "tsr_relu({0})", "maximum": "tsr_max({0}, {1})", "minimum": "tsr_min({0}, {1})"}
-"""Ops whose NaN or type rules the plain library call would change (fmax drops a NaN and promotes beside an int)."""
 
 
 def literal(value: float, real: str) -> str:
@@ -153,7 +151,7 @@ class Expressions:
             texts = [
                 nested(t, level, scalar.precedence, left=i == 0 and len(args) > 1) for i, (t, level) in enumerate(args)
             ]
-        return TEXTS.get(node.op, scalar.cuda).format(*texts), scalar.precedence
+        return scalar.cuda.format(*texts), scalar.precedence
 
 
 def nested(text: str, level: int, context: int, left: bool = False) -> str:
