@@ -82,3 +82,14 @@ def test_threads_share_a_long_kernel_without_rows() -> None:
     assert "#pragma omp parallel for" in header
     assert "columns<float, 1024>" in header
     check([function], CompileOptions())
+
+
+def test_threads_do_not_share_a_row_that_a_kernel_keeps() -> None:
+    """A softmax keeps the exponentials of its row between two passes; here the threads share the rows."""
+    b = Builder()
+    x = b.add_input(Input(Var("x", TensorType(DType.F32, (1, 4096, 40))), "x"))
+    function = b.finish("softmax", [Output("y", b.op("softmax", x, named="y"))])
+    plans = plan_entry(Entry("softmax", None, function), CompileOptions())
+    header = render_entry(plans, stem="s", source="s.py", lines={})["s.kernels.h"]
+    assert header.index("#pragma omp parallel for") < header.index("float y_exp_row[40]")
+    check([function], CompileOptions())

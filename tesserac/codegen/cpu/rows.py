@@ -73,6 +73,7 @@ class RowRenderer:
         self.level = levels(kernel)
         self.saved: dict[int, str] = {}
         self.stores = Stores(self.text, kernel.stores, self.width)
+        self.row_start: list[str] = []  # within the loops: every thread has its own
         self.row_end: list[str] = []
 
     def render(self) -> dict[str, Any]:
@@ -88,6 +89,7 @@ class RowRenderer:
             "passes": passes,
             "row_end": self.row_end,
             "kernel_start": self.stores.kernel_start,
+            "row_start": self.row_start,
             "kernel_end": self.stores.kernel_end,
             "width": self.width,
             "real": self.real,
@@ -162,7 +164,7 @@ class RowRenderer:
                 scalar = spec_of(node.op).scalar if node.kind == "op" else None
                 if scalar is not None and scalar.flops >= EXPENSIVE and i not in self.saved:
                     self.saved[i] = self.names.fresh(f"{node.name or node.op}_row")
-                    self.stores.kernel_start.append(f"alignas(64) {self.real} {self.saved[i]}[{self.width}];")
+                    self.row_start.append(f"alignas(64) {self.real} {self.saved[i]}[{self.width}];")
             seen |= closure
 
     def _pass(self, number: int) -> Pass:
