@@ -18,20 +18,20 @@ namespace detail {
 
 #ifdef TSR_BF16_PAIRS
 
-constexpr int kPairChunk = 32;  ///< pairs of terms of A^T that are put together before they are used
+constexpr int kPairChunk = 16;  ///< pairs of terms of A^T that are put together before they are used
 
-/// Two rows of B, `Count` of 32 columns of each.
+/// Two rows of a matrix, `Count` of 32 columns of each.
 template <int Count>
 struct TwoRows {
   static constexpr __mmask32 mask = Count >= 32 ? ~__mmask32(0) : (__mmask32(1) << (Count & 31)) - 1;
   __m512i first, second;
-  TSR_INLINE TwoRows(const bf16* b, int ldb, bool has_second) {
+  TSR_INLINE TwoRows(const bf16* p, int stride, bool has_second) {
     if constexpr (Count >= 32) {
-      first = _mm512_loadu_si512(b);
-      second = has_second ? _mm512_loadu_si512(b + ldb) : _mm512_setzero_si512();
+      first = _mm512_loadu_si512(p);
+      second = has_second ? _mm512_loadu_si512(p + stride) : _mm512_setzero_si512();
     } else {
-      first = _mm512_maskz_loadu_epi16(mask, b);
-      second = has_second ? _mm512_maskz_loadu_epi16(mask, b + ldb) : _mm512_setzero_si512();
+      first = _mm512_maskz_loadu_epi16(mask, p);
+      second = has_second ? _mm512_maskz_loadu_epi16(mask, p + stride) : _mm512_setzero_si512();
     }
   }
 };
@@ -73,14 +73,11 @@ struct TileSums<bf16> {
   // The pairs of `Rows` rows of A^T, terms 2 p and 2 p + 1 of `depth`, in pairs[p].
   template <int Rows, int Lda>
   static TSR_INLINE void put_together(const bf16* a, int depth, int (*pairs)[16]) {
-    int p = 0;
-    for (; 2 * p + 1 < depth; ++p)
-      store(pairs[p], bits<Vec<int>>(row_of<Rows>(a + 2 * p * long(Lda)) | row_of<Rows>(a + (2 * p + 1) * long(Lda)) << 16));
-    if (depth % 2) store(pairs[p], bits<Vec<int>>(row_of<Rows>(a + 2 * p * long(Lda))));
-  }
-  template <int Rows>
-  static TSR_INLINE Vec<uint32_t> row_of(const bf16* a) {
-    return __builtin_convertvector((HalfVec)_mm256_maskz_loadu_epi16(__mmask16((1u << Rows) - 1), a), Vec<uint32_t>);
+    const __m512i low = pair_order<0>(std::make_integer_sequence<int, 32>{});
+    for (int p = 0; 2 * p < depth; ++p) {
+      const TwoRows<Rows> rows(a + 2 * p * long(Lda), Lda, 2 * p + 1 < depth);
+      _mm512_store_si512(pairs[p], _mm512_permutex2var_epi16(rows.first, low, rows.second));
+    }
   }
 
   template <int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
@@ -98,6 +95,9 @@ struct TileSums<bf16> {
         int p = 0;
 #pragma GCC unroll 1
         for (; 2 * p + 1 < terms; ++p) {
+          // What the next chunk is put together from.
+          __builtin_prefetch(a + (k + 2 * (kPairChunk + p)) * long(Lda));
+          __builtin_prefetch(a + (k + 2 * (kPairChunk + p) + 1) * long(Lda));
           add_pair<Rows, Width, Last>(b, Ldb, true, [&](int i) { return pairs[p][i]; }, acc);
           b += 2 * long(Ldb);
         }

@@ -6,22 +6,27 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from tesserac.driver import CompileOptions, compile_source, front_end
 from tesserac.elaborate import Options
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function
+from tesserac.ir.text import print_function
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.pipeline import optimize
 from tests.codegen.compiled import call, compile_functions
+from tests.codegen.test_programs import BATCH, EXAMPLES
 from tests.conftest import ROOT
 from tests.passes.test_mixed import MODEL
-from tests.strategies import inputs_for
+from tests.strategies import inputs_for, programs
 
 GPT = (("L", "2"), ("D", "48"), ("H", "3"), ("S", "33"), ("B", "6"), ("V", "256"))
 
@@ -130,3 +135,23 @@ def test_the_reference_stays_in_full_precision() -> None:
     assert texts[0]["gpt.reference.cpp"] == texts[1]["gpt.reference.cpp"]
     assert ["gemm_bf16.h" in text["gpt.kernels.h"] for text in texts] == [False, True]
     assert ["runtime/gemm_bf16.h" in text for text in texts] == [False, True]
+
+
+@pytest.mark.property
+@settings(max_examples=EXAMPLES // 2, phases=[Phase.generate], deadline=None)
+@given(st.lists(programs(), min_size=BATCH, max_size=BATCH))
+def test_random_programs_in_mixed_precision(functions: list[Function]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        library = compile_functions(functions, Path(folder), mixed=True)
+        for number, function in enumerate(functions):
+            values = inputs_for(function)
+            optimized = optimize(function, mixed=True)
+            model, exact = (evaluate(optimized, values, dtype=dtype) for dtype in (None, np.float64))
+            found = call(library, number, function, values)
+            for name, want in model.items():
+                if want.dtype.kind != "f" or not np.isfinite(exact[name]).all():
+                    continue
+                # Operands next to a tie or a step (relu, sign) may fall to either side: allow what rounding does.
+                slack = 4e-3 * max(1.0, np.abs(want).max(initial=0.0)) + 2 * np.abs(want - exact[name]).max(initial=0.0)
+                error = np.abs(found[name].astype(np.float64) - want).max(initial=0.0)
+                assert error <= slack, f"{name}: {error} > {slack}\n{print_function(function)}"
