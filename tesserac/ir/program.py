@@ -24,7 +24,7 @@ class Var:
     type: TensorType
 
     def __hash__(self) -> int:
-        return hash(self.name)  # names tell variables apart; hashing the type as well is what passes would spend time on
+        return hash(self.name)  # names tell variables apart; hashing types as well cost passes much of their time
 
     def __str__(self) -> str:
         return f"%{self.name}"

@@ -1,7 +1,7 @@
 """The compiler's order of work, top to bottom, with one reason per line.
 
 Everything up to ``orient`` maps a function to an equivalent function, is verified after every pass and can be printed
-between passes; ``tile`` cuts it into stages, ``fuse`` groups a stage into kernels and ``plan`` gives everything a place.
+between passes; ``tile`` cuts it into stages, ``fuse`` groups a stage into kernels, ``plan`` gives everything a place.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def reassociated(function: Function) -> Function:
     return better if contraction_flops(better) < 0.95 * contraction_flops(written_out) else function
 
 
-REASSOCIATE = Step("reassociate", "matrix chains in their cheapest order (changes rounding: only on request)", reassociated)
+REASSOCIATE = Step(
+    "reassociate", "matrix chains in their cheapest order (changes rounding: only on request)", reassociated
+)
 
 MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
 
@@ -144,10 +146,14 @@ def optimize(
 
 
 def schedule(
-    function: Function, parameters: list[str], tile: Tile = Tile(), fuse: Fuse = Fuse(), trace: Trace | None = None
+    function: Function,
+    parameters: list[str],
+    tile: Tile | None = None,
+    fuse: Fuse | None = None,
+    trace: Trace | None = None,
 ) -> Plan:
     """Stages, kernels and memory of an optimized function. ``parameters``: paths in table order."""
-    trace = trace or Trace()
+    tile, fuse, trace = tile or Tile(), fuse or Fuse(), trace or Trace()
     start = time.perf_counter()
     staged = tile.run(function)
     places = outer_places(function, parameters)

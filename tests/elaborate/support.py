@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,22 @@ from tesserac.ir.program import Entry, Function, Program
 from tesserac.ir.text import parse_program, print_program
 from tesserac.ir.verify import verify_program
 from tesserac.parser import parse
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LISTING1 = (EXAMPLES / "chapter6" / "listing1.py").read_text()
+SIZES = {"mesh": "none", "shapes": (("input", "4x64x32"), ("Wo", "32x48"))}
+
+LINEAR = """
+@graph.module
+def net(x, W, b):
+    return x @ W + b
+
+@graph.training_step(module="fit")
+def step(batch: {"x": Tensor[6, 3], "y": Tensor[6, 2]}):
+    out = net(batch["x"])
+    loss = op.mse(out, batch["y"])
+    return graph.backward(loss), {"loss": loss, "size": op.mean(op.abs(out))}
+"""
 
 HEADER = "from tessera import op, graph, dist, optim, numerics\n"
 
