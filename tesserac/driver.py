@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tesserac import __version__
 from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics, InternalError
 from tesserac.elaborate import Options, elaborate
+from tesserac.elaborate.options import FP64
 from tesserac.ir.program import Entry, Function, Program
 from tesserac.ir.types import DType
 from tesserac.ir.verify import verify
@@ -180,7 +181,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     from tesserac.inspection.describe import cell, describe_entry, description, readme_entries
     from tesserac.inspection.kernels import emitted_kernels
 
-    _refuse_half(program)
+    _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
     if options.target == "cuda":
         _refuse_mixed(program)
         return emit_cuda(program, file, sources, options, after)
@@ -218,14 +219,29 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
                    kernels=kernels)
 
 
-def _refuse_half(program: Program) -> None:
-    """T0501 for tensors that the source itself declares as 16-bit floats: kernels hold products' operands alone so."""
+def _refuse_floats(program: Program, main: DType) -> None:
+    """T0501 for floats other than ``main``: kernels compute in one type, and 16 bits hold products' operands alone."""
     diagnostics = Diagnostics()
-    for function in program.functions():
-        for item in function.inputs:
-            if item.var.type.dtype in (DType.BF16, DType.F16):
-                found = f"`{item.path}` is {item.var.type.dtype}: 16-bit floats in the source are not supported yet"
-                diagnostics.error("T0501", found, item.span, help=["leave it fp32 and ask for --precision bf16"])
+    for entry in program.entries:
+        seen: set[str] = set()
+        for function in (f for f in (entry.train, entry.infer) if f is not None):
+            places = [(f"`{i.path}`", i.var, i.span) for i in function.inputs]
+            made = [
+                (f"what `{e.op}` gives here", v, e.span)
+                for e in function.equations for v in e.results
+                if all(o.type.dtype is not v.type.dtype for o in e.operands)  # the first of its type
+            ]
+            for name, var, span in (*places, *made):
+                dtype, where = var.type.dtype, f"{name} {span}"
+                if not dtype.is_float or dtype is main or where in seen:
+                    continue
+                seen.add(where)
+                if dtype in (DType.BF16, DType.F16):
+                    what, aid = "16-bit floats in the source are", "leave it fp32 and ask for --precision bf16"
+                else:
+                    what, aid = f"{dtype} beside {main} is", f"--precision {'fp32' if main is DType.F64 else 'fp64'}"
+                    aid += " computes the whole program so; leave the dtype out of the source"
+                diagnostics.error("T0501", f"{name} is {dtype}: {what} not supported yet", span, help=[aid])
     diagnostics.raise_if_errors()
 
 
