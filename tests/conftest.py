@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 for _name in [name for name in os.environ if name.startswith(("OPENBLAS_", "NVPL_"))]:
     del os.environ[_name]
 
+# Under `make test`, a make that a test runs would inherit the outer one's flags and announce the folders it enters.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(_name, None)
+
 # Tests share the cores with other tests: an OpenMP thread that spins while it waits costs its neighbour a time slice.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
