@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tesserac.codegen.names import CppNames
+from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import Node, Slot
 from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
@@ -34,10 +34,7 @@ def literal(value: float, real: str) -> str:
         return f"std::numeric_limits<{real}>::quiet_NaN()"
     if math.isinf(value):
         return f"{'-' if value < 0 else ''}kInfinity<{real}>"
-    text = repr(float(value))
-    if "." not in text and "e" not in text:
-        text += ".0"
-    return text + ("f" if real == "float" else "")
+    return cpp_double(value) + ("f" if real == "float" else "")
 
 
 def address(name: str, strides: Sequence[int], indices: Sequence[str]) -> str:

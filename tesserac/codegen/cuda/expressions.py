@@ -7,15 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tesserac.codegen.cpu.expressions import address
-from tesserac.codegen.names import CppNames
+from tesserac.codegen.cpu.expressions import CALL, address
+from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import Node, Slot
 from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
-
-LONGEST = 60
-CALL = 0
 
 
 def literal(value: float, real: str) -> str:
@@ -24,10 +21,7 @@ def literal(value: float, real: str) -> str:
         return f"not_a_number<{real}>()"
     if math.isinf(value):
         return f"{'-' if value < 0 else ''}infinity<{real}>()"
-    text = repr(float(value))
-    if "." not in text and "e" not in text:
-        text += ".0"
-    return text + ("f" if real == "float" else "")
+    return cpp_double(value) + ("f" if real == "float" else "")
 
 
 def scalar_type(dtype: DType, real: str) -> str:

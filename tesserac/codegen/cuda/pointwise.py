@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE
-from tesserac.codegen.cuda.expressions import LONGEST, Expressions, at, offset_text, scalar_type
+from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST
+from tesserac.codegen.cuda.expressions import Expressions, at, offset_text, scalar_type
 from tesserac.codegen.cuda.layout import BLOCK, count, index_type
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.names import CppNames
