@@ -1,17 +1,28 @@
-"""Equations that ask for derivatives; the differentiate pass replaces them."""
+"""Equations that ask for derivatives; the differentiate pass replaces them, in the order of the program.
+
+``backward`` is the gradient of a scalar, ``pullback`` the reverse and ``pushforward`` the forward derivative with
+explicit seeds, ``derivative`` the partial derivative at every point of a batch by a coordinate that varies from
+point to point. Any of them may be asked of a value that another one made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tesserac.diagnostics import InternalError
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.types import TensorType
-from tesserac.ops.base import Array, Attrs, OpSpec, register
-from tesserac.ops.rules import need_float
+from tesserac.ops.attributes import integer
+from tesserac.ops.base import Array, Attrs, InferRule, OpSpec, register
+from tesserac.ops.rules import need_float, same_dtype, same_shape
 
 
-def _infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+def point_rank(coordinate: TensorType) -> int:
+    """How many leading axes of a coordinate number points; the last one of a matrix counts its components."""
+    return coordinate.rank if coordinate.rank <= 1 else coordinate.rank - 1
+
+
+def _backward(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     if not types or types[0].rank:
         raise ShapeError(f"backward needs a scalar loss, not {types[0] if types else 'nothing'}", (0,),
                          "reduce it first, as in op.mean(loss)")
@@ -19,9 +30,54 @@ def _infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Tenso
     return tuple(types[1:])
 
 
-def _evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    raise InternalError("backward has no value of its own; run the differentiate pass first")
+def _derivative(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    value, coordinate = types
+    need_float("derivative", types, (0, 1))
+    rank, component = point_rank(coordinate), integer(attrs, "component")
+    if value.rank < rank:
+        raise ShapeError(f"derivative: {value} has fewer axes than the points of the coordinate {coordinate}", (0, 1))
+    for axis in range(rank):
+        dims.equal(value.shape[axis], coordinate.shape[axis], f"derivative, axis {axis}", (0, 1))
+    columns = coordinate.shape[-1] if coordinate.rank > rank else 1
+    if component < 0 or (isinstance(columns, int) and component >= columns):
+        raise ShapeError(f"derivative: {coordinate} has no component {component}", (1,))
+    return (value,)
 
 
-register(OpSpec("backward", "gradients of a scalar with respect to the other operands", "transform", None, _infer,
-                _evaluate))
+def _pushforward(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    if len(types) % 2 == 0 or len(types) < 3:
+        raise ShapeError("pushforward needs a value, then inputs, then as many tangents")
+    need_float("pushforward", types, range(len(types)))
+    half = len(types) // 2
+    for i in range(1, half + 1):
+        same_dtype("pushforward", types, (i, i + half))
+        same_shape("pushforward", types, (i, i + half), dims)
+    return (types[0],)
+
+
+def _pullback(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    if len(types) < 2:
+        raise ShapeError("pullback needs a value and its cotangent, then inputs")
+    need_float("pullback", types, range(len(types)))
+    same_dtype("pullback", types, (0, 1))
+    same_shape("pullback", types, (0, 1), dims)
+    return tuple(types[2:])
+
+
+def _register(name: str, doc: str, arity: int | None, infer: InferRule, **attrs: int) -> None:
+    register(OpSpec(name, doc, "transform", arity, infer, _no_value(name), attrs=tuple(attrs.items())))
+
+
+def _no_value(name: str) -> Callable[[Sequence[Array], Attrs], tuple[Array, ...]]:
+    def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+        raise InternalError(f"{name} has no value of its own; run the differentiate pass first")
+
+    return evaluate
+
+
+_register("backward", "gradients of a scalar with respect to the other operands", None, _backward)
+_register("derivative", "partial derivative of x at every point, by one component of the coordinate y", 2, _derivative,
+          component=0)
+_register("pushforward", "directional derivative of the first operand: inputs, then their tangents", None,
+          _pushforward)
+_register("pullback", "cotangents of inputs, from the first operand and its cotangent, the second", None, _pullback)
