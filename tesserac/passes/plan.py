@@ -237,10 +237,14 @@ def _plan_tiles(fused: Fused, launches: tuple[Launch, ...], outer: Mapping[Var, 
     intervals: dict[Var, _Interval] = {}
     partial: dict[Var, Place] = {}
     end = 0
+    sums: dict[Var, Place] = {}
     for export in values.stage.exports:
         if export.partial and outer[export.outer].kind != "grad":
+            if export.outer in sums:  # another term of the same sum
+                partial[export.local] = sums[export.outer]
+                continue
             view = values.storage(export.local)
-            partial[export.local] = Place("scratch", end)
+            partial[export.local] = sums[export.outer] = Place("scratch", end)
             end += rounded(storage_bytes(view, export.local.type.dtype.itemsize))
     for number, launch in enumerate(launches):
         for argument in launch.arguments:

@@ -8,7 +8,7 @@ gradients of the weights are partial sums that are added once at the end, in a f
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
 from tesserac.ir.program import Attr, Equation, Function, Var, sorted_attrs
@@ -70,6 +70,9 @@ class _Tiling:
     placed: dict[int, Placed] = field(default_factory=dict)
     split_equations: set[int] = field(default_factory=set)
     equation_level: dict[int, int] = field(default_factory=dict)
+    terms: dict[Var, tuple[Var, ...]] = field(default_factory=dict)
+    _uses: Counter[Var] = field(default_factory=Counter)
+    _products: set[Var] = field(default_factory=set)
 
     def place_all(self) -> None:
         """Forward placement at the earliest level, then every tile equation moved to the latest level it may have."""
@@ -77,11 +80,20 @@ class _Tiling:
             batched = not item.is_parameter and item.var.type.rank > 0 and item.var.type.sizes[0] == self.batch
             self.placement[item.var] = Split(0) if batched else None
             self.level[item.var] = 0
+        self._uses.update(v for e in self.function.equations for v in e.operands)
+        self._uses.update(output.var for output in self.function.outputs)
+        self._products.update(e.result for e in self.function.equations if spec_of(e.op).kind == "contract")
         for index, equation in enumerate(self.function.equations):
             self._place(index, equation)
         self._delay()
 
     def _place(self, index: int, equation: Equation) -> None:
+        if self._joins_sums(equation):
+            a, b = equation.operands
+            self.terms[equation.result] = (*self.terms.get(a, (a,)), *self.terms.get(b, (b,)))
+            self.placed[index] = Placed((PARTIAL, PARTIAL), (PARTIAL,))
+            self._record(index, equation, self.placed[index], self.level[a], split=True)
+            return
         incoming = tuple(None if v in self.partial else self.placement[v] for v in equation.operands)
         placed = place(equation, incoming)
         if any(
@@ -91,6 +103,9 @@ class _Tiling:
             placed = place(equation, tuple(None for _ in incoming))
         split = any(isinstance(p, Split) for p in placed.operands)
         level = max((self._available(v, placed.operands[i]) for i, v in enumerate(equation.operands)), default=0)
+        self._record(index, equation, placed, level, split)
+
+    def _record(self, index: int, equation: Equation, placed: Placed, level: int, split: bool) -> None:
         self.placed[index], self.equation_level[index] = placed, level
         if split:
             self.split_equations.add(index)
@@ -99,6 +114,19 @@ class _Tiling:
             self.placement[var] = result if isinstance(result, Split) else None
             if result is PARTIAL:
                 self.partial.add(var)
+
+    def _joins_sums(self, equation: Equation) -> bool:
+        """Whether an ``add`` joins products that are sums over the tiles: they may all add to one accumulator.
+
+        Nothing else may read them. The gradient of a weight that several products use is such a sum.
+        """
+        return (
+            equation.op == "add"
+            and equation.operands[0] != equation.operands[1]
+            and all(v in self.partial and self._uses[v] == 1 for v in equation.operands)
+            and all(v in self.terms or v in self._products for v in equation.operands)
+            and len({self.level[v] for v in equation.operands}) == 1
+        )
 
     def _available(self, var: Var, wanted: object) -> int:
         """Level from which an equation may read ``var``: a sum or a gathered value is there one level later."""
@@ -117,7 +145,7 @@ class _Tiling:
             for var in equation.results:
                 self.level[var] = level
             for i, var in enumerate(equation.operands):
-                gathered = var in self.partial or (
+                gathered = (var in self.partial and placed.operands[i] is not PARTIAL) or (
                     isinstance(self.placement[var], Split) and placed.operands[i] is None
                 )
                 latest[var] = min(latest[var], level - (1 if gathered else 0))
@@ -168,14 +196,16 @@ class _Stages:
                 wanted.update(equation.operands)
         stage = _TileStage(self)
         for index in reversed(chosen):
-            stage.add(self.function.equations[index], self.tiling.placed[index])
+            if not any(v in self.tiling.terms for v in self.function.equations[index].results):
+                stage.add(self.function.equations[index], self.tiling.placed[index])
         exports = []
         for index in reversed(chosen):
             for var in self.function.equations[index].results:
                 if var in self.needed:
                     placement = self.tiling.placement[var]
                     axis = placement.axis if placement else None
-                    exports.append(Export(stage.local[var], var, axis, partial=axis is None))
+                    for term in self.tiling.terms.get(var, (var,)):
+                        exports.append(Export(stage.local[term], var, axis, partial=axis is None))
         self.needed.update(item.outer for item in stage.imports)
         tiles = self.batch // self.tile
         return Stage(tuple(stage.equations), tuple(stage.imports), tuple(exports), tiles, self.tile)

@@ -49,6 +49,19 @@ def classifier(ignore: bool = False, batch: int = 16) -> Function:
     return b.finish("classifier.train", outputs)
 
 
+def shared_weight() -> Function:
+    """sum of (tanh(tanh(x w) w) w)^2: three products with one weight."""
+    b = Builder()
+    x = b.add_input(Input(Var("x", TensorType(DType.F32, (16, 8))), "x"))
+    w = b.add_input(Input(Var("w", TensorType(DType.F32, (8, 8))), "net.w", Initializer("uniform", -0.5, 0.5)))
+    h = b.op("tanh", b.op("contract", x, w, spec="mk,kn->mn"))
+    h = b.op("tanh", b.op("contract", h, w, spec="mk,kn->mn"))
+    y = b.op("contract", h, w, spec="mk,kn->mn", named="y")
+    loss = b.op("reduce_sum", b.op("mul", y, y), axes=(0, 1), named="loss")
+    (grad,) = b.ops("backward", (loss, w))
+    return b.finish("shared.train", [Output("loss", loss), Output("grad:net.w", grad)])
+
+
 def staged(function: Function, rows: int = 8) -> Staged:
     return Tile(rows=rows).run(optimize(function))
 
@@ -87,6 +100,18 @@ def test_forward_and_backward_meet_in_one_stage_of_tiles() -> None:
     assert operations(tiled[0]).count("contract") == 5  # two forward, one for d_hidden, two for the weights
     assert {"d_w", "d_v"} < set(names(tiled[0]))
     assert all(export.partial for export in tiled[0].exports)  # the third is the sum of the losses
+
+
+def test_products_that_share_a_weight_add_to_one_gradient() -> None:
+    function = shared_weight()
+    found = staged(function)
+    *_, last = [stage for stage in found.stages if stage.tiles]
+    gradient = next(output.var for output in found.function.outputs if output.name == "grad:net.w")
+    terms = [export for export in last.exports if export.outer == gradient]
+    assert len(terms) == 3
+    assert all(export.partial for export in terms)
+    assert found.stages[-1] is last
+    assert_staged_equals_whole(function, 8)
 
 
 def test_the_count_of_kept_labels_has_a_stage_of_its_own() -> None:

@@ -13,7 +13,7 @@ from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.names import CppNames, comment_text
-from tesserac.codegen.records import Argument, AttentionKernel, Launch
+from tesserac.codegen.records import Argument, AttentionKernel, ContractKernel, Launch, RowKernel
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Var
 from tesserac.passes.placement import batch_size
@@ -102,17 +102,32 @@ class FunctionRenderer:
         scope = CppNames(parent=self.kernels.names, reserved=RUNTIME_NAMES)
         names: dict[Var, str] = {}
         kept = self._kept(stage)
+        started: set[Var] = set()
         if any(isinstance(launch.kernel, AttentionKernel) for launch in stage.launches):
             real = self.kernels.real
             text.pointers.append(f"{real}* const work = at<{real}>(scratch, {self.prefix}Work);  // attention's tiles")
         for index, launch in enumerate(stage.launches):
             arguments = [self._argument(a, stage, names, scope, text) for a in launch.arguments]
-            call = self._call(launch, arguments, tiles is not None, kept.get(index, "nullptr"))
+            first = self._first(launch, stage, started)
+            call = self._call(launch, arguments, tiles is not None, first, kept.get(index, "nullptr"))
             text.take_pointers()
             text.lines.append(call)
         if tiles is not None:
             self._reduce(stage, text)
         return text
+
+    def _first(self, launch: Launch, stage: StagePlan, started: set[Var]) -> str:
+        """What a call passes for ``first``: later terms of a sum that several launches add to never start it anew."""
+        kernel = launch.kernel
+        if not isinstance(kernel, (RowKernel, ContractKernel)):
+            return "first"
+        exports = stage.fused.values.exports
+        sums = {exports[launch.arguments[s.slot].var].outer for s in kernel.stores if s.across_tiles}
+        again = sums & started
+        started |= sums
+        if again and again != sums:
+            raise InternalError(f"a kernel starts some of its sums over tiles and continues others: {launch.origin}")
+        return "false" if again else "first"
 
     def _title(self, stage: StagePlan) -> str:
         item = stage.fused.values.stage
@@ -146,12 +161,12 @@ class FunctionRenderer:
         number = len(self.attentions)
         return self.attentions.setdefault(text, f"{self.label.capitalize()}Attention{number or ''}")
 
-    def _call(self, launch: Launch, arguments: list[str], tiled: bool, kept: str) -> str:
+    def _call(self, launch: Launch, arguments: list[str], tiled: bool, first: str, kept: str) -> str:
         function = self.kernels.function(launch, parallel=not tiled)
         if isinstance(launch.kernel, AttentionKernel):
             self._attention(launch.kernel)
             arguments += ["work", kept]
-        arguments += ["first"] if function.takes_first else []
+        arguments += [first] if function.takes_first else []
         arguments += ["RandomKey{call.seed, call.step}", "tile" if tiled else "0"] if function.takes_key else []
         number = self.kernels.functions.index(function)
         function.calls += self._times(tiled)
@@ -169,9 +184,11 @@ class FunctionRenderer:
         self, argument: Argument, stage: StagePlan, names: dict[Var, str], scope: CppNames, text: StageText
     ) -> str:
         var = argument.var
-        if var not in names:
-            names[var] = self._pointer(var, stage, scope, text)
-        return names[var] + (f" + {argument.offset}" if argument.offset else "")
+        export = stage.fused.values.exports.get(var)
+        owner = export.outer if export is not None and export.partial else var  # terms of one sum share a buffer
+        if owner not in names:
+            names[owner] = self._pointer(var, stage, scope, text)
+        return names[owner] + (f" + {argument.offset}" if argument.offset else "")
 
     def _pointer(self, var: Var, stage: StagePlan, scope: CppNames, text: StageText) -> str:
         """The expression for a buffer's start; declares a local pointer where that reads better."""
@@ -179,7 +196,8 @@ class FunctionRenderer:
         kind = CPP_TYPE[var.type.dtype]
         own = stage.partial.get(var) or stage.places.get(var)
         if own is not None:
-            return self._declare(scope, text, var, f"at<{kind}>(scratch, {own.offset})", kind)
+            named = values.exports[var].outer if var in stage.partial else var
+            return self._declare(scope, text, named, f"at<{kind}>(scratch, {own.offset})", kind)
         outer, axis = var, None
         if var in values.imports:
             outer, axis = values.imports[var].outer, values.imports[var].axis
@@ -221,7 +239,7 @@ class FunctionRenderer:
     def _reduce(self, stage: StagePlan, text: StageText) -> None:
         """Sums of the threads' terms, and what a thread without tiles has to clear."""
         gradients: list[int] = []
-        for export in (e for e in stage.fused.values.stage.exports if e.partial):
+        for export in {e.outer: e for e in stage.fused.values.stage.exports if e.partial}.values():
             place = self.plan.outer[export.outer]
             if place.kind == "grad":
                 gradients.append(place.index)
