@@ -16,7 +16,7 @@ from tesserac.passes.transpose import transpose
 from tests.ops.support import Case, cases, fed, operands, scalar_function, type_of, weighted_sum, weights_like
 
 SMOOTHABLE = [c for c in cases() if c.floating and c.spec.kind != "transform"]
-CONSTANT = {"floor", "sign", "lt", "le", "gt", "ge", "eq", "ne", "argmax", "stop_gradient"}
+CONSTANT = {"floor", "sign", "lt", "le", "gt", "ge", "eq", "ne", "argmax", "limit", "stop_gradient"}
 
 
 def differentiable(case: Case) -> bool:
@@ -120,8 +120,8 @@ def test_transposes_by_the_dot_product(case: Case):
     rename = {t.name: g for t, g in zip((v for v in linear.inputs if v is not None), given, strict=True)}
     for item in linear.equations:
         replaced = tuple(rename.get(v.name, v) for v in item.operands)
-        (only,) = item.results
-        rename[only.name] = b.op(item.op, *replaced, **item.attributes)
+        made = b.ops(item.op, replaced, item.attributes)
+        rename.update((old.name, new) for old, new in zip(item.results, made, strict=True))
     forward = [None if v is None else rename[v.name] for v in linear.outputs]
     back_arrays = [weights_like(v.type, 5.0 + i) for i, v in enumerate(v for v in forward if v is not None)]
     cotangents = iter(operands(b, back_arrays, "c"))

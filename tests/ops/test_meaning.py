@@ -95,7 +95,51 @@ def _attention(q: Array, k: Array, v: Array, heads: int, groups: int, causal: bo
     return o, lse
 
 
+def _route(chosen: Array, experts: int) -> tuple[Array, Array, Array]:
+    slots = sorted(range(chosen.size), key=lambda s: (chosen.reshape(-1)[s], s))
+    inverse = np.array([slots.index(s) for s in range(chosen.size)]).reshape(chosen.shape)
+    return np.array(slots), np.array([sum(chosen.reshape(-1) < e) for e in range(experts + 1)]), inverse
+
+
+def _limit(chosen: Array, gates: Array, experts: int, capacity: int) -> Array:
+    flat, weight = chosen.reshape(-1), gates.reshape(-1)
+    better = [[weight[a] > weight[s] or (weight[a] == weight[s] and a < s) for a in range(flat.size) if flat[a] == e]
+              for s, e in enumerate(flat)]
+    return np.array([e if sum(b) < capacity else experts for e, b in zip(flat, better, strict=True)]).reshape(
+        chosen.shape)
+
+
+def _of_rows(offsets: Array, rows: int) -> list[int]:
+    """The expert of every row; the number of experts for rows of nobody."""
+    return [int(np.searchsorted(offsets[1:], row, side="right")) for row in range(rows)]
+
+
+def _by_row(offsets: Array, rows: int, experts: tuple[int, ...], of: Callable[[int, int], Array]) -> Array:
+    """of(row, number in the group) for rows of the group, zeros for others."""
+    found = [of(r, experts.index(e)) if e in experts else None for r, e in enumerate(_of_rows(offsets, rows))]
+    like = next(f for f in found if f is not None)
+    return np.stack([np.zeros_like(like) if f is None else f for f in found])
+
+
+def _sums(offsets: Array, experts: tuple[int, ...], terms: Array) -> tuple[Array, ...]:
+    owner = np.array(_of_rows(offsets, len(terms)))
+    return tuple(np.tensordot((owner == e).astype(float), terms, 1) for e in experts)
+
+
 FORMULAS: dict[str, Callable[..., object]] = {
+    "route": _route,
+    "limit": _limit,
+    "dispatch": lambda x, order, inverse, gates=None: np.stack(
+        [x[s // inverse.shape[1]] * (1.0 if gates is None else gates.flat[s]) for s in order]),
+    "combine": lambda ys, order, inverse, gates=None: np.einsum(
+        "tk,tkh->th", np.ones(inverse.shape) if gates is None else gates, ys[inverse]),
+    "gate_dot": lambda x, ys, order, inverse: np.einsum("th,tkh->tk", x, ys[inverse]),
+    "grouped_contract": lambda x, offsets, *ws, experts, transposed: _by_row(
+        offsets, len(x), experts, lambda r, i: x[r] @ (ws[i].T if transposed else ws[i])),
+    "grouped_outer": lambda x, y, offsets, experts: _sums(offsets, experts, np.einsum("md,mh->mdh", x, y)),
+    "grouped_rows": lambda offsets, *bs, experts, rows: _by_row(offsets, rows, experts, lambda r, i: bs[i]),
+    "grouped_sum": lambda x, offsets, experts: _sums(offsets, experts, x),
+    "grouped_keep": lambda x, offsets, experts: _by_row(offsets, len(x), experts, lambda r, i: x[r]),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "softplus": lambda x: np.log(1 + np.exp(x)),
     "silu": lambda x: x / (1 + np.exp(-x)),
@@ -233,6 +277,19 @@ BAD = [
      "not a multiple of kv_heads=2"),
     ("cross_entropy", [TensorType(F, (2, 3)), TensorType(INT, (3,))], {"ignore_index": None}, "cross_entropy, axis 0"),
     ("backward", [TensorType(F, (2,)), TensorType(F, (2,))], {}, "needs a scalar loss"),
+    ("route", [TensorType(F, (4, 2))], {"experts": 3}, "route needs an integer operand"),
+    ("route", [TensorType(INT, (4,))], {"experts": 3}, "route needs a matrix"),
+    ("dispatch", [TensorType(F, (4, 3)), TensorType(INT, (8,)), TensorType(INT, (5, 2))], {}, "number of slots"),
+    ("combine", [TensorType(F, (6, 3)), TensorType(INT, (8,)), TensorType(INT, (4, 2))], {}, "combine, rows"),
+    ("gate_dot", [TensorType(F, (4, 3)), TensorType(F, (8, 2)), TensorType(INT, (8,)), TensorType(INT, (4, 2))], {},
+     "gate_dot, width"),
+    ("grouped_contract", [TensorType(F, (8, 3)), TensorType(INT, (3,)), TensorType(F, (4, 2))],
+     {"experts": (0,), "transposed": False}, "width of the rows: 3 and 4 differ"),
+    ("grouped_contract", [TensorType(F, (8, 3)), TensorType(INT, (3,)), TensorType(F, (3, 2))],
+     {"experts": (2,), "transposed": False}, "there is no expert 2 among 2"),
+    ("grouped_contract", [TensorType(F, (8, 3)), TensorType(INT, (3,)), TensorType(F, (3, 2))],
+     {"experts": (0, 1), "transposed": False}, "1 tensors for 2 experts"),
+    ("grouped_sum", [TensorType(F, (8, 3)), TensorType(INT, (3,))], {"experts": (1, 0)}, "not distinct and ascending"),
     ("layernorm", [TensorType(F, (2, 3)), TensorType(F, (2,)), TensorType(F, (3,))], {"eps": 1e-5}, "last axis"),
 ]
 
