@@ -6,6 +6,7 @@
 #pragma once
 #include "reference_call.h"
 #include "reference_contract.h"
+#include "reference_experts.h"
 #include "reference_math.h"
 #include "reference_random.h"
 #include "reference_reduce.h"

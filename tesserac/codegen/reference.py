@@ -35,6 +35,14 @@ _BINARY = frozenset((
     "logical_or",
 ))
 
+_ROUTING = frozenset(("dispatch", "combine", "gate_dot"))
+
+# Ops with a tensor per expert among their operands, and how many operands come before those.
+_PER_EXPERT = {"grouped_contract": 2, "grouped_rows": 1}
+
+# Ops whose results are bound as an array, even a single one.
+_SEVERAL = frozenset(("route", "grouped_outer", "grouped_sum"))
+
 # How every other op is written; {0}, {1} are operands, names are attributes.
 _CALLS: Mapping[str, str] = {
     "select": "select({0}, {1}, {2})",
@@ -58,17 +66,24 @@ _CALLS: Mapping[str, str] = {
     "random_uniform": "random_uniform(call, {stream}, {shape}, {dtype})",
     "random_normal": "random_normal(call, {stream}, {shape}, {dtype})",
     "topk": "topk({0}, {k})",
+    "route": "route({0}, {experts})",
+    "limit": "limit({0}, {1}, {experts}, {capacity})",
+    "grouped_contract": "grouped_contract({0}, {1}, {2}, {experts}, {transposed})",
+    "grouped_outer": "grouped_outer({0}, {1}, {2}, {experts})",
+    "grouped_rows": "grouped_rows({0}, {1}, {experts}, {rows})",
+    "grouped_sum": "grouped_sum({0}, {1}, {experts})",
+    "grouped_keep": "grouped_keep({0}, {1}, {experts})",
 }
 
 _INLINE = frozenset(("full", "broadcast"))
 
 #: Ops that the reference library has; every other one must have been expanded.
-SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_CALLS, "concat"})
+SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_ROUTING, *_CALLS, "concat"})
 
 #: Names that generated code uses and that variables must therefore not hide.
 RESERVED = SUPPORTED_OPS | {
     "call", "params", "grads", "last", "release", "load", "store", "tsr", "std", "ref", "main",
-    "DType", "Tensor", "TensorPair", "Sizes", "List", "Parameters", "Gradients",
+    "DType", "Tensor", "TensorPair", "Sizes", "List", "Tensors", "Parameters", "Gradients",
 }
 
 _CPP_DTYPES = {
@@ -186,7 +201,8 @@ class _Renderer:
 
     def _equation(self, index: int, equation: Equation) -> str:
         names = [self._names.of(v.name) for v in equation.results]
-        left = f"Tensor {names[0]}" if len(names) == 1 else f"auto [{', '.join(names)}]"
+        several = len(names) > 1 or equation.op in _SEVERAL
+        left = f"auto [{', '.join(names)}]" if several else f"Tensor {names[0]}"
         reads = self._reads[index]
         freed = [v for v in dict.fromkeys(reads) if self._last_use[v] == index and v not in self._kept]
         once = {v for v in freed if reads.count(v) == 1}
@@ -197,10 +213,13 @@ class _Renderer:
     def _call(self, equation: Equation, freed: Collection[Var]) -> str:
         op = equation.op
         operands = self._operands(equation, freed)
-        if op in _UNARY or op in _BINARY:
+        if op in _UNARY or op in _BINARY or op in _ROUTING:
             return f"{op}({', '.join(operands)})"
         if op == "concat":
             return f"concat({{{', '.join(operands)}}}, {_attribute(equation.attr('axis'))})"
+        if op in _PER_EXPERT:
+            shared = _PER_EXPERT[op]
+            operands[shared:] = [f"{{{', '.join(operands[shared:])}}}"]
         if op not in _CALLS:
             raise InternalError(f"the reference program cannot contain {op}: expand it first")
         attributes = {key: _attribute(value) for key, value in equation.attrs}

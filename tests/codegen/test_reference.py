@@ -219,7 +219,7 @@ def test_names_of_the_source_cannot_break_the_program(tmp_path: Path) -> None:
 
 def test_every_op_is_in_the_library_and_reserved() -> None:
     headers = "".join(header.read_text() for header in sorted(runtime_dir().glob("reference*.h")))
-    declared = set(re.findall(r"^inline Tensor(?:Pair)? (\w+)\(", headers, re.MULTILINE))
+    declared = set(re.findall(r"^(?:inline )?(?:Tensor|TensorPair|Tensors<\w>) (\w+)\(", headers, re.MULTILINE))
     assert declared >= SUPPORTED_OPS
     assert RESERVED >= SUPPORTED_OPS
 
