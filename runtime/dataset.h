@@ -10,16 +10,57 @@
 #include "error.h"
 #include "memory.h"
 #include "program.h"
+#include "samples.h"
 #include "tensor.h"
 
 namespace tsr {
+
+inline int input_index(const Function& function, const std::string& key) {
+  for (int i = 0; i < function.input_count; ++i)
+    if (key == function.inputs[i].name) return i;
+  return -1;
+}
+
+// Every key names an input, and none does twice.
+inline void check_keys(const Function& function, const std::vector<DataSpec>& specs, const char* flag) {
+  std::vector<std::string> names;
+  for (int i = 0; i < function.input_count; ++i) names.push_back(function.inputs[i].name);
+  for (size_t s = 0; s < specs.size(); ++s) {
+    if (input_index(function, specs[s].key) < 0) {
+      const std::string guess = nearest(specs[s].key, names);
+      throw Error("T0910", std::string(flag) + ": the program has no input " + quoted(specs[s].key),
+                  (guess.empty() ? "" : "did you mean '" + guess + "'? ") + std::string("inputs: ") + joined(names), kExitUsage);
+    }
+    for (size_t other = 0; other < s; ++other)
+      if (specs[s].key == specs[other].key)
+        throw Error("T0910", std::string(flag) + ": input " + quoted(specs[s].key) + " is given twice", "keep one of them", kExitUsage);
+  }
+}
+
+// The axes of a grid are the inputs with as many rows as `input`, in the order of their specs; the last varies fastest.
+inline std::unique_ptr<Samples> open_grid(const Function& function, const std::vector<DataSpec>& specs, const DataSpec& spec, const Tensor& input) {
+  int64_t points = 1, inner = 1;
+  bool after = false;
+  for (const DataSpec& axis : specs) {
+    if (axis.kind != DataSpec::Kind::grid) continue;
+    const Tensor& of = function.inputs[input_index(function, axis.key)];
+    if (of.rank == 0 || input.rank == 0 || of.shape[0] != input.shape[0]) continue;
+    if (__builtin_mul_overflow(points, axis.count, &points) || points > int64_t{1} << 40)
+      throw Error("T0912", quoted(spec.text) + ": the grid has more than 2^40 points", "take fewer values along each axis", kExitUsage);
+    if (after) inner *= axis.count;
+    if (&axis == &spec) after = true;
+  }
+  return std::unique_ptr<Samples>(new GridSamples(input, spec, inner, points));
+}
 
 class Dataset {
  public:
   // `flag` ("--data" or "--val") is named in messages. Every input needs a spec, except one integer
   // input of the same shape as an input fed by tokens: it gets the tokens that follow.
-  Dataset(const Function& function, const std::vector<DataSpec>& specs, uint64_t seed, const char* flag) : function_(function) {
-    check_keys(specs, flag);
+  // `keep`: how many steps use a batch before the next is drawn; 0: all.
+  Dataset(const Function& function, const std::vector<DataSpec>& specs, uint64_t seed, const char* flag, int64_t keep = 1)
+      : function_(function), keep_(static_cast<uint64_t>(keep)) {
+    check_keys(function, specs, flag);
     sources_.resize(static_cast<size_t>(function.input_count));
     for (const DataSpec& spec : specs) open(spec, specs, seed);
     std::vector<std::string> missing;
@@ -40,34 +81,30 @@ class Dataset {
       if (sources_[i]->fixed()) sources_[i]->fill(0, buffers_[i]);
     }
   }
+  // Which batch a step uses.
+  uint64_t draw(uint64_t step) const { return keep_ == 0 ? 0 : step / keep_; }
   // The batch of one step.
   void fill(uint64_t step) {
+    const uint64_t wanted = draw(step);
+    if (filled_ && wanted == held_) return;
     for (size_t i = 0; i < buffers_.size(); ++i)
-      if (!sources_[i]->fixed()) sources_[i]->fill(step, buffers_[i]);
+      if (!sources_[i]->fixed()) sources_[i]->fill(wanted, buffers_[i]);
+    held_ = wanted, filled_ = true;
+  }
+  // What a user may not expect of the files given.
+  std::vector<std::string> notes(const std::vector<DataSpec>& specs) const {
+    std::vector<std::string> out;
+    for (const DataSpec& spec : specs) {
+      const int index = index_of(spec.key);
+      const long long have = sources_[static_cast<size_t>(index)]->samples(), batch = function_.inputs[index].rank > 0 ? function_.inputs[index].shape[0] : 1;
+      if (have > 0 && have < batch) out.push_back(quoted(spec.text) + format(" holds %lld samples, a batch of input '%s' takes %lld: each batch repeats some", have, spec.key.c_str(), batch));
+    }
+    return out;
   }
   const void* const* inputs() const { return const_cast<const void* const*>(reinterpret_cast<void* const*>(buffers_.data())); }
 
  private:
-  int index_of(const std::string& key) const {
-    for (int i = 0; i < function_.input_count; ++i)
-      if (key == function_.inputs[i].name) return i;
-    return -1;
-  }
-
-  void check_keys(const std::vector<DataSpec>& specs, const char* flag) const {
-    std::vector<std::string> names;
-    for (int i = 0; i < function_.input_count; ++i) names.push_back(function_.inputs[i].name);
-    for (size_t s = 0; s < specs.size(); ++s) {
-      if (index_of(specs[s].key) < 0) {
-        const std::string guess = nearest(specs[s].key, names);
-        throw Error("T0910", std::string(flag) + ": the program has no input " + quoted(specs[s].key),
-                    (guess.empty() ? "" : "did you mean '" + guess + "'? ") + std::string("inputs: ") + joined(names), kExitUsage);
-      }
-      for (size_t other = 0; other < s; ++other)
-        if (specs[s].key == specs[other].key)
-          throw Error("T0910", std::string(flag) + ": input " + quoted(specs[s].key) + " is given twice", "keep one of them", kExitUsage);
-    }
-  }
+  int index_of(const std::string& key) const { return input_index(function_, key); }
 
   // The input that receives the next tokens of `index`: the only other integer input of its shape
   // without a spec of its own; -1 if there is none.
@@ -91,8 +128,14 @@ class Dataset {
     std::unique_ptr<Source>& source = sources_[static_cast<size_t>(index)];
     if (spec.sampler()) {
       source.reset(new SamplerSource(input, spec, seed));
+    } else if (spec.kind == DataSpec::Kind::constant) {
+      source.reset(new ConstantSource(input, spec));
+    } else if (spec.kind == DataSpec::Kind::grid) {
+      source.reset(new SampleSource(input, open_grid(function_, specs, spec, input), spec.text, seed));
     } else if (spec.kind == DataSpec::Kind::npy) {
-      source.reset(new NpySource(input, spec.text, seed));
+      std::unique_ptr<NpySamples> samples(new NpySamples(input, spec.text, input.rank > 0));
+      samples->scan();
+      source.reset(new SampleSource(input, std::move(samples), spec.text, seed));
     } else {
       const auto file = std::make_shared<TokenFile>(spec.text, spec.kind == DataSpec::Kind::words);
       const int next = follower(index, specs);
@@ -102,21 +145,24 @@ class Dataset {
     }
   }
 
-  // Arrays are read side by side, so they must hold equally many samples.
+  // Arrays of inputs with equally many rows are read side by side, so they must hold equally many samples.
   void check_samples(const std::vector<DataSpec>& specs) const {
-    const DataSpec* first = nullptr;
-    int64_t count = 0;
-    for (const DataSpec& spec : specs) {
-      const int64_t have = sources_[static_cast<size_t>(index_of(spec.key))]->samples();
-      if (have == 0) continue;
-      if (!first) first = &spec, count = have;
-      if (have != count)
-        throw Error("T0912", quoted(first->text) + format(" holds %lld samples, ", static_cast<long long>(count)) + quoted(spec.text) +
-                    format(" holds %lld", static_cast<long long>(have)), "sample i of one file belongs to sample i of the other: the files need equally many");
+    for (size_t s = 0; s < specs.size(); ++s) {
+      const int index = index_of(specs[s].key);
+      const int64_t have = sources_[static_cast<size_t>(index)]->samples();
+      for (size_t before = 0; have > 0 && before < s; ++before) {
+        const int other = index_of(specs[before].key);
+        const int64_t count = sources_[static_cast<size_t>(other)]->samples();
+        if (count == 0 || count == have || function_.inputs[other].shape[0] != function_.inputs[index].shape[0]) continue;
+        throw Error("T0912", quoted(specs[before].text) + format(" holds %lld samples, ", static_cast<long long>(count)) + quoted(specs[s].text) +
+                    format(" holds %lld", static_cast<long long>(have)), "sample i of one belongs to sample i of the other: they need equally many");
+      }
     }
   }
 
   const Function& function_;
+  uint64_t keep_, held_ = 0;
+  bool filled_ = false;
   std::vector<std::unique_ptr<Source>> sources_;
   std::vector<size_t> offsets_;
   std::vector<char*> buffers_;

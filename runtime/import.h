@@ -13,6 +13,8 @@
 
 namespace tsr {
 
+constexpr int64_t kScanLimit = int64_t{1} << 24;  // files up to this many elements are checked in full when opened
+
 // Where values come from, for messages.
 struct Origin {
   const char* path;      // file name (null: an array of the caller)
@@ -21,10 +23,10 @@ struct Origin {
 };
 
 inline std::string place_text(const Tensor& input, const Origin& origin, int64_t index) {
-  const long long at = origin.first + index, size = sample_elements(input);
+  const long long at = origin.first + index, size = row_elements(input);
   const std::string where = origin.path ? quoted(origin.path) : "the array";
   if (origin.stream) return format("token %lld of %s", at, where.c_str());
-  if (!input.batched) return format("position %lld of %s", at, where.c_str());
+  if (input.rank == 0) return format("position %lld of %s", at, where.c_str());
   return format("sample %lld, position %lld of %s", at / size, at % size, where.c_str());
 }
 

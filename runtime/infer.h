@@ -1,4 +1,4 @@
-// `infer`: .npy files in, .npy files out, any number of samples.
+// `infer`: .npy files, grids and constants in, .npy files out, any number of samples.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data.h"
+#include "dataset.h"
 #include "init.h"
 #include "npy.h"
 #include "options.h"
@@ -17,13 +17,14 @@ namespace tsr {
 namespace cli {
 
 constexpr Flag kInferFlags[] = {
-    {"--input", "KEY=FILE.npy", "values of input KEY (once per input); the first axis counts samples"},
+    {"--input", "KEY=SPEC", "values of input KEY (once per input): FILE.npy, whose first axis counts samples, grid:LO:HI:N or const:V"},
     {"--output", "NAME=FILE.npy", "where output NAME goes; FILE.npy alone when there is one output"},
     {"--weights", "FILE", "weights (safetensors, or a checkpoint); without: initial values"},
     {"--seed", "N", "of initial values and random operations (0)"},
     {"--threads", "N", "threads (OMP_NUM_THREADS, else the processors available)"},
 };
-constexpr Command kInfer = {"infer", "Computes outputs for any number of samples.", kInferFlags, sizeof kInferFlags / sizeof kInferFlags[0], nullptr, nullptr};
+constexpr Command kInfer = {"infer", "Computes outputs for any number of samples.", kInferFlags, sizeof kInferFlags / sizeof kInferFlags[0], nullptr,
+    "Several grid inputs span a tensor grid: its points are the samples, in C order of the --input flags."};
 
 // Parameters for a forward run: from a file, or the initial ones with a note that they are.
 inline void load_or_initialise(Session* session, const std::string& weights, uint64_t seed) {
@@ -33,26 +34,28 @@ inline void load_or_initialise(Session* session, const std::string& weights, uin
   if (program.param_count > 0) fprintf(stderr, "note: no --weights given; the parameters have their initial values (seed %llu)\n", static_cast<unsigned long long>(seed));
 }
 
-// A batch of one input at a time out of a mapped array.
-class InferInput {
+// One value for every sample.
+class ConstantSamples : public Samples {
  public:
-  InferInput(const Tensor& input, const std::string& path) : input_(input), file_(path) {
-    bool exact;
-    check_type(input, file_.element(), path);
-    check_shape(input, file_, &exact);
-  }
-  int64_t samples() const { return input_.batched ? file_.shape[0] : -1; }
-  const std::string& path() const { return file_.path(); }
-  void read(int64_t first, int64_t count, char* out) const {
-    const int64_t size = sample_elements(input_);
-    import_values(input_, file_.element(), file_.data() + first * size * file_.element().size, count * size, out, {file_.path().c_str(), first * size, false});
-  }
-  const Tensor& tensor() const { return input_; }
+  ConstantSamples(const Tensor& input, const DataSpec& spec) : source_(input, spec) {}
+  int64_t count() const override { return -1; }
+  void read(int64_t, int64_t, char* out) const override { source_.fill(0, out); }
 
  private:
-  const Tensor& input_;
-  NpyFile file_;
+  ConstantSource source_;
 };
+
+struct InferInput {
+  DataSpec spec;
+  std::unique_ptr<Samples> samples;
+};
+
+inline std::unique_ptr<Samples> open_samples(const Function& function, const std::vector<DataSpec>& specs, const DataSpec& spec, const Tensor& input) {
+  if (spec.kind == DataSpec::Kind::npy) return std::unique_ptr<Samples>(new NpySamples(input, spec.text, input.batched));
+  if (spec.kind == DataSpec::Kind::grid) return open_grid(function, specs, spec, input);
+  if (spec.kind == DataSpec::Kind::constant) return std::unique_ptr<Samples>(new ConstantSamples(input, spec));
+  throw Error("T0911", "--input " + quoted(spec.key + "=" + spec.text) + ": infer takes no samplers and no tokens", "give FILE.npy, grid:LO:HI:N or const:V", kExitUsage);
+}
 
 // A growing .npy file, written atomically. Half types are widened to float32, which NumPy can read.
 class InferOutput {
@@ -82,32 +85,32 @@ class InferOutput {
   bool widen_ = false;
 };
 
-inline std::vector<std::unique_ptr<InferInput>> open_inputs(const Function& function, const Arguments& arguments, int64_t* samples) {
-  std::vector<std::unique_ptr<InferInput>> inputs(static_cast<size_t>(function.input_count));
-  std::vector<std::string> names, missing;
-  for (int i = 0; i < function.input_count; ++i) names.push_back(function.inputs[i].name);
-  for (const std::string& argument : arguments.all("--input")) {
-    std::string key, path;
-    split_key("--input", argument, &key, &path);
-    size_t index = 0;
-    while (index < names.size() && names[index] != key) ++index;
-    if (index == names.size()) {
-      const std::string guess = nearest(key, names);
-      throw Error("T0910", "--input: the program has no input " + quoted(key), (guess.empty() ? "" : "did you mean '" + guess + "'? ") + std::string("inputs: ") + joined(names), kExitUsage);
-    }
-    inputs[index].reset(new InferInput(function.inputs[index], path));
+// Opens every input; *samples gets how many there are, -1 when nothing says so.
+inline std::vector<InferInput> open_inputs(const Function& function, const Arguments& arguments, int64_t* samples) {
+  std::vector<InferInput> inputs(static_cast<size_t>(function.input_count));
+  std::vector<std::string> missing;
+  std::vector<DataSpec> specs;
+  for (const std::string& argument : arguments.all("--input")) specs.push_back(parse_spec("--input", argument));
+  check_keys(function, specs, "--input");
+  for (const DataSpec& spec : specs) {
+    const size_t index = static_cast<size_t>(input_index(function, spec.key));
+    inputs[index] = {spec, open_samples(function, specs, spec, function.inputs[index])};
   }
   const InferInput* first = nullptr;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!inputs[i]) { missing.push_back(input_text(function.inputs[i])); continue; }
-    const int64_t count = inputs[i]->samples();
+    if (!inputs[i].samples) { missing.push_back(input_text(function.inputs[i])); continue; }
+    const int64_t count = inputs[i].samples->count();
     if (count < 0) continue;
-    if (!first) first = inputs[i].get(), *samples = count;
+    if (!function.inputs[i].batched && count != function.inputs[i].shape[0])
+      throw Error("T0912", quoted(inputs[i].spec.text) + format(" has %lld points, ", static_cast<long long>(count)) + "input " + input_text(function.inputs[i]) + " takes as many as its rows",
+                  "only inputs with the batch axis take any number");
+    if (!function.inputs[i].batched) continue;
+    if (!first) first = &inputs[i], *samples = count;
     if (count != *samples)
-      throw Error("T0912", quoted(first->path()) + format(" holds %lld samples, ", static_cast<long long>(*samples)) + quoted(inputs[i]->path()) + format(" holds %lld", static_cast<long long>(count)),
-                  "sample i of one file belongs to sample i of the other: the files need equally many");
+      throw Error("T0912", quoted(first->spec.text) + format(" holds %lld samples, ", static_cast<long long>(*samples)) + quoted(inputs[i].spec.text) + format(" holds %lld", static_cast<long long>(count)),
+                  "sample i of one belongs to sample i of the other: they need equally many");
   }
-  if (!missing.empty()) throw Error("T0910", "no data for input " + joined(missing), "add --input KEY=FILE.npy for each", kExitUsage);
+  if (!missing.empty()) throw Error("T0910", "no data for input " + joined(missing), "add --input KEY=SPEC for each: FILE.npy, grid:LO:HI:N or const:V", kExitUsage);
   return inputs;
 }
 
@@ -148,13 +151,14 @@ inline int infer_command(const Program& program, const Arguments& arguments) {
   std::vector<void*> out;
   for (const size_t offset : in_offsets) in.push_back(session.arena().at(offset));
   for (const size_t offset : out_offsets) out.push_back(session.arena().at(offset));
+  const auto moves = [&](size_t i) { return function.inputs[i].batched && inputs[i].samples->count() >= 0; };
   for (size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i]->samples() < 0) inputs[i]->read(0, 1, session.arena().at(in_offsets[i]));
+    if (!moves(i)) inputs[i].samples->read(0, inputs[i].samples->count() < 0 ? 1 : function.inputs[i].shape[0], session.arena().at(in_offsets[i]));
   const int64_t total = samples < 0 ? function.batch : samples;
   for (int64_t first = 0; first < total; first += function.batch) {
     const int64_t count = total - first < function.batch ? total - first : function.batch;
     for (size_t i = 0; i < inputs.size(); ++i)
-      if (inputs[i]->samples() >= 0) inputs[i]->read(first, count, session.arena().at(in_offsets[i]));
+      if (moves(i)) inputs[i].samples->read(first, count, session.arena().at(in_offsets[i]));
     session.infer(in.data(), out.data(), count, seed, static_cast<uint64_t>(first / function.batch));
     for (size_t i = 0; i < outputs.size(); ++i)
       if (outputs[i] && (outputs[i]->tensor().batched || first == 0))

@@ -121,8 +121,9 @@ class Report {
 
   void progress(const StepRecord& record) {
     const double rate = units_ / (record.ms * 1e-3), gflops = flops_ / (record.ms * 1e6);
-    printf("step %7lld/%lld  loss %-9.5g |g| %-8.3g lr %-9.3g %8.2f ms  %.3g %s/s", static_cast<long long>(record.step), static_cast<long long>(steps_), scalars_.value(0),
-           record.grad_norm, record.lr, record.ms, rate, unit_);
+    printf("step %7lld/%lld  loss %-9.5g", static_cast<long long>(record.step), static_cast<long long>(steps_), scalars_.value(0));
+    for (int i = 1; i < scalars_.count(); ++i) printf(" %s %-9.4g", scalars_.name(i), scalars_.value(i));
+    printf(" |g| %-8.3g lr %-9.3g %8.2f ms  %.3g %s/s", record.grad_norm, record.lr, record.ms, rate, unit_);
     if (peak_ > 0 && flops_ > 0) printf("  %.0f%% of %.0f GFLOP/s (FMA loop)", 100 * gflops / peak_, peak_);
     printf("\n");
     fflush(stdout);

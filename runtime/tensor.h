@@ -28,12 +28,16 @@ inline int64_t row_stride(const Tensor& tensor) {
   return tensor.row_stride > row_length(tensor) ? tensor.row_stride : row_length(tensor);
 }
 
-// Elements of one sample: everything behind the batch axis.
-inline int64_t sample_elements(const Tensor& tensor) {
-  if (!tensor.batched) return elements(tensor);
+// Elements of one row of the first axis, whether it is the batch axis or not.
+inline int64_t row_elements(const Tensor& tensor) {
   int64_t count = 1;
   for (int axis = 1; axis < tensor.rank; ++axis) count *= tensor.shape[axis];
   return count;
+}
+
+// Elements of one sample: everything behind the batch axis.
+inline int64_t sample_elements(const Tensor& tensor) {
+  return tensor.batched ? row_elements(tensor) : elements(tensor);
 }
 
 inline size_t dense_bytes(const Tensor& tensor) { return static_cast<size_t>(elements(tensor)) * dtype_size(tensor.dtype); }

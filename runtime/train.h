@@ -27,7 +27,7 @@ struct TrainOptions {
   uint64_t seed = 0;
   bool resume = false, quiet = false, check_finite = false;
   int threads = 1;
-  int64_t save_every = 0, keep = 0, validate_every = 0, validation_batches = 1;
+  int64_t resample = 1, save_every = 0, keep = 0, validate_every = 0, validation_batches = 1;
   std::string checkpoint, weights, save, log;
   Metadata settings;   // recorded in checkpoints, compared when resuming
 };
@@ -36,13 +36,15 @@ class Trainer {
  public:
   Trainer(const Program& program, const TrainOptions& options)
       : program_(program), options_(options), session_(program, options.threads), scalars_(*program.train),
-        data_(*program.train, options.data, options.seed, "--data"), updater_(program, options.optimizer, options.threads),
+        data_(*program.train, options.data, options.seed, "--data", options.resample), updater_(program, options.optimizer, options.threads),
         checkpoints_(options.checkpoint) {
     if (!options.validation.empty()) validation_.reset(new Dataset(*program.train, options.validation, options.seed, "--val"));
     session_.reserve(true, false, moments_of(options.optimizer.rule));
     data_.reserve(&session_.arena());
     if (validation_) validation_->reserve(&session_.arena());
     session_.map(true);
+    for (const std::string& note : data_.notes(options.data))
+      if (!options.quiet) fprintf(stderr, "note: %s\n", note.c_str());
     data_.bind(session_.arena());
     if (validation_) validation_->bind(session_.arena());
   }

@@ -12,6 +12,7 @@ namespace cli {
 
 constexpr Flag kTrainFlags[] = {
     {"--data", "KEY=SPEC", "where input KEY comes from (once per input; see below)"},
+    {"--resample", "K", "keep every batch for K steps before the next is drawn (1; 0: the first one throughout)"},
     {"--steps", "N", "train until step N, counted from the start of training (100)"},
     {"--optimizer", "NAME", "sgd, momentum, adam or adamw (adamw)"},
     {"--lr", "X", "peak learning rate (adam, adamw 0.001; sgd, momentum 0.01)"},
@@ -41,12 +42,14 @@ constexpr Flag kTrainFlags[] = {
 };
 
 constexpr Command kTrain = {"train", "Trains the program.", kTrainFlags, sizeof kTrainFlags / sizeof kTrainFlags[0], nullptr,
-    "SPEC  file.npy          memory-mapped; first axis = samples, in a seeded order, epoch by epoch;\n"
-    "                        an array of exactly one batch is used in every step\n"
-    "      file.u16          little-endian 16-bit tokens; any other file: its bytes as tokens. Windows at\n"
-    "                        seeded positions; a second integer input of the same shape that has no --data\n"
-    "                        of its own gets the tokens that follow\n"
-    "      uniform(lo,hi) normal(mean,std) zeros randint(n)   synthetic, new every step\n"
+    "SPEC  file.npy           memory-mapped; first axis = samples, in a seeded order, epoch by epoch;\n"
+    "                         an array of exactly one batch is used in every step\n"
+    "      file.u16           little-endian 16-bit tokens; any other file: its bytes as tokens. Windows at\n"
+    "                         seeded positions; a second integer input of the same shape that has no --data\n"
+    "                         of its own gets the tokens that follow\n"
+    "      uniform:LO:HI  normal:MEAN:STD  randint:N   drawn anew for every batch\n"
+    "      const:V  zeros     the same everywhere\n"
+    "      grid:LO:HI:N       evenly spaced; several span a tensor grid, whose points are samples as in a file\n"
     "Runs with equal flags, threads included, are equal bit for bit, interrupted and resumed or not."};
 
 // The optimizer: what the source fixed stays; a flag that says otherwise is an error.
@@ -90,7 +93,8 @@ inline Metadata settings_record(const Arguments& arguments, const OptimizerSetti
   Metadata out = {{"lr", format("%.17g", s.lr)}, {"min_lr", format("%.17g", s.min_lr)}, {"warmup", format("%lld", static_cast<long long>(s.warmup))},
                   {"schedule", s.decay == Decay::constant ? "constant" : s.decay == Decay::linear ? "linear" : "cosine"},
                   {"weight_decay", format("%.17g", o.weight_decay)}, {"clip", format("%.17g", o.clip)}, {"eps", format("%.17g", o.eps)},
-                  {"momentum", format("%.17g", o.momentum)}, {"betas", format("%.17g %.17g", o.beta1, o.beta2)}, {"data", joined(arguments.all("--data"), " ")}};
+                  {"momentum", format("%.17g", o.momentum)}, {"betas", format("%.17g %.17g", o.beta1, o.beta2)}, {"data", joined(arguments.all("--data"), " ")},
+                  {"resample", format("%lld", static_cast<long long>(arguments.integer("--resample", 1, 0)))}};
   if (s.decay != Decay::constant) out.emplace_back("steps", format("%lld", static_cast<long long>(s.steps)));
   return out;
 }
@@ -107,6 +111,7 @@ inline TrainOptions train_options(const Program& program, const Arguments& argum
   out.schedule.min_lr = arguments.real("--min-lr", 0, 0);
   out.seed = static_cast<uint64_t>(arguments.integer("--seed", 0, 0));
   out.threads = thread_count(arguments);
+  out.resample = arguments.integer("--resample", 1, 0);
   out.checkpoint = arguments.text("--checkpoint");
   while (out.checkpoint.size() > 1 && out.checkpoint.back() == '/') out.checkpoint.pop_back();
   out.save_every = arguments.integer("--save-every", 0, 0);

@@ -86,15 +86,17 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0911",
         "a malformed data specification",
         "The argument is not KEY=SPEC, or a sampler has wrong arguments.",
-        "./net train --data x=uniform(0)",
-        "SPEC is a file (.npy, .u16, any other for its bytes), uniform(lo,hi), normal(mean,std), zeros or randint(n).",
+        "./net train --data x=uniform:0",
+        "SPEC is a file (.npy, .u16, any other for its bytes), uniform:LO:HI, normal:MEAN:STD, randint:N, const:V, zeros "
+        "or grid:LO:HI:N.",
     ),
     Explanation(
         "T0912",
         "sample counts do not match",
-        "Two arrays hold different numbers of samples, or an array holds fewer than one batch.",
+        "Two arrays or grids of inputs with equally many rows hold different numbers of samples, or an array holds none.",
         "./net train --data x=x.npy --data labels=y.npy   # 100 and 99 samples",
-        "Sample i of one file belongs to sample i of the others. Give equally many, at least one batch.",
+        "Sample i of one file belongs to sample i of the others. Give equally many. Points that belong to no other, such "
+        "as those on a boundary, are inputs with a number of rows of their own (--shape xb=64x1).",
     ),
     Explanation(
         "T0913",

@@ -54,7 +54,7 @@ def test_infer_errors_leave_no_file(checked: Programs, data: Path) -> None:
     error = checked.fails("Softmax", *run, "--output", "probs=p.npy", cwd=data, code=2)
     assert error.startswith("error[T0910]: --output: the program has no output 'probs'\n")
     error = checked.fails("Softmax", "infer", "--output", "p.npy", cwd=data, code=2)
-    assert error == "error[T0910]: no data for input 'x' (f32, 8 x 5)\n  = help: add --input KEY=FILE.npy for each\n"
+    assert error == "error[T0910]: no data for input 'x' (f32, 8 x 5)\n  = help: add --input KEY=SPEC for each: FILE.npy, grid:LO:HI:N or const:V\n"
     assert checked.fails("Wrong", "infer", cwd=data, code=2).startswith("error[T0924]: Wrong has no forward outputs\n")
 
 
