@@ -93,10 +93,10 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0912",
         "sample counts do not match",
-        "Two arrays or grids of inputs with equally many rows hold different numbers of samples, or an array holds none.",
+        "Arrays or grids of inputs with equally many rows differ in their number of samples, or an array holds none.",
         "./net train --data x=x.npy --data labels=y.npy   # 100 and 99 samples",
-        "Sample i of one file belongs to sample i of the others. Give equally many. Points that belong to no other, "
-        "as on a boundary, are inputs with a number of rows of their own (--shape xb=64x1).",
+        "Sample i of one file belongs to sample i of the others. Give equally many. Points that belong to no "
+        "other, as on a boundary, are inputs with a number of rows of their own (--shape xb=64x1).",
     ),
     Explanation(
         "T0913",
