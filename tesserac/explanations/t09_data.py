@@ -87,8 +87,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "a malformed data specification",
         "The argument is not KEY=SPEC, or a sampler has wrong arguments.",
         "./net train --data x=uniform:0",
-        "SPEC is a file (.npy, .u16, any other for its bytes), uniform:LO:HI, normal:MEAN:STD, randint:N, const:V, zeros "
-        "or grid:LO:HI:N.",
+        "SPEC is a file (.npy, .u16, any other for its bytes), uniform:LO:HI, normal:MEAN:STD, randint:N, const:V, "
+        "zeros or grid:LO:HI:N.",
     ),
     Explanation(
         "T0912",
