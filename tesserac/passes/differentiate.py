@@ -1,9 +1,9 @@
-"""Reverse-mode differentiation: replaces every ``backward`` equation by the equations of its gradients.
+"""Differentiation: replaces every equation that asks for derivatives by the equations of those derivatives.
 
 Equations are visited from the loss back. Each is linearised at its operands and the linear piece is
 transposed at once, so that the primal values its derivative needs are computed next to their use; an op with
-a vjp rule is turned around as one unit. ``backward`` equations are replaced in order, so that a later one may
-differentiate the gradients of an earlier one, to any order.
+a vjp rule is turned around as one unit. Requests are replaced in order, so that a later one may differentiate the
+results of an earlier one, to any order. Derivatives by coordinate are left to coordinates.py.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from tesserac.diagnostics import Diagnostics, InternalError, Label
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
-from tesserac.passes.linearize import expanded, linearize, no_rule
+from tesserac.passes.coordinates import Coordinates
+from tesserac.passes.linearize import expanded, linearize, no_rule, push_forward
 from tesserac.passes.rename import renamed_equation, tidy
 from tesserac.passes.transpose import Cotangents, transpose
 
 
 def differentiate(function: Function) -> Function:
-    """The same outputs without ``backward`` equations.
+    """The same outputs without equations that ask for derivatives.
 
     The cotangent of ``%h`` is called ``%d_h`` and carries the span of the equation it comes from. A parameter
     that the loss does not use gets zeros; an op without a derivative rule on the way is CompileError T0601, and a
     parameter that reaches the loss only where derivatives vanish is T0602.
     """
-    if not any(equation.op == "backward" for equation in function.equations):
+    if not any(spec_of(equation.op).kind == "transform" for equation in function.equations):
         return function
     return _Differentiation(function).run()
 
@@ -40,18 +41,24 @@ class _Differentiation:
         self._paths = {item.var.name: item.path for item in function.inputs}
         self._replaced: dict[str, Var] = {}
         self._names: dict[str, str] = {}
+        self._coordinates = Coordinates(self._builder, function)
 
     def run(self) -> Function:
         b = self._builder
         original = {item.var.name for item in self._function.inputs}
-        for equation in self._function.equations:
-            equation = renamed_equation(equation, self._replaced)
-            if equation.op != "backward":
+        rules = {"backward": self._gradients, "pushforward": self._tangent, "pullback": self._cotangents}
+        for asked in self._function.equations:
+            equation = renamed_equation(asked, self._replaced)
+            if equation.op == "derivative":
+                found = [self._coordinates.derivative(asked, self._replaced)]
+            elif equation.op in rules:
+                found = rules[equation.op](equation)
+            else:
                 b.append(equation)
                 original.update(v.name for v in equation.results)
                 continue
-            gradients = self._gradients(equation)
-            self._replaced.update((r.name, g) for r, g in zip(equation.results, gradients, strict=True))
+            self._replaced.update((r.name, v) for r, v in zip(equation.results, found, strict=True))
+        self._names.update(self._coordinates.names())
         outputs = tuple(replace(o, var=self._replaced.get(o.var.name, o.var)) for o in self._function.outputs)
         whole = replace(self._function, equations=tuple(b.equations), outputs=outputs)
         return tidy(whole, original, self._names)
@@ -76,6 +83,30 @@ class _Differentiation:
                     found = b.constant(0.0, var.type, named=f"d_{var.name}")
             gradients.append(found)
         return gradients
+
+    def _tangent(self, pushforward: Equation) -> list[Var]:
+        """The inputs are taken to be independent, whatever lies before them."""
+        b, half = self._builder, len(pushforward.operands) // 2
+        value, inputs, tangents = (pushforward.operands[0], pushforward.operands[1: half + 1],
+                                   pushforward.operands[half + 1:])
+        start = {v.name: t for v, t in zip(inputs, tangents, strict=True)}
+        behind = [e for e in b.equations if not any(v.name in start for v in e.results)]
+        found = push_forward(b, behind, start).get(value.name)
+        with b.at(pushforward.span):
+            return [b.constant(0.0, value.type, named=f"t_{value.name}") if found is None else found]
+
+    def _cotangents(self, pullback: Equation) -> list[Var]:
+        """The inputs are taken to be independent, as they are for ``pushforward``."""
+        b, (value, cotangent, *inputs) = self._builder, pullback.operands
+        names = {v.name for v in inputs}
+        behind = [e for e in b.equations if not any(v.name in names for v in e.results)]
+        sums = Cotangents(b, [(value.name, cotangent)])
+        pull_back(b, behind, sums, forward_active(behind, names), self._path_through(behind, inputs))
+        self._names.update(sums.readable_names())
+        found = [sums.get(v.name) for v in inputs]
+        with b.at(pullback.span):
+            return [b.constant(0.0, v.type, named=f"d_{v.name}") if ct is None else ct
+                    for v, ct in zip(inputs, found, strict=True)]
 
     def _path_through(self, equations: Sequence[Equation], wrt: Sequence[Var]) -> Mapping[str, str]:
         """For every value that depends on a wrt: the user's name of one such wrt."""
