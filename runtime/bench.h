@@ -13,7 +13,6 @@
 #include "json.h"
 #include "optimizer.h"
 #include "options.h"
-#include "peak.h"
 #include "report.h"
 #include "session.h"
 #include "trace.h"
@@ -85,7 +84,7 @@ class Exercise {
   int threads() const { return threads_; }
   const Function& function() const { return function_; }
   double arena_bytes() { return static_cast<double>(session_.arena().bytes()); }
-  double peak() const { return real_type(program_) == DType::f64 ? measure_peak<double>(threads_, 0.1) : measure_peak<float>(threads_, 0.1); }
+  double peak() const { return program_.peak ? program_.peak(threads_, 0.1) : 0; }
 
  private:
   const Program& program_;
@@ -134,12 +133,14 @@ inline int bench_command(const Program& program, const Arguments& arguments) {
     printf("{\"program\":%s,\"function\":%s,\"threads\":%d,\"steps\":%lld,\"median_ms\":%.6g,\"min_ms\":%.6g,\"max_ms\":%.6g,\"update_ms\":%.6g,\"gflops\":%.6g,\"peak_gflops\":%.6g,"
            "\"peak_share\":%.6g,\"flops\":%.17g,\"arena_bytes\":%.17g,\"peak_rss_bytes\":%.17g,\"page_faults_per_step\":%.6g}\n",
            json_string(program.name).c_str(), json_string(exercise.function().name).c_str(), exercise.threads(), static_cast<long long>(steps), middle * 1e3, least * 1e3, most * 1e3, median(updates) * 1e3,
-           gflops, peak, gflops / peak, exercise.function().flops, exercise.arena_bytes(), rss, faults_per_step);
+           gflops, peak, peak > 0 ? gflops / peak : 0, exercise.function().flops, exercise.arena_bytes(), rss, faults_per_step);
     return kExitOk;
   }
   printf("%s %s, %d threads, %lld steps after %lld\n", program.name, exercise.function().name, exercise.threads(), static_cast<long long>(steps), static_cast<long long>(warmup));
   printf("  time      median %.3f ms, min %.3f, max %.3f (update %.3f ms)\n", middle * 1e3, least * 1e3, most * 1e3, median(updates) * 1e3);
-  printf("  rate      %.1f GFLOP/s, %.1f%% of %.1f GFLOP/s (FMA loop, same threads)\n", gflops, 100 * gflops / peak, peak);
+  printf("  rate      %.1f GFLOP/s", gflops);
+  if (peak > 0) printf(", %.1f%% of %.1f GFLOP/s (FMA loop, same threads)", 100 * gflops / peak, peak);
+  printf("\n");
   printf("  memory    arena %s, peak resident %s\n", bytes_text(exercise.arena_bytes()).c_str(), bytes_text(rss).c_str());
   printf("  faults    %.1f pages per step\n", faults_per_step);
   return kExitOk;

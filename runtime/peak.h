@@ -11,7 +11,7 @@ namespace tsr {
 
 // GFLOP/s with `threads` threads, measured for about `limit` seconds (best of the rounds).
 template <class T>
-inline double measure_peak(int threads, double limit = 0.03) {
+inline double measure_peak(int threads, double limit) {
   constexpr int kChains = kVectorRegisters >= 32 ? 24 : 12;  // enough independent chains to hide the latency, few enough to stay in registers
   constexpr int64_t kRounds = 1 << 15;
   const auto now = [] {

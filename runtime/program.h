@@ -84,6 +84,7 @@ struct Program {
   Optimizer optimizer;
   const Kernel* kernels;
   int kernel_count;
+  double (*peak)(int threads, double seconds) = nullptr;  // GFLOP/s of a loop of multiply-adds with the kernels' instructions (null: unknown)
   bool mixed = false;        // matrix products read bf16 (parameters, gradients and everything else stay fp32)
 };
 

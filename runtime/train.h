@@ -12,7 +12,6 @@
 #include "dataset.h"
 #include "init.h"
 #include "optimizer.h"
-#include "peak.h"
 #include "report.h"
 #include "schedule.h"
 #include "session.h"
@@ -65,8 +64,8 @@ class Trainer {
 
  private:
   double peak() const {
-    if (options_.quiet || isatty(1) != 1) return 0;
-    return real_type(program_) == DType::f64 ? measure_peak<double>(options_.threads) : measure_peak<float>(options_.threads);
+    if (options_.quiet || isatty(1) != 1 || !program_.peak) return 0;
+    return program_.peak(options_.threads, 0.03);
   }
 
   Metadata settings() const {

@@ -39,7 +39,7 @@ class CompileOptions:
     """``elaboration``: what decides the program's meaning; ``tile_rows``: rows of a tile (0: do not cut the batch).
 
     ``reassociate`` reorders matrix chains, which changes rounding. ``target`` is cpu or cuda. ``portable``: the
-    Makefile asks for an instruction set that other machines have, too.
+    binaries hold the kernels for several instruction sets and choose when they start.
     """
 
     elaboration: Options = field(default_factory=Options)
@@ -198,7 +198,9 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
         roles = (("train", entry.train), ("infer", entry.infer))
         references = [(f"{stem}_{role}", reference_function(f)) for role, f in roles if f is not None]
         files[f"{stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
-        files[f"{stem}.main.cpp"] = render_template("project/main.cpp.j2", title=entry.label, stem=stem)
+        for part in ("main", "dispatch") if options.portable else ("main",):
+            files[f"{stem}.{part}.cpp"] = render_template(
+                f"project/{part}.cpp.j2", title=entry.label, stem=stem, portable=options.portable)
         kernels[entry.label] = emitted_kernels(plan, f"{stem}.kernels.h", files[f"{stem}.kernels.h"])
         described.append(describe_entry(plan, row.file, kernels[entry.label]))
     unit = unit_name(file)

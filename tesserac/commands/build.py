@@ -22,7 +22,7 @@ from tesserac.console import Console
     "--target", type=click.Choice(["cpu", "cuda"]), default=None, help="What to emit code for  [default: cpu]"
 )
 @program_options
-@click.option("--portable", is_flag=True, help="For any x86-64 with AVX2, not for this machine's processor alone.")
+@click.option("--portable", is_flag=True, help="Kernels for several instruction sets in one binary.")
 @click.option("--reassociate", is_flag=True, help="Reorder chains of products where that saves work; changes rounding.")
 @click.option("--print-after", metavar="PASS|all", help="Print the program after a pass.")
 @click.option("--stop-after", metavar="PASS", help="Print the program after a pass and stop; write nothing.")

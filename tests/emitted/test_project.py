@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from .conftest import TAILS, WARNINGS, ZOO, Builder, Project
 
@@ -56,3 +60,29 @@ def test_programs_need_the_c_runtime_alone(zoo: Project) -> None:
     names = {line.split()[0].split("/")[-1].split(".so")[0] for line in listed.splitlines()}
     assert names <= {"linux-vdso", "libstdc++", "libm", "libgomp", "libgcc_s", "libc", "ld-linux-x86-64",
                      "ld-linux-aarch64", "libpthread", "libdl"}  # fmt: skip
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="one instruction set elsewhere")
+def test_a_portable_binary_is_right_with_the_kernels_of_every_instruction_set(builder: Builder, tmp_path: Path) -> None:
+    builder.emit(tmp_path, "tests/programs/forward.py", "--portable")
+    chosen = tmp_path / "forward.dispatch.cpp"
+    text = chosen.read_text(encoding="utf-8")
+    here = _cpu_flags()
+    levels = {"v2": set(), "v3": {"avx2", "fma", "bmi2"}, "v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    for level in (name for name, needs in levels.items() if needs <= here):
+        chosen.write_text(re.sub(r"return tsr::best_of.*;", f"return forward_program_{level};", text), encoding="utf-8")
+        done = subprocess.run(
+            ["make", "-j2", "forward", "OPTIMIZE=-O1"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[:4000]
+        run = subprocess.run([str(tmp_path / "forward"), "selftest"], capture_output=True, text=True, check=False)
+        assert run.stdout.splitlines()[-1] == "selftest: ok", level
+    for level in levels:
+        listed = subprocess.run(["nm", "-g", "--defined-only", f"forward.program.{level}.o"], cwd=tmp_path,
+                                capture_output=True, text=True, check=True).stdout  # fmt: skip
+        assert [line.split()[-1] for line in listed.splitlines()] == [f"forward_program_{level}"]
+
+
+def _cpu_flags() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())

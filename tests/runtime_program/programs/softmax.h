@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/peak.h"
 #include "runtime/program.h"
 #include "runtime/trace.h"
 
@@ -128,10 +129,10 @@ struct Tables {
 
 constexpr size_t kArena = kIn * kStride + kStride;
 constexpr tsr::Program program = {"Softmax", "softmax.py", "0.1", Tables<float>::params, 2, kArena * sizeof(float), &Tables<float>::train, &Tables<float>::infer,
-                                  {nullptr, 0, 0, 0, 0, 0, 0}, Tables<float>::kernels, 2};
+                                  {nullptr, 0, 0, 0, 0, 0, 0}, Tables<float>::kernels, 2, tsr::measure_peak<float>};
 // The same in double precision with an optimizer that the source fixes.
 constexpr tsr::Program program64 = {"Softmax64", "softmax64.py", "0.1", Tables<double>::params, 2, kArena * sizeof(double), &Tables<double>::train, &Tables<double>::infer,
-                                    {"sgd", 0.25, 0.5, NAN, NAN, NAN, NAN}, Tables<double>::kernels, 2};
+                                    {"sgd", 0.25, 0.5, NAN, NAN, NAN, NAN}, Tables<double>::kernels, 2, tsr::measure_peak<double>};
 constexpr tsr::Program wrong = {"Wrong", "wrong.py", "0.1", Tables<float, true>::params, 2, kArena * sizeof(float), &Tables<float, true>::train, nullptr,
                                 {nullptr, 0, 0, 0, 0, 0, 0}, nullptr, 0};
 
