@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tesserac.diagnostics import Label
 from tesserac.elaborate.annotations import annotate, apply, flagged, type_form
 from tesserac.elaborate.compile_time import Refused
+from tesserac.elaborate.provenance import enter
 from tesserac.elaborate.report import Failed
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.session import ModuleCall, ModuleState, Session
@@ -222,11 +223,15 @@ def _module(it: Interpreter, function: Function, arguments: Arguments) -> Value:
     outermost = not session.outer
     if outermost:
         session.outer = function.label
+    caller = session.running
     try:
-        for param in bind_user(it, function, arguments, frame):
+        unbound = bind_user(it, function, arguments, frame)
+        enter(session, function.label, arguments.node.span, frame.names)
+        for param in unbound:
             frame.names[param.name] = _owned(it, function, state, param, frame)
         value = body(it, function, frame)
     finally:
+        session.running = caller
         if outermost:
             session.outer = ""
     if outermost:

@@ -77,6 +77,7 @@ class Elaboration:
         self.session = session
         self.it = Interpreter(session, context.literals, context.sets)
         self.report = context.report
+        session.columns.enabled = context.plan.takes_coordinates()
 
     def run(self) -> Entry | None:
         """The finished entry; None after errors."""
@@ -93,6 +94,7 @@ class Elaboration:
             self.entry.kind
         ]()
         self._remarks()
+        self.session.columns.check()
         if self.report.has_errors:
             return None
         return finish(self.session, wanted, self.entry.label)

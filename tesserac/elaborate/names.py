@@ -165,7 +165,7 @@ def _tensor_attribute(it: Interpreter, value: Var | Slot, name: str, node: synta
         shape = value.type.shape if isinstance(value, Var) else value.shape
         if shape is None:
             assert isinstance(value, Slot)
-            raise session.unknown_shape(value)
+            shape = session.materialise(value).type.shape
         if name == "ndim":
             return len(shape)
         return tuple(s if (s := session.solver.size(d)) is not None else UnknownDim(d) for d in shape)

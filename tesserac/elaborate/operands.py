@@ -206,7 +206,8 @@ def align(session: Session, values: Sequence[Value], what: str) -> list[Var]:
     if not known:
         unknown = [v for v in values if isinstance(v, Slot)]
         if unknown:
-            raise session.unknown_shape(unknown[0])
+            session.materialise(unknown[0], None, _hint_dtype(session, values))
+            return align(session, values, what)
     like = tensor(session, known[0], what, _hint_dtype(session, values)) if known else None
     operands: list[Var] = []
     for value in values:

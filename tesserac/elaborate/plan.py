@@ -11,6 +11,9 @@ from tesserac.elaborate.decorators import dotted, kind_of, label_of
 from tesserac.elaborate.statements import bound_names
 from tesserac.parser import syntax
 
+DERIVATIVES = frozenset({"grad", "div", "laplacian", "biharmonic", "curl", "hessian", "jvp", "hvp"})
+"""Ops that take coordinates."""
+
 _SPACES = frozenset({"op", "dist", "graph", "optim", "autodiff", "schedule", "numerics", "tessera", "ts"})
 
 
@@ -124,6 +127,10 @@ class UnitPlan:
     def literals(self) -> set[int]:
         """Integer literals of the unit."""
         return {n.value for n in walk(self.unit.body) if isinstance(n, syntax.Number) and type(n.value) is int}
+
+    def takes_coordinates(self) -> bool:
+        """Whether any function of the unit may ask for derivatives by coordinates."""
+        return any(isinstance(n, syntax.Attribute) and n.attr in DERIVATIVES for n in walk(self.unit.body))
 
     def constants(self) -> set[str]:
         """Names that the top level assigns."""

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tesserac.diagnostics import Label, Span
+from tesserac.elaborate.columns import Columns
 from tesserac.elaborate.options import BF16, FP64, OPEN, Options
+from tesserac.elaborate.provenance import Instance
 from tesserac.elaborate.report import Failed, Report
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.solver import Contradiction, Solver
@@ -80,6 +82,11 @@ class Session:
         self.unscaled: set[str] = set()
         self.bidirectional: list[Span] = []
         self.random_ops = 0
+        self.running: Instance | None = None
+        self.instances: list[Instance] = []
+        self.origins: dict[str, Instance] = {}
+        self.vanished: dict[str, Var] = {}
+        self.columns = Columns(self)
         self.outer: str = ""
         self._shapes = shapes
         self._flagged: dict[str, Slot] = {}
@@ -139,6 +146,8 @@ class Session:
             return slot.var
         if slot.shape is None:
             if shape is None:
+                shape = self.columns.assume(slot)
+            if shape is None:
                 raise self.unknown_shape(slot)
             slot.shape = tuple(shape)
         if slot.dtype is None:
@@ -181,6 +190,8 @@ class Session:
         equation = self.builder.equations[-1]
         for result in results:
             self.definitions[result.name] = equation
+            if self.running is not None:
+                self.origins[result.name] = self.running
         return results
 
     def unify(self, a: Dim, b: Dim, what: str, operands: Sequence[Var] = (), notes: Sequence[str] = ()) -> Dim:

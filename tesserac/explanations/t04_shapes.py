@@ -99,4 +99,15 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "$ tesserac check model.py --shape input=4xx64",
         "--shape input=4x64x32, --shape input=B,S,D, --shape Wo=_x50304, --dim B=8.",
     ),
+    Explanation(
+        "T0412",
+        "Shape of a coordinate",
+        "Nothing gives the shape of an input by which a derivative is taken, or of one beside it in the same call. It "
+        "is taken to be a column: one row per point, as many as the other inputs of the call have.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1], t):\n"
+        "    u = op.mlp([x, t], hidden=[8], out_dim=1)\n"
+        '    return op.grad(u, "t") - op.laplacian(u, ["x"])\n',
+        "Nothing has to change; --shape t=64x3 or an annotation gives another shape.",
+    ),
 )

@@ -35,4 +35,95 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "comparison, `op.softmax` instead of a maximum's position), or mark it as a constant with "
         "`op.stop_gradient(...)`.",
     ),
+    Explanation(
+        "T0611",
+        "Unknown coordinate",
+        "A coordinate given as a string is the name of an input of the module call that computed the value, and that "
+        "module has no input of this name.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1], t: Tensor[64, 1]):\n"
+        "    u = op.mlp([x, t], hidden=[8], out_dim=1)\n"
+        '    return op.grad(u, "time")\n',
+        "Use one of the names that the message lists, or give the tensor itself: `op.grad(u, t)`.",
+    ),
+    Explanation(
+        "T0612",
+        "Derivative by something the value is not computed from",
+        "The coordinate is a tensor, or an input of another module, that plays no part in the value. Its derivative "
+        "would be zero, which is hardly what was meant.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1]):\n"
+        "    u = op.mlp([x], hidden=[8], out_dim=1)\n"
+        "    scaled = 2 * x\n"
+        "    return op.grad(u, scaled)\n",
+        "Differentiate by a tensor on the way to the value, as in `op.grad(u, x)`, or by an input of the module that "
+        "computes it.",
+    ),
+    Explanation(
+        "T0613",
+        "Ambiguous coordinate",
+        "The value is computed from several inputs of this name: of several calls of a module, or of a module and the "
+        "one that calls it.",
+        "@graph.module\n"
+        "def net(x):\n"
+        "    return op.mlp([x], hidden=[8], out_dim=1)\n"
+        "\n"
+        "@graph.module\n"
+        "def scaled(x: Tensor[64, 1]):\n"
+        "    u = net(2 * x)\n"
+        '    return op.grad(u, "x")\n',
+        "Give the tensor instead of its name (`op.grad(u, x)`), or take the derivatives before values of several calls "
+        "are combined.",
+    ),
+    Explanation(
+        "T0614",
+        "Field and coordinates do not fit",
+        "A derivative is taken at every point, so value and coordinate have the axes of the points in front; a "
+        "divergence takes one coordinate per component, a curl two or three.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1], y: Tensor[64, 1]):\n"
+        "    u = op.mlp([x, y], hidden=[8], out_dim=1)\n"
+        '    return op.div([u, u * u, u], ["x", "y"])\n',
+        "Name one coordinate per component: `op.div([u, v], [\"x\", \"y\"])`.",
+    ),
+    Explanation(
+        "T0615",
+        "A derivative that is zero",
+        "The coordinate is an input of the module, and the value does not depend on it.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1], t: Tensor[64, 1]):\n"
+        "    u = op.mlp([x], hidden=[8], out_dim=1)\n"
+        '    return u + op.grad(u, "t")\n',
+        "If the value should depend on the coordinate, feed it to the network; otherwise leave the term out.",
+    ),
+    Explanation(
+        "T0616",
+        "Wrong seed of a derivative",
+        "Tangents have the types of the inputs, cotangents those of the outputs, one each; a gradient belongs to a "
+        "function that returns a scalar.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1], dx: Tensor[64, 2]):\n"
+        "    y, dy = op.jvp(op.tanh, x, dx)\n"
+        "    return dy\n",
+        "Give one seed per input (or output), of the same shape and dtype.",
+    ),
+    Explanation(
+        "T0617",
+        "The divergence of a gradient",
+        "A module returns the derivatives of one field by its coordinates, and their divergence is formed: it is the "
+        "Laplacian of that field. That is right for a potential. A stream function psi is used the other way round, "
+        "u = psi_y and v = -psi_x, and then the divergence vanishes identically.",
+        "@graph.module\n"
+        "def flow(x: Tensor[64, 1], y: Tensor[64, 1]):\n"
+        "    psi = op.mlp([x, y], hidden=[8], out_dim=1)\n"
+        '    u = op.grad(psi, "x")\n'
+        '    v = op.grad(psi, "y")\n'
+        "    return u, v\n"
+        "\n"
+        "@graph.loss\n"
+        "def continuity(u, v):\n"
+        '    return op.mse(op.div([u, v], ["x", "y"]), 0)\n',
+        "For a potential nothing has to change. For a stream function write `u = op.grad(psi, \"y\")` and "
+        "`v = -op.grad(psi, \"x\")`, or `u, v = op.curl(psi, [\"x\", \"y\"])`.",
+    ),
 )

@@ -5,7 +5,19 @@ Each family module declares its ops with the `surface` decorator; importing this
 
 from __future__ import annotations
 
-from tesserac.elaborate.catalogue import language, layers, linear, loss, math, nn, random, reduce, shape  # noqa: F401  (registration)
+from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
+    calculus,
+    language,
+    layers,
+    linear,
+    loss,
+    math,
+    nn,
+    random,
+    reduce,
+    shape,
+    transforms,
+)
 from tesserac.elaborate.catalogue.registry import PENDING, SURFACES, TENSOR_METHODS, Surface, documentation
 
 __all__ = ["PENDING", "SURFACES", "TENSOR_METHODS", "Surface", "documentation"]

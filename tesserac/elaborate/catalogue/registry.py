@@ -45,10 +45,6 @@ SURFACES: dict[str, Surface] = {}
 
 PENDING: dict[str, str] = {
     **{
-        f"op.{name}": "coordinate derivatives arrive with a later stage of tesserac"
-        for name in ("grad", "div", "laplacian", "curl", "jvp", "vjp")
-    },
-    **{
         f"op.{name}": "mixtures of experts arrive with a later stage of tesserac"
         for name in (
             "router",
@@ -112,14 +108,9 @@ PENDING: dict[str, str] = {
             "autotunable",
         )
     },
-    "graph.hvp": "higher derivatives arrive with a later stage of tesserac",
-    "graph.jvp": "higher derivatives arrive with a later stage of tesserac",
-    "graph.forward": "higher derivatives arrive with a later stage of tesserac",
     "graph.stage": "pipelines arrive with a later stage of tesserac",
     "graph.pipeline": "pipelines arrive with a later stage of tesserac",
     "autodiff.custom_grad": "",
-    "autodiff.forward": "",
-    "autodiff.reverse": "",
     "dist.tensor": "sharded tensors arrive with the device mesh, in a later stage of tesserac",
     "optim.Adafactor": "",
     "optim.Lion": "",

@@ -1,0 +1,75 @@
+"""Shapes of coordinates: a data input that nothing declares is a column [N, 1] of a module that is differentiated.
+
+Coordinates are one number per point, and the inputs of one call of a module belong to the same points, so one shape
+settles all of them. The assumption is made when an input is first used and must have proved right by the end: the
+input, or another input of its call, is a coordinate of some derivative. Otherwise the shape is unknown after all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tesserac.diagnostics import Span
+from tesserac.elaborate.provenance import Instance, listed, reaches, variable
+from tesserac.elaborate.values import Slot
+from tesserac.ir.program import Var
+from tesserac.ir.types import Dim
+
+if TYPE_CHECKING:
+    from tesserac.elaborate.session import Session
+
+
+class Columns:
+    """What one session takes to be columns. ``enabled``: the unit asks for derivatives by coordinates at all."""
+
+    def __init__(self, session: Session) -> None:
+        self.enabled = False
+        self.coordinates: dict[str, Var] = {}
+        self._session = session
+        self._assumed: dict[Slot, Span] = {}
+
+    def assume(self, slot: Slot) -> tuple[Dim, ...] | None:
+        """The shape to take for an input that declares none; None where nothing speaks for a column."""
+        if not self.enabled or slot.is_parameter:
+            return None
+        instance = next((i for i in reversed(self._session.instances) if slot in i.inputs.values()), None)
+        known = None if instance is None else self._sibling(instance)
+        self._assumed[slot] = self._session.span
+        if known is not None:
+            return known[:1] if len(known) == 1 else (known[0], 1)
+        rows = self._session.open_dim(slot, 0)
+        return rows, 1
+
+    def _sibling(self, instance: Instance) -> tuple[Dim, ...] | None:
+        """The shape of another input of a call: declared before assumed ones, matrices before vectors."""
+        values = sorted(instance.inputs.values(), key=lambda v: isinstance(v, Slot) and v in self._assumed)
+        shapes = [s for v in values if (s := v.type.shape if isinstance(v, Var) else v.shape)]
+        return next((s for s in shapes if len(s) > 1), next(iter(shapes), None))
+
+    def check(self) -> None:
+        """Reports assumed shapes that no derivative bears out, and remarks on the others."""
+        session = self._session
+        groups: dict[str, list[Slot]] = {}
+        for slot, span in self._assumed.items():
+            calls = [i for i in session.instances if slot in i.inputs.values()]
+            inputs = [v for i in calls for v in map(variable, i.inputs.values()) if v is not None]
+            if slot.var is not None:
+                inputs.append(slot.var)
+            if any(reaches(session, c, v) for c in self.coordinates.values() for v in inputs):
+                assert slot.shape is not None
+                rows = session.solver.resolve(slot.shape[0])
+                shape = f"[{rows}, 1]" if len(slot.shape) > 1 else f"[{rows}]"
+                groups.setdefault(shape, []).append(slot)
+                continue
+            saved, session.span = session.span, span
+            session.unknown_shape(slot)
+            session.span = saved
+        for shape, slots in groups.items():
+            one = len(slots) == 1
+            session.report.note(
+                "T0412",
+                f"the shape{'' if one else 's'} of {listed(s.path for s in slots)} "
+                f"{'is' if one else 'are'} taken to be {shape}",
+                slots[0].span,
+                notes=["a coordinate of a derivative is a column with one row per point, like the others of its call"],
+            )
