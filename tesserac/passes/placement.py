@@ -15,9 +15,10 @@ from tesserac.ops.base import spec_of
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Cut along ``axis``."""
+    """Cut along ``axis``: by the batch or, with ``offsets``, as rows sorted by expert, where the experts meet."""
 
     axis: int
+    offsets: Var | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +50,44 @@ def batch_size(function: Function, least: int = 2) -> int | None:
     return size if size is not None and size >= least else None
 
 
-def place(equation: Equation, incoming: tuple[Placement, ...]) -> Placed:
-    """Placement of the results of one equation; falls back to gathering its operands."""
-    whole = Placed(tuple(None for _ in incoming), tuple(None for _ in equation.results))
+def whole(equation: Equation) -> Placed:
+    """Every operand gathered, every result whole."""
+    return Placed(tuple(None for _ in equation.operands), tuple(None for _ in equation.results))
+
+
+def place(equation: Equation, incoming: tuple[Placement, ...], offsets: Var | None = None) -> Placed:
+    """Placement of the results of one equation; falls back to gathering its operands.
+
+    Only operands that are cut the way ``offsets`` says count as cut; see Split.
+    """
+    incoming = tuple(p if isinstance(p, Split) and p.offsets == offsets else None for p in incoming)
     split = {i: p.axis for i, p in enumerate(incoming) if isinstance(p, Split)}
     rule = spec_of(equation.op).factors
     if not split or rule is None:
-        return whole
+        return whole(equation)
     factors = rule([v.type for v in equation.operands], [v.type for v in equation.results], equation.attributes)
     letters = {factors.operands[i][axis] for i, axis in split.items()}
     letter = letters.pop() if len(letters) == 1 else None
     if letter is None or factors.kind(letter) not in ("pass", "sum"):
-        return whole
+        return whole(equation)
     operands: list[Placement] = []
     sliced: list[tuple[int, int]] = []
     for i, axes in enumerate(factors.operands):
         if letter in axes:
-            operands.append(Split(axes.index(letter)))
+            operands.append(Split(axes.index(letter), offsets))
             if i not in split:
                 sliced.append((i, axes.index(letter)))
         else:
             operands.append(None)
-    results = tuple(_result(axes, letter, factors.kind(letter)) for axes in factors.results)
+    results = tuple(_result(axes, letter, factors.kind(letter), offsets) for axes in factors.results)
     if None in results:
-        return whole
+        return whole(equation)
     return Placed(tuple(operands), results, tuple(sliced))
 
 
-def _result(axes: tuple[str | None, ...], letter: str, kind: str) -> Placement:
+def _result(axes: tuple[str | None, ...], letter: str, kind: str, offsets: Var | None) -> Placement:
     if letter in axes:
-        return Split(axes.index(letter))
+        return Split(axes.index(letter), offsets)
     return PARTIAL if kind == "sum" else None
 
 

@@ -15,7 +15,7 @@ Indices = NDArray[np.int64]
 
 
 def choices() -> list[tuple[Indices, int, int]]:
-    """Slots' experts, number of experts, capacity: uneven, empty, one that has all, none at all, slots without expert."""
+    """Slots' experts, number of experts, capacity: uneven, empty, one that has all, slots of no expert."""
     random = np.random.default_rng(3)
     return [
         (np.array([2, 0, 0, 4, 2, 4, 2, 1]), 4, 2),
@@ -70,8 +70,9 @@ int main(int, char** argv) {
         for _ in range(2):
             wanted += [order, offsets, inverse, kept]
     outputs = [np.zeros(w.shape, np.int32) for w in wanted]
+    source = source.replace("CASES", "\n  ".join(calls))
     for variant in ("native", "sanitized"):
-        got = harness.run(harness.build(source.replace("CASES", "\n  ".join(calls)), variant, tmp_path), inputs, outputs)
+        got = harness.run(harness.build(source, variant, tmp_path), inputs, outputs)
         for number, (a, b) in enumerate(zip(got, wanted, strict=True)):
             assert np.array_equal(a, b), number
 
@@ -131,7 +132,8 @@ static void check(Files& files) {
       const T* xs = x.get() + tile.row * lda;
       T *ys = y.get() + tile.row * ldb, *dws = dw.get() + e * long(K) * ldb;
       for (int part = 0; part < 3; ++part)
-        gemm<Forward>(xs, weights.get() + e * long(K) * ldb, [&](auto c, int i, Vec<T> v) { c.store(ys + i * long(ldb), v + T(1)); },
+        gemm<Forward>(xs, weights.get() + e * long(K) * ldb,
+                      [&](auto c, int i, Vec<T> v) { c.store(ys + i * long(ldb), v + T(1)); },
                       share_of_rows<T, Forward>(tile.rows, part, 3));
       for (int part = 0; part < 3; ++part) {
         const Part mine = share_of_terms<T, Outer>(tile.rows, part, 3);
@@ -153,7 +155,7 @@ int main(int, char** argv) {
 
 @pytest.mark.parametrize("variant", ["native", "avx2", "sanitized"])
 def test_ragged_products_match_numpy(variant: str, tmp_path: Path) -> None:
-    """Any number of rows per expert, none among them; the padding of rows and what is beyond a block stay as they were."""
+    """Any number of rows per expert, none among them; the padding of rows stays as it was."""
     random = np.random.default_rng(8)
     inputs: list[np.ndarray] = []
     outputs: list[np.ndarray] = []
