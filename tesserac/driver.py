@@ -19,6 +19,7 @@ from tesserac.ir.program import Entry, Function, Program
 from tesserac.ir.types import DType
 from tesserac.ir.verify import verify
 from tesserac.parser import parse, syntax
+from tesserac.passes.kinks import kink_remarks
 
 if TYPE_CHECKING:
     from tesserac.codegen.cpu.project import EntryPlans
@@ -76,9 +77,11 @@ def front_end(text: str, file: str, options: CompileOptions) -> tuple[syntax.Uni
     diagnostics.raise_if_errors()
     if unit is None or program is None:
         raise InternalError("elaboration gave no program and no error")
+    remarks: dict[Diagnostic, None] = {}
     for function in program.functions():
         verify(function)
-    return unit, program, tuple(diagnostics.items)
+        remarks.update(dict.fromkeys(kink_remarks(function)))
+    return unit, program, (*diagnostics.items, *remarks)
 
 
 def check_source(

@@ -36,6 +36,40 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "`op.stop_gradient(...)`.",
     ),
     Explanation(
+        "T0603",
+        "Points that are joined",
+        "A derivative by a coordinate is taken at every point: row r of the derivative belongs to row r of the "
+        "coordinate. That has a meaning only while row r of the value depends on row r of the coordinate alone. A "
+        "sum or mean over the points, a normalisation or softmax along them, attention between them or a product "
+        "such as `x^T x` makes a value depend on all points at once.",
+        "from tessera import graph, op\n"
+        "\n"
+        "@graph.module\n"
+        "def residual(x):\n"
+        "    u = op.mlp(x, hidden=[8], out_dim=1)\n"
+        "    centred = u - op.mean(u, axis=0)\n"
+        "    return op.grad(centred, x)\n",
+        "Differentiate first and join the points afterwards, as in a mean over squared residuals. Normalise over "
+        "features (`op.layernorm`) instead of over points. Use `op.stop_gradient(...)` where the joined value is "
+        "meant to be a constant.",
+    ),
+    Explanation(
+        "T0604",
+        "Second derivatives of a piecewise linear operator",
+        "`op.relu`, `op.abs`, maxima, `op.where` and sorting are linear, or choose between operands, on each side "
+        "of a kink. Their second and higher derivatives are zero wherever they exist, and the kink itself "
+        "contributes nothing. A residual with a second derivative then ignores these operators: with relu "
+        "throughout, the second derivative of a network is zero everywhere.",
+        "from tessera import graph, op\n"
+        "\n"
+        "@graph.module\n"
+        "def residual(x):\n"
+        "    u = op.mlp(x, hidden=[8], out_dim=1, act=\"relu\")\n"
+        "    return op.grad(op.grad(u, x), x)\n",
+        "Use a smooth activation: `tanh`, `gelu`, `silu`, `sin`. Where the operator only limits a value, and its "
+        "own curvature does not matter, the warning can be ignored.",
+    ),
+    Explanation(
         "T0611",
         "Unknown coordinate",
         "A coordinate given as a string is the name of an input of the module call that computed the value, and that "

@@ -10,10 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tesserac.diagnostics import Diagnostics, Label
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.attributes import integer
+from tesserac.ops.transform import point_rank
+from tesserac.passes.rows import Rows
 from tesserac.passes.taylor import Direction, Jets, Program
+
+_HELP = ("take the derivative of a value from before the points are joined",
+         "or wrap what joins them in op.stop_gradient(...) if it is meant to be a constant there")
 
 
 class Coordinates:
@@ -23,6 +29,9 @@ class Coordinates:
         self._builder = b
         self._groups = independent(function)
         self._jets: dict[tuple[Direction, ...], Jets] = {}
+        self._rows: dict[str, Rows] = {}
+        self._bag = Diagnostics()
+        self._blamed: set[tuple[str, str]] = set()
 
     def derivative(self, asked: Equation, replaced: Mapping[str, Var]) -> Var:
         """The value of one ``derivative`` equation, whose operands are looked up in ``replaced``."""
@@ -31,10 +40,34 @@ class Coordinates:
         if group not in self._jets:
             known = [replace(d, coordinate=replaced.get(d.coordinate.name, d.coordinate)) for d in group]
             self._jets[group] = Jets(Program(b, known))
+        jets, number = self._jets[group], group.index(direction)
         value = replaced.get(asked.operands[0].name, asked.operands[0])
+        proven = self._prove(jets, jets.origin(value).value, jets.program.directions[number].coordinate, asked)
         with b.at(asked.span):
-            found = self._jets[group].derivative(value, group.index(direction))
+            found = jets.derivative(value, number) if proven else None
             return b.constant(0.0, value.type) if found is None else found
+
+    def raise_if_errors(self) -> None:
+        """Raises what was found about derivatives that do not exist point by point (T0603)."""
+        self._bag.raise_if_errors()
+
+    def _prove(self, jets: Jets, value: Var, coordinate: Var, asked: Equation) -> bool:
+        """Whether every point of the value depends on the same point of the coordinate alone; else T0603."""
+        program = jets.program
+        rows = self._rows.setdefault(coordinate.name, Rows(coordinate))
+        if not rows.knows(value):
+            for equation in program.ancestors(value):
+                if not rows.knows(equation.results[0]):
+                    rows.follow(equation, [v for v in equation.results if program.carries(v, coordinate)])
+        culprit = rows.culprit(value)
+        if culprit is None and rows.in_place(value):
+            return True
+        place = culprit.span if culprit else asked.span
+        if (str(place), coordinate.name) not in self._blamed:
+            self._blamed.add((str(place), coordinate.name))
+            self._bag.error("T0603", _coupled(culprit, value, coordinate), asked.span,
+                            labels=_labels(culprit, value, coordinate, asked), help=_HELP)
+        return False
 
     def names(self) -> dict[str, str]:
         """Proposed names of the values made so far."""
@@ -42,6 +75,20 @@ class Coordinates:
         for jets in self._jets.values():
             found.update(jets.names)
         return found
+
+
+def _coupled(culprit: Equation | None, value: Var, coordinate: Var) -> str:
+    if culprit is None:
+        return f"the rows of this value are not the points of `{coordinate.name}`"
+    return f"`{culprit.op}` joins different points, so there is no derivative by `{coordinate.name}` at each of them"
+
+
+def _labels(culprit: Equation | None, value: Var, coordinate: Var, asked: Equation) -> tuple[Label, ...]:
+    if culprit is None:
+        points = coordinate.type.shape[: point_rank(coordinate.type)]
+        return (Label(asked.span, f"its leading axes were moved away from the {list(points)} points"),)
+    return (Label(asked.span, "asked for here"),
+            Label(culprit.span, "its result at one point depends on other points as well"))
 
 
 def _direction(asked: Equation) -> Direction:

@@ -58,6 +58,7 @@ class _Differentiation:
                 original.update(v.name for v in equation.results)
                 continue
             self._replaced.update((r.name, v) for r, v in zip(equation.results, found, strict=True))
+        self._coordinates.raise_if_errors()
         self._names.update(self._coordinates.names())
         outputs = tuple(replace(o, var=self._replaced.get(o.var.name, o.var)) for o in self._function.outputs)
         whole = replace(self._function, equations=tuple(b.equations), outputs=outputs)

@@ -88,6 +88,11 @@ class Program:
         bits = self._support.get(var.name, 0)
         return bool(bits) if a is None else all(bits >> i & 1 for i, n in enumerate(a) if n)
 
+    def carries(self, var: Var, coordinate: Var) -> bool:
+        """Whether a value varies smoothly with one coordinate."""
+        self._catch_up()
+        return bool(self._support.get(var.name, 0) & self._coordinates[coordinate.name])
+
     def definition(self, var: Var) -> tuple[Equation, int] | None:
         """The equation of a value and the position of the value among its results; None for coordinates and inputs."""
         self._catch_up()
@@ -162,9 +167,13 @@ class Jets:
 
     # ---- what callers ask ------------------------------------------------------------------------------------
 
+    def origin(self, value: Var) -> Origin:
+        """The value that this one is a derivative of, or itself."""
+        return self._origins.get(value.name) or Origin(value, self._zero(), 1.0)
+
     def derivative(self, value: Var, direction: int) -> Var | None:
         """The partial derivative of a value, which may be a derivative itself; None for zero."""
-        origin = self._origins.get(value.name) or Origin(value, self._zero(), 1.0)
+        origin = self.origin(value)
         index = plus(origin.index, unit(direction, len(self.program.directions)))
         found = self._prepared(origin.value, index)
         if found is None:

@@ -1,0 +1,59 @@
+"""Remarks on second derivatives of ops that are linear, or mere choices, between kinks."""
+
+from __future__ import annotations
+
+from tesserac.diagnostics import Diagnostic, Diagnostics, Label, Span
+from tesserac.ir.program import Equation, Function
+from tesserac.ops.base import spec_of
+from tesserac.ops.elementwise import zero_jvp
+
+KINKED = frozenset({"relu", "abs", "maximum", "minimum", "select", "reduce_max", "reduce_min", "sort", "topk"})
+"""Ops whose own second derivative is zero wherever it exists."""
+
+
+def kink_remarks(function: Function) -> tuple[Diagnostic, ...]:
+    """T0604 for every such op that a second or higher derivative by a coordinate goes through, once per place."""
+    asked: dict[str, Span] = {}
+    orders: dict[str, int] = {}
+    bag = Diagnostics()
+    varying = _varying(function)
+    seen: set[tuple[str, str]] = set()
+    found: list[Equation] = []
+    for equation in reversed(function.equations):
+        order = max((orders.get(v.name, 0) for v in equation.results), default=0)
+        span = next((asked[v.name] for v in equation.results if v.name in asked), equation.span)
+        if equation.op == "derivative":
+            value = equation.operands[0].name
+            if order + 1 > orders.get(value, 0):
+                orders[value] = order + 1
+                asked[value] = span
+            continue
+        if not order or equation.op == "stop_gradient":
+            continue
+        if order > 1 and equation.op in KINKED and any(v.name in varying for v in equation.results):
+            found.append(equation)
+        for operand in equation.operands:
+            if order > orders.get(operand.name, 0):
+                orders[operand.name] = order
+                asked[operand.name] = span
+    for equation in reversed(found):
+        key = equation.op, str(equation.span)
+        if key not in seen:
+            seen.add(key)
+            name = equation.results[0].name
+            bag.warning("T0604", f"the second derivative of `{equation.op}` is zero everywhere", equation.span,
+                        labels=(Label(equation.span, "piecewise linear"),
+                                Label(asked[name], "a derivative of higher order goes through it")),
+                        help=("choose a smooth activation: tanh, gelu, silu, sin",))
+    return tuple(bag.items)
+
+
+def _varying(function: Function) -> set[str]:
+    """Names of the values that carry a tangent of some coordinate."""
+    found = {e.operands[1].name for e in function.equations if e.op == "derivative"}
+    for equation in function.equations:
+        if equation.op == "stop_gradient" or spec_of(equation.op).jvp is zero_jvp:
+            continue
+        if any(v.name in found for v in equation.operands):
+            found.update(v.name for v in equation.results if v.type.dtype.is_differentiable)
+    return found
