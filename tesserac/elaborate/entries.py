@@ -6,22 +6,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tesserac.diagnostics import Span
 from tesserac.elaborate.annotations import annotate
 from tesserac.elaborate.calls import Arguments, body, invoke, named_outputs
 from tesserac.elaborate.catalogue import SURFACES
-from tesserac.elaborate.catalogue.language import differentiate
 from tesserac.elaborate.finish import Wanted, finish
 from tesserac.elaborate.interpreter import Interpreter
-from tesserac.elaborate.losses import attached_module
+from tesserac.elaborate.losses import attached_module, loss_arguments
 from tesserac.elaborate.options import Options
 from tesserac.elaborate.pending import report_pending
 from tesserac.elaborate.plan import EntryPlan, UnitPlan, walk
+from tesserac.elaborate.remarks import remark
 from tesserac.elaborate.report import Abandoned, Failed, Report
+from tesserac.elaborate.results import backward, predicted, returned
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.session import ModuleCall, Restart, Session
 from tesserac.elaborate.statements import run
-from tesserac.elaborate.values import Batch, Function, Gradients, Poison, Slot, Value, describe
+from tesserac.elaborate.values import Batch, Function, Poison, Slot, Value, describe
 from tesserac.ir.program import Entry, Var
 from tesserac.ir.types import Dim, DType
 from tesserac.parser import syntax
@@ -93,8 +93,7 @@ class Elaboration:
         wanted = {"step": self._step, "loss": lambda: self._loss(module), "module": self._forward, "main": self._main}[
             self.entry.kind
         ]()
-        self._remarks()
-        self.session.columns.check()
+        remark(self.session, self.entry.kind, self.entry.label)
         if self.report.has_errors:
             return None
         return finish(self.session, wanted, self.entry.label)
@@ -127,87 +126,7 @@ class Elaboration:
             frame.names[param.name] = value
             annotate(self.it, param, value, frame)
         with self.it.at(function.span):
-            return self._returned(body(self.it, function, frame), function)
-
-    def _returned(self, value: Value, function: Function) -> Wanted:
-        session = self.session
-        span = _return_span(function)
-        parts = list(value) if isinstance(value, tuple) else [value]
-        metrics: dict[Value, Value] = {}
-        losses: list[Value] = []
-        for part in parts:
-            if isinstance(part, dict):
-                metrics.update(part)
-            elif not isinstance(part, Gradients) and part is not None:
-                losses.append(part)
-        gradients = session.gradients
-        if gradients is None:
-            if len(losses) != 1 or not isinstance(losses[0], Var | Slot):
-                raise self.report.fail(
-                    "T0305",
-                    f"the step `{function.name}` returns {describe(value)}, from which there is nothing to train",
-                    span,
-                    help=['return graph.backward(loss), or (grads, {"loss": loss}), or the loss itself'],
-                )
-            with self.it.at(span):
-                gradients = self._backward(losses[0])
-        elif any(part is not gradients.loss for part in losses):
-            raise self.report.fail(
-                "T0305",
-                f"the step `{function.name}` returns {describe(losses[0])} beside its gradients",
-                span,
-                help=["return grads, (grads, metrics) or the loss; metrics are a dict of scalars"],
-            )
-        outputs = self._metrics(metrics, gradients.loss, span)
-        return Wanted(gradients, outputs, self._predicted(gradients.loss))
-
-    def _backward(self, loss: Value) -> Gradients:
-        site_loss = (
-            loss if isinstance(loss, Var) else self.session.materialise(loss) if isinstance(loss, Slot) else None
-        )
-        if site_loss is None or site_loss.type.rank or not site_loss.type.dtype.is_float:
-            raise self.report.fail(
-                "T0307",
-                f"the loss must be a floating-point scalar, not {describe(loss)}",
-                self.session.span,
-                help=["reduce it first: op.mean(...) or a loss such as op.mse"],
-            )
-        return differentiate(self.session, site_loss, None)
-
-    def _metrics(self, metrics: Mapping[Value, Value], loss: Var, span: Span) -> list[tuple[str, Var]]:
-        found: list[tuple[str, Var]] = []
-        for name, value in metrics.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                value = self.session.emit("full", value=float(value), shape=(), dtype=self.session.float)
-            if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_.-/" for c in name):
-                self.report.error(
-                    "T0305", "a metric's name is a string of letters, digits, `_`, `.`, `/` and `-`", span
-                )
-            elif isinstance(value, Var) and not value.type.rank:
-                if value is not loss or name != "loss":
-                    found.append((name if name != "loss" else "metric.loss", value))
-            elif not isinstance(value, Poison):
-                self.report.error(
-                    "T0305",
-                    f"the metric `{name}` must be a scalar, not {describe(value)}",
-                    span,
-                    help=["reduce it: op.mean(x)"],
-                )
-        return found
-
-    def _predicted(self, loss: Var) -> list[tuple[str, Var]]:
-        """What ``infer`` yields: the outputs of the modules the step runs, else what its losses compare."""
-        outputs: dict[str, Var] = {}
-        modules: set[str] = set()
-        for call in self.session.calls:
-            if call.module not in modules and not any(v is loss for _, v in call.outputs):
-                modules.add(call.module)
-                for name, var in call.outputs:
-                    outputs.setdefault(name if name not in outputs else f"{call.module}.{name}", var)
-        if not outputs:
-            for var in self.session.predictions:
-                outputs.setdefault(self.session.display.get(var.name, "output"), var)
-        return list(outputs.items())
+            return returned(self.it, body(self.it, function, frame), function)
 
     def _run_module(self, definition: syntax.FunctionDef | None) -> tuple[Function, Value, list[tuple[str, Var]]]:
         """Runs a module on data inputs of its own."""
@@ -262,7 +181,7 @@ class Elaboration:
             raise Failed
         outputs = [(n, v) for n, v in found.items() if isinstance(v, Var)]
         if session.gradients is not None:
-            return Wanted(session.gradients, [], self._predicted(session.gradients.loss) or outputs)
+            return Wanted(session.gradients, [], predicted(session, session.gradients.loss) or outputs)
         if not outputs:
             raise self.report.fail(
                 "T0305", "the top-level statements that use `batch` leave no tensor to output", self.entry.span
@@ -274,18 +193,16 @@ class Elaboration:
         if module is None:
             raise Failed
         loss = self._function(self.entry.function)
-        _, value, outputs = self._run_module(module)
-        by_name = dict(outputs)
+        mark = len(self.session.instances)
+        net, value, outputs = self._run_module(module)
         values: list[Value] = list(value) if isinstance(value, tuple | list) else [value]
-        if {p.name for p in loss.params} <= set(by_name):
-            values = [by_name[p.name] for p in loss.params]
+        inputs = self.session.instances[mark].inputs
+        bound = loss_arguments(self.session, loss, net, values, outputs, inputs)
         node = syntax.Call(syntax.Name(loss.name, loss.span), (), (), loss.span)
         with self.it.at(loss.span):
-            frame = Arguments(tuple(values), {}, node, self.it.top, None)
-            scalar = invoke(self.it, loss, frame)
-        with self.it.at(_return_span(loss)):
-            gradients = self._backward(scalar)
-        return Wanted(gradients, [], outputs)
+            result = invoke(self.it, loss, Arguments((), bound, node, self.it.top, None))
+        wanted = returned(self.it, result, loss)
+        return Wanted(wanted.gradients, wanted.metrics, outputs)
 
     def _module_of_loss(self) -> syntax.FunctionDef | None:
         """The module that a ``@graph.loss`` belongs to [A19]."""
@@ -322,7 +239,7 @@ class Elaboration:
             slot = self.session.slot(key, self.entry.span, aliases=(f"{self.session.label}.{key}",))
             site = Site(self.it, self.session, Arguments((var, slot), {}, node, self.it.top, None))
             values = (var, slot, None, -100) if kind == "cross_entropy" else (var, slot)
-            gradients = self._backward(surface.build(site, *values))
+            gradients = backward(self.session, surface.build(site, *values))
         return Wanted(gradients, [], outputs)
 
     # ---------------------------------------------------------------------------------------------- checks
@@ -342,22 +259,6 @@ class Elaboration:
                     help=["compile the same source for one device: --mesh none"],
                 )
 
-    def _remarks(self) -> None:
-        session = self.session
-        if session.bidirectional and self.entry.kind == "step" and re.search(r"LM|gpt|GPT", self.entry.label):
-            self.report.note(
-                "T0505",
-                f"`{self.entry.label}` is labelled as a language model, but this attention is not causal: every "
-                "position sees the ones after it",
-                session.bidirectional[0],
-                help=["op.flash_attention(q, k, v, causal=True) hides the future"],
-            )
-        if session.gradients is not None and not self.report.has_errors:
-            trained = {slot for slot, _ in session.gradients.items}
-            for slot in session.slots:
-                if slot.scope is not None and slot.scope.layer is None and slot.var is None and slot not in trained:
-                    self.report.warning("T0312", f"the parameter `{slot.path}` is never used", slot.span)
-
 
 def _subscripted(function: Function) -> set[str]:
     """Parameters that the body indexes with a string."""
@@ -366,12 +267,3 @@ def _subscripted(function: Function) -> set[str]:
         for n in walk(function.body)
         if isinstance(n, syntax.Subscript) and isinstance(n.value, syntax.Name) and isinstance(n.index, syntax.String)
     }
-
-
-def _return_span(function: Function) -> Span:
-    """The last ``return`` of a function, or the function."""
-    statements = function.body if isinstance(function.body, tuple) else ()
-    for statement in reversed(statements):
-        if isinstance(statement, syntax.Return):
-            return statement.span
-    return function.span

@@ -85,8 +85,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0310",
         "A loss fits no module",
-        "@graph.loss belongs to the module it names, else to the one whose returned names are its parameters, else"
-        " to the nearest earlier one with as many outputs.",
+        "@graph.loss belongs to the module it names, else to the one whose returned names are its parameters, else to "
+        "the one that returns or takes all of them, else to the nearest earlier one with as many outputs.",
         "@graph.loss\ndef energy(u):\n    return op.mean(u)\n",
         'Name the module: @graph.loss(module="net").',
     ),
@@ -128,5 +128,20 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "def net(x: Tensor[4, 8]):\n"
         "    return layer(x)\n",
         "Nothing needs to be changed. `inspect --stage plan` shows what memory the program takes.",
+    ),
+    Explanation(
+        "T0315",
+        "Outputs bound to a loss by position",
+        "The names of the loss's parameters are not those that the module returns, so the outputs are taken in their "
+        "order.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1]):\n"
+        "    u = op.mlp([x], hidden=[8], out_dim=1)\n"
+        "    return u\n"
+        "\n"
+        "@graph.loss\n"
+        "def energy(field):\n"
+        '    return op.mean(field * field)\n',
+        "Nothing has to change; parameters with the names of the outputs are bound by name.",
     ),
 )
