@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tesserac.diagnostics import Label
 from tesserac.elaborate.calls import Site
-from tesserac.elaborate.operands import floating
-from tesserac.elaborate.provenance import coordinate, is_input_of, producers, reaches
+from tesserac.elaborate.operands import floating, is_number
+from tesserac.elaborate.provenance import coordinate, is_input_of, producers, reaches, variable
 from tesserac.elaborate.report import Failed
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.values import Slot, Value, describe
@@ -124,7 +124,7 @@ def _zero(site: Site, u: Var, direction: Direction) -> Var:
     found = direction.var
     text, name = session.name_of(u), direction.given
     if isinstance(found, Var) and not is_input_of(session, u, found):
-        other = next((i for i in session.instances if found in i.inputs.values()), None)
+        other = next((i for i in session.instances if found in map(variable, i.inputs.values())), None)
         own = session.definitions.get(found.name)
         label = None
         if other is not None and other.span != session.span:
@@ -154,6 +154,8 @@ def constant(session: Session, like: Var, value: float) -> Var:
 
 def field(site: Site, value: Value, op: str) -> Var:
     """What is differentiated: a tensor of floats."""
+    if is_number(value):
+        raise site.fail("T0503", f"{op} differentiates a tensor, not {describe(value)}")
     return floating(site.session, value, f"the operand of {op}")
 
 
