@@ -291,7 +291,8 @@ def test_an_ambiguous_name_shows_both_calls() -> None:
        |
        = help: take the derivative of each result before they are combined, or give the tensor instead of its name
     """)
-    text = refused(NET + "\n@graph.module\ndef scaled(x: Tensor[4, 1]):\n    u = net(2 * x, x)\n    return op.grad(u, 'x')")
+    own = "\n@graph.module\ndef scaled(x: Tensor[4, 1]):\n    u = net(2 * x, x)\n    return op.grad(u, 'x')"
+    text = refused(NET + own)
     assert "error[T0613]: `u` depends on 2 inputs called `x`" in text
     assert "= help: give the tensor instead of its name: op.grad(u, x)" in text
 
