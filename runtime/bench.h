@@ -56,7 +56,7 @@ class Exercise {
       : program_(program), infer_(infer), function_(infer ? *program.infer : *program.train), threads_(thread_count(arguments)),
         seed_(static_cast<uint64_t>(arguments.integer("--seed", 0, 0))), session_(program, threads_),
         updater_(program, optimizer_settings(program, arguments), threads_), data_(function_, synthetic_data(function_), seed_, "--data") {
-    session_.reserve(!infer, infer, infer ? 0 : moments_of(updater_.settings().rule));
+    session_.reserve(!infer, infer, infer ? 0 : moments_of(updater_.settings()));
     data_.reserve(&session_.arena());
     std::vector<size_t> offsets;
     for (int i = 0; i < function_.output_count; ++i) offsets.push_back(session_.arena().reserve(dense_bytes(function_.outputs[i])));

@@ -68,7 +68,7 @@ struct tessera_context {
   tessera_context(const tsr::Program& program, const tsr::OptimizerSettings& settings, int threads, bool forward_only, uint64_t seed_)
       : session(program, threads), seed(seed_), forward(forward_only || !program.train) {
     if (!forward) updater.reset(new tsr::Updater(program, settings, threads));
-    session.reserve(!forward, true, forward ? 0 : tsr::moments_of(settings.rule));
+    session.reserve(!forward, true, forward ? 0 : tsr::moments_of(settings));
     if (program.infer) partial.reserve(*program.infer, &session.arena());
     session.map(false);
     if (!forward) scalars.reset(new tsr::Scalars(*program.train));

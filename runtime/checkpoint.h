@@ -74,14 +74,14 @@ class Checkpoints {
     }
   }
 
-  void save(const Session& session, Rule rule, int64_t step, const Metadata& settings, int64_t keep) const {
+  void save(const Session& session, const OptimizerSettings& optimizer, int64_t step, const Metadata& settings, int64_t keep) const {
     const Program& program = session.program();
     std::vector<TensorHeader> headers;
     for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i]));
     for (int moment = 0; moment < session.moment_count(); ++moment)
-      for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i], prefix(moment)));
+      for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i], prefix(optimizer, moment)));
     Metadata metadata = {{"tesserac.kind", "checkpoint"}, {"tesserac.program", program.name}, {"tesserac.version", program.version},
-                         {"step", format("%lld", static_cast<long long>(step))}, {"optimizer", kRuleNames[static_cast<int>(rule)]}};
+                         {"step", format("%lld", static_cast<long long>(step))}, {"optimizer", rule_text(optimizer)}};
     metadata.insert(metadata.end(), settings.begin(), settings.end());
     const size_t count = static_cast<size_t>(program.param_count);
     write_safetensors(path(step), headers, metadata, [&](size_t index, char* out) {
@@ -93,12 +93,12 @@ class Checkpoints {
 
   // Restores the newest checkpoint that is whole. Files that are not are reported and skipped; a
   // whole one of another program or optimizer is an error.
-  Resumed resume(Session* session, Rule rule) const {
+  Resumed resume(Session* session, const OptimizerSettings& optimizer) const {
     Resumed out;
     std::vector<int64_t> found = steps();
     for (size_t i = found.size(); i-- > 0;) {
       try {
-        restore(path(found[i]), session, rule, &out);
+        restore(path(found[i]), session, optimizer, &out);
         return out;
       } catch (const Error& error) {
         if (strcmp(error.code, "T0913") != 0 && strcmp(error.code, "T0901") != 0) throw;
@@ -112,9 +112,14 @@ class Checkpoints {
 
  private:
   std::string path(int64_t step) const { return folder_ + format("/step-%09lld.safetensors", static_cast<long long>(step)); }
-  static std::string prefix(int moment) { return std::string(kOptimizerPrefix) + (moment == 0 ? "m." : "v."); }
+  static std::string prefix(const OptimizerSettings& optimizer, int moment) { return kOptimizerPrefix + moment_name(optimizer, moment) + "."; }
+  // What must be equal for the moments to fit.
+  static std::string rule_text(const OptimizerSettings& optimizer) {
+    const std::string name = kRuleNames[static_cast<int>(optimizer.rule)];
+    return optimizer.rule == Rule::lbfgs ? name + format(" --lbfgs-history %d", optimizer.history) : name;
+  }
 
-  void restore(const std::string& file_path, Session* session, Rule rule, Resumed* out) const {
+  void restore(const std::string& file_path, Session* session, const OptimizerSettings& optimizer, Resumed* out) const {
     const Program& program = session->program();
     const SafetensorsFile file(file_path);
     file.verify_checksum();
@@ -122,17 +127,17 @@ class Checkpoints {
     if (file.meta("tesserac.program") != program.name)
       throw Error("T0919", quoted(file_path) + " belongs to program " + quoted(file.meta("tesserac.program")) + ", not to '" + program.name + "'", "use another --checkpoint folder");
     check_tensors(program, file, true);
-    if (file.meta("optimizer") != kRuleNames[static_cast<int>(rule)])
-      throw Error("T0919", quoted(file_path) + " was written by optimizer " + quoted(file.meta("optimizer")) + ", this run uses '" + kRuleNames[static_cast<int>(rule)] + "'",
+    if (file.meta("optimizer") != rule_text(optimizer))
+      throw Error("T0919", quoted(file_path) + " was written by optimizer " + quoted(file.meta("optimizer")) + ", this run uses '" + rule_text(optimizer) + "'",
                   "pass the same --optimizer, or take the weights alone with --weights FILE and another --checkpoint folder");
     for (int moment = 0; moment < session->moment_count(); ++moment)
       for (int i = 0; i < program.param_count; ++i) {
-        const StoredTensor* const stored = file.find(prefix(moment) + program.params[i].name);
+        const StoredTensor* const stored = file.find(prefix(optimizer, moment) + program.params[i].name);
         if (!stored || !same_shape(program.params[i], *stored)) throw file.damaged("the moments of '" + std::string(program.params[i].name) + "' are missing");
       }
     for (int moment = -1; moment < session->moment_count(); ++moment)
       for (int i = 0; i < program.param_count; ++i)
-        place(program.params[i], *file.find((moment < 0 ? std::string() : prefix(moment)) + program.params[i].name), moment < 0 ? session->params() : session->moments()[moment]);
+        place(program.params[i], *file.find((moment < 0 ? std::string() : prefix(optimizer, moment)) + program.params[i].name), moment < 0 ? session->params() : session->moments()[moment]);
     out->path = file_path;
     out->metadata = file.metadata;
   }

@@ -83,6 +83,12 @@ class Dataset {
   }
   // Which batch a step uses.
   uint64_t draw(uint64_t step) const { return keep_ == 0 ? 0 : step / keep_; }
+  // Whether every step has the same batch.
+  bool constant() const {
+    for (const auto& source : sources_)
+      if (keep_ != 0 && !source->fixed()) return false;
+    return true;
+  }
   // The batch of one step.
   void fill(uint64_t step) {
     const uint64_t wanted = draw(step);
@@ -98,6 +104,7 @@ class Dataset {
       const int index = index_of(spec.key);
       const long long have = sources_[static_cast<size_t>(index)]->samples(), batch = function_.inputs[index].rank > 0 ? function_.inputs[index].shape[0] : 1;
       if (have > 0 && have < batch) out.push_back(quoted(spec.text) + format(" holds %lld samples, a batch of input '%s' takes %lld: each batch repeats some", have, spec.key.c_str(), batch));
+      if (keep_ == 0 && have > batch) out.push_back(format("only the first batch of %lld of the %lld samples in ", batch, have) + quoted(spec.text) + " is used; --resample K draws others");
     }
     return out;
   }

@@ -1,5 +1,4 @@
-// Optimizers, fused: one pass over parameters, gradients and moments in cache-sized chunks. The
-// chunks and the order in which their norms are added do not depend on the number of threads.
+// Optimizers, fused: one pass over parameters, gradients and moments in cache-sized chunks.
 // Formulas: SGD and momentum as in torch.optim.SGD (no dampening), Adam as in Kingma and Ba
 // (arXiv 1412.6980), AdamW's decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101).
 #pragma once
@@ -8,29 +7,48 @@
 #include <string>
 #include <vector>
 
+#include "chunks.h"
 #include "error.h"
 #include "program.h"
-#include "tensor.h"
 
 namespace tsr {
 
-enum class Rule : int { sgd, momentum, adam, adamw };
-constexpr const char* kRuleNames[] = {"sgd", "momentum", "adam", "adamw"};
+// The first four are updates from one gradient; lbfgs evaluates the loss as often as it must (see lbfgs.h).
+enum class Rule : int { sgd, momentum, adam, adamw, lbfgs };
+constexpr const char* kRuleNames[] = {"sgd", "momentum", "adam", "adamw", "lbfgs"};
+constexpr int kUpdateRules = 4;
 
 inline bool parse_rule(const std::string& name, Rule* out) {
-  for (int i = 0; i < 4; ++i)
+  for (int i = 0; i < kUpdateRules; ++i)
     if (name == kRuleNames[i]) { *out = static_cast<Rule>(i); return true; }
   return false;
 }
-
-// Moment arenas a rule needs.
-inline int moments_of(Rule rule) { return rule == Rule::sgd ? 0 : rule == Rule::momentum ? 1 : 2; }
 
 struct OptimizerSettings {
   Rule rule = Rule::adamw;
   double lr = 1e-3, momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   double clip = 0;  // largest global gradient norm; 0: no clipping
+  int history = 10;             // lbfgs: pairs of steps and gradient differences kept
+  int64_t max_evaluations = 0;  // lbfgs: of the loss, in the whole run; 0: any number
+  double tolerance = 0;         // lbfgs: the gradient norm that ends it
 };
+
+// Arenas of the parameters' size that an optimizer carries from step to step, and writes to checkpoints.
+inline int moments_of(const OptimizerSettings& settings) {
+  switch (settings.rule) {
+    case Rule::sgd: return 0;
+    case Rule::momentum: return 1;
+    case Rule::adam: case Rule::adamw: return 2;
+    case Rule::lbfgs: return 2 * settings.history;
+  }
+  return 0;
+}
+
+// "m" and "v" of Adam, "s3" and "y3" of L-BFGS.
+inline std::string moment_name(const OptimizerSettings& settings, int moment) {
+  if (settings.rule != Rule::lbfgs) return moment == 0 ? "m" : "v";
+  return (moment < settings.history ? "s" : "y") + std::to_string(moment % settings.history);
+}
 
 // Defaults of each rule (those of the PyTorch optimizers, except that SGD's rate is 0.01).
 inline OptimizerSettings default_settings(Rule rule) {
@@ -39,6 +57,7 @@ inline OptimizerSettings default_settings(Rule rule) {
   if (rule == Rule::sgd || rule == Rule::momentum) out.lr = 0.01;
   if (rule == Rule::sgd) out.momentum = 0;
   if (rule == Rule::adamw) out.weight_decay = 0.01;
+  if (rule == Rule::lbfgs) out.lr = 1;
   return out;
 }
 
@@ -80,32 +99,11 @@ inline void adam(T* __restrict p, const T* __restrict g, T* __restrict m, T* __r
   }
 }
 
-// Sum of squares in double over 16 fixed lanes, written as vectors: the order of additions, and so
-// the result, is the same at every optimisation level.
-template <class T>
-inline double squares(const T* g, int64_t n) {
-  typedef double Wide __attribute__((vector_size(8 * sizeof(double))));
-  typedef T Narrow __attribute__((vector_size(8 * sizeof(T)), aligned(alignof(T)), may_alias));
-  Wide even = {}, odd = {};
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const Wide a = __builtin_convertvector(*reinterpret_cast<const Narrow*>(g + i), Wide);
-    const Wide b = __builtin_convertvector(*reinterpret_cast<const Narrow*>(g + i + 8), Wide);
-    even += a * a;
-    odd += b * b;
-  }
-  even += odd;
-  double sum = ((even[0] + even[4]) + (even[2] + even[6])) + ((even[1] + even[5]) + (even[3] + even[7]));
-  for (; i < n; ++i) sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-  return sum;
-}
-
 }  // namespace update
 
 class Updater {
  public:
-  Updater(const Program& program, const OptimizerSettings& settings, int workers) : program_(program), settings_(settings), workers_(workers) {
-    for (int i = 0; i < program.param_count; ++i) add_chunks(program.params[i]);
+  Updater(const Program& program, const OptimizerSettings& settings, int workers) : settings_(settings), workers_(workers), chunks_(parameter_chunks(program)) {
     partial_.resize(chunks_.size());
   }
 
@@ -128,24 +126,6 @@ class Updater {
   }
 
  private:
-  struct Chunk { size_t offset; int64_t rows, length, stride; DType type; bool decay; };  // scalars
-  static constexpr int64_t kChunk = 16384;  // scalars: parameter, gradient and two moments fit a second-level cache
-
-  void add_chunks(const Tensor& tensor) {
-    const DType type = scalar_type(tensor.dtype);
-    if (type != DType::f32 && type != DType::f64)
-      throw Error("T0924", "parameter '" + std::string(tensor.name) + "' has type " + dtype_name(tensor.dtype) + ", which optimizers do not update", "use fp32 or fp64 parameters");
-    const int64_t per = scalars_per_element(tensor.dtype);
-    int64_t rows = row_count(tensor), length = row_length(tensor) * per, stride = row_stride(tensor) * per;
-    if (stride == length) length *= rows, stride = length, rows = 1;
-    if (rows == 0 || length == 0) return;
-    const int64_t wide = length < kChunk ? length : kChunk, high = kChunk / wide;
-    for (int64_t row = 0; row < rows; row += high)
-      for (int64_t column = 0; column < length; column += wide)
-        chunks_.push_back({tensor.offset + static_cast<size_t>(row * stride + column) * dtype_size(type), rows - row < high ? rows - row : high,
-                           length - column < wide ? length - column : wide, stride, type, tensor.decay});
-  }
-
   template <class T>
   update::Constants<T> constants(bool decay, int64_t step, double lr, double scale) const {
     const OptimizerSettings& s = settings_;
@@ -170,17 +150,18 @@ class Updater {
       case Rule::sgd: return update::sgd(p, g, n, c);
       case Rule::momentum: return update::momentum(p, g, m, n, c);
       case Rule::adam: case Rule::adamw: return update::adam(p, g, m, v, n, c);
+      case Rule::lbfgs: return;
     }
   }
 
   template <bool Update, class T>
   double visit(const Chunk& chunk, char* params, const char* grads, char* const* moments, const update::Constants<T>& c) const {
-    const int count = moments_of(settings_.rule);
+    const int count = moments_of(settings_);
     double sum = 0;
     for (int64_t row = 0; row < chunk.rows; ++row) {
       const size_t at = chunk.offset + static_cast<size_t>(row * chunk.stride) * sizeof(T);
       const T* const g = reinterpret_cast<const T*>(grads + at);
-      sum += update::squares(g, chunk.length);
+      sum += dot(g, g, chunk.length);
       if (!Update) continue;
       T* const m = count > 0 ? reinterpret_cast<T*>(moments[0] + at) : nullptr;
       T* const v = count > 1 ? reinterpret_cast<T*>(moments[1] + at) : nullptr;
@@ -205,7 +186,6 @@ class Updater {
     return std::sqrt(sum);
   }
 
-  const Program& program_;
   OptimizerSettings settings_;
   int workers_;
   std::vector<Chunk> chunks_;

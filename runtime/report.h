@@ -28,6 +28,7 @@ inline double seconds() {
 struct StepRecord {
   int64_t step;  // counted from 1
   double grad_norm, lr, ms;
+  int64_t evaluations = 0;  // of the loss so far, where an optimizer chooses how many (0: one a step)
 };
 
 class Report {
@@ -112,6 +113,7 @@ class Report {
     }
     at += snprintf(at, 64, "},\"grad_norm\":%s", json_number(record.grad_norm, number));
     at += snprintf(at, 64, ",\"lr\":%s", json_number(record.lr, number));
+    if (record.evaluations > 0) at += snprintf(at, 64, ",\"evaluations\":%lld", static_cast<long long>(record.evaluations));
     snprintf(at, 64, ",\"ms\":%s}\n", json_number(record.ms, number, 6));
   }
 

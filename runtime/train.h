@@ -11,6 +11,7 @@
 #include "checkpoint.h"
 #include "dataset.h"
 #include "init.h"
+#include "lbfgs.h"
 #include "optimizer.h"
 #include "report.h"
 #include "schedule.h"
@@ -38,10 +39,15 @@ class Trainer {
         data_(*program.train, options.data, options.seed, "--data", options.resample), updater_(program, options.optimizer, options.threads),
         checkpoints_(options.checkpoint) {
     if (!options.validation.empty()) validation_.reset(new Dataset(*program.train, options.validation, options.seed, "--val"));
-    session_.reserve(true, false, moments_of(options.optimizer.rule));
+    session_.reserve(true, false, moments_of(options.optimizer));
+    if (options.optimizer.rule == Rule::lbfgs) {
+      lbfgs_.reset(new Lbfgs(program, options.optimizer, options.threads));
+      lbfgs_->reserve(program, &session_.arena());
+    }
     data_.reserve(&session_.arena());
     if (validation_) validation_->reserve(&session_.arena());
     session_.map(true);
+    if (lbfgs_) lbfgs_->bind(&session_);
     for (const std::string& note : data_.notes(options.data))
       if (!options.quiet) fprintf(stderr, "note: %s\n", note.c_str());
     data_.bind(session_.arena());
@@ -52,12 +58,13 @@ class Trainer {
     const int64_t begin = start();
     Report report(program_, scalars_, options_.schedule.steps, options_.quiet, peak());
     if (!options_.log.empty()) report.open_log(options_.log, begin, begin > 0);
-    for (int64_t step = begin; step < options_.schedule.steps; ++step) {
-      report.step(one_step(step));
-      const bool last = step + 1 == options_.schedule.steps;
+    bool last = false;
+    for (int64_t step = begin; step < options_.schedule.steps && !last; ++step) {
+      last = step + 1 == options_.schedule.steps;
+      report.step(lbfgs_ ? one_iteration(step, &last) : one_step(step));
       if (validation_ && (last || (step + 1) % options_.validate_every == 0)) report.validation(step + 1, validate());
       if (!options_.checkpoint.empty() && (last || (options_.save_every > 0 && (step + 1) % options_.save_every == 0)))
-        checkpoints_.save(session_, options_.optimizer.rule, step + 1, settings(), options_.keep);
+        checkpoints_.save(session_, options_.optimizer, step + 1, state(), options_.keep);
     }
     if (!options_.save.empty()) save_weights(program_, session_.params(), options_.save);
   }
@@ -74,6 +81,11 @@ class Trainer {
     out.emplace_back("threads", format("%d", options_.threads));
     return out;
   }
+  Metadata state() const {
+    Metadata out = settings();
+    if (lbfgs_) out.emplace_back("lbfgs", lbfgs_->state());
+    return out;
+  }
 
   // Parameters and moments of the first step; returns how many steps are done already.
   int64_t start() {
@@ -83,7 +95,7 @@ class Trainer {
       throw Error("T0923", quoted(options_.checkpoint) + format(" already holds checkpoints up to step %lld", static_cast<long long>(saved.back())),
                   "pass --resume to go on from there, or choose another --checkpoint folder", kExitUsage);
     if (options_.resume) {
-      const Resumed resumed = checkpoints_.resume(&session_, options_.optimizer.rule);
+      const Resumed resumed = checkpoints_.resume(&session_, options_.optimizer);
       for (const std::string& warning : resumed.warnings) fprintf(stderr, "warning: skipped a checkpoint: %s\n", warning.c_str());
       if (!resumed.path.empty()) return announce(resumed);
       if (!options_.quiet) fprintf(stderr, "note: no checkpoint in %s yet; starting at step 1\n", quoted(options_.checkpoint).c_str());
@@ -93,7 +105,7 @@ class Trainer {
     return 0;
   }
 
-  int64_t announce(const Resumed& resumed) const {
+  int64_t announce(const Resumed& resumed) {
     if (resumed.step > options_.schedule.steps)
       throw Error("T0921", format("--steps %lld lies behind the checkpoint, which has done %lld steps", static_cast<long long>(options_.schedule.steps), static_cast<long long>(resumed.step)),
                   "--steps counts from the start of training", kExitUsage);
@@ -102,6 +114,7 @@ class Trainer {
       if (was != entry.second)
         fprintf(stderr, "note: %s is %s, the checkpoint was written with %s; the run continues, but not bit for bit\n", entry.first.c_str(), entry.second.c_str(), was.c_str());
     }
+    if (lbfgs_ && !lbfgs_->restore(resumed.meta("lbfgs"))) throw Error("T0918", quoted(resumed.path) + " lacks the state of L-BFGS", "start again in another folder");
     if (!options_.quiet) fprintf(stderr, "note: resumed from %s at step %lld\n", quoted(resumed.path).c_str(), static_cast<long long>(resumed.step));
     return resumed.step;
   }
@@ -116,6 +129,32 @@ class Trainer {
     return {step + 1, norm, lr, (seconds() - begin) * 1e3};
   }
 
+  // One iteration of L-BFGS, which may need several evaluations; *last is set when no further one can help.
+  StepRecord one_iteration(int64_t step, bool* last) {
+    const double begin = seconds();
+    data_.fill(static_cast<uint64_t>(step));
+    const uint64_t draw = data_.draw(static_cast<uint64_t>(step));
+    const Lbfgs::Progress done = lbfgs_->iterate(draw, [&] {
+      session_.train(data_.inputs(), scalars_.pointers(), options_.seed, draw);
+      return scalars_.value(0);
+    });
+    if (!std::isfinite(done.loss) || !std::isfinite(done.norm))
+      throw Error("T0925", format("step %lld: the loss is %g, the norm of its gradient %g", static_cast<long long>(step + 1), done.loss, done.norm), "L-BFGS needs a point with a finite loss to start from");
+    if (done.state == Lbfgs::State::exhausted || (done.state != Lbfgs::State::going && data_.constant())) {
+      *last = true;
+      if (!options_.quiet) fprintf(stderr, "note: L-BFGS ends at step %lld: %s\n", static_cast<long long>(step + 1), why(done).c_str());
+    }
+    return {step + 1, done.norm, done.step, (seconds() - begin) * 1e3, lbfgs_->evaluations()};
+  }
+
+  std::string why(const Lbfgs::Progress& done) const {
+    if (done.state == Lbfgs::State::exhausted) return format("--max-evaluations %lld are used up", static_cast<long long>(options_.optimizer.max_evaluations));
+    if (done.state == Lbfgs::State::converged) return format("the norm of the gradient, %.3g, is within --tolerance %.3g", done.norm, options_.optimizer.tolerance);
+    const bool single = real_type(program_) != DType::f64;
+    return format("no step lowers the loss %.9g further, not even along its gradient of norm %.3g; %s", done.loss, done.norm,
+                  single ? "single precision has no digits left (--precision fp64 has)" : "it is a minimum to the last digit, or not smooth there");
+  }
+
   // Mean loss over the same validation batches every time; parameters stay as they are.
   double validate() {
     double sum = 0;
@@ -124,6 +163,7 @@ class Trainer {
       session_.train(validation_->inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(batch));
       sum += scalars_.value(0);
     }
+    if (lbfgs_) lbfgs_->forget();
     return sum / static_cast<double>(options_.validation_batches);
   }
 
@@ -156,6 +196,7 @@ class Trainer {
   Dataset data_;
   std::unique_ptr<Dataset> validation_;
   Updater updater_;
+  std::unique_ptr<Lbfgs> lbfgs_;
   Checkpoints checkpoints_;
 };
 

@@ -30,7 +30,7 @@ FLAGS = [
     *("-I", str(ROOT), "-I", str(HERE)),
 ]
 SANITIZE = ["-O0", "-g1", "-DTSR_TRACE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-PROGRAMS = ("Softmax", "Softmax64", "Wrong", "Bigram", "Points")
+PROGRAMS = ("Softmax", "Softmax64", "Wrong", "Bigram", "Points", "Valley", "Valley64", "Fold")
 
 
 @dataclass(frozen=True)
