@@ -154,7 +154,7 @@ def compiler_digest() -> str:
     for top in (Path(__file__).parent, templates_dir(), runtime_dir()):
         for folder, folders, names in os.walk(top):
             folders[:] = sorted(f for f in folders if not f.startswith(("_", ".")))
-            for name in sorted(n for n in names if n.endswith((".py", ".json", ".lark", ".j2", ".h", ".cuh"))):
+            for name in sorted(n for n in names if n.endswith((".py", ".json", ".lark", ".j2", ".h", ".cuh", ".cpp"))):
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     data = file.read()

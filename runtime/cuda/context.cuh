@@ -1,7 +1,5 @@
-// What a program needs besides its buffers: a stream, the first error, and cuBLASLt where the machine has it.
+// What a program needs besides its buffers: a stream, the first error, and cuBLASLt unless it was built without.
 #pragma once
-#include <dlfcn.h>
-
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -11,62 +9,8 @@
 
 namespace tsr::cuda {
 
-/// The cuBLASLt functions we call, loaded from the library; all null where there is none.
-struct Blas {
-#define TSR_BLAS(name) decltype(&cublasLt##name) name = nullptr
-  TSR_BLAS(Create);
-  TSR_BLAS(Destroy);
-  TSR_BLAS(MatmulDescCreate);
-  TSR_BLAS(MatmulDescDestroy);
-  TSR_BLAS(MatmulDescSetAttribute);
-  TSR_BLAS(MatrixLayoutCreate);
-  TSR_BLAS(MatrixLayoutDestroy);
-  TSR_BLAS(MatrixLayoutSetAttribute);
-  TSR_BLAS(MatmulPreferenceCreate);
-  TSR_BLAS(MatmulPreferenceDestroy);
-  TSR_BLAS(MatmulPreferenceSetAttribute);
-  TSR_BLAS(MatmulAlgoGetHeuristic);
-  TSR_BLAS(Matmul);
-#undef TSR_BLAS
-  cublasLtHandle_t handle = nullptr;
-
-  Blas() {
-    void* library = nullptr;
-    for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11", "libcublasLt.so"})
-      if (library == nullptr) library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) return;
-    bool complete = true;
-    auto find = [&](auto& function, const char* name) {
-      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      complete = complete && function != nullptr;
-    };
-#define TSR_BLAS(name) find(name, "cublasLt" #name)
-    TSR_BLAS(Create);
-    TSR_BLAS(Destroy);
-    TSR_BLAS(MatmulDescCreate);
-    TSR_BLAS(MatmulDescDestroy);
-    TSR_BLAS(MatmulDescSetAttribute);
-    TSR_BLAS(MatrixLayoutCreate);
-    TSR_BLAS(MatrixLayoutDestroy);
-    TSR_BLAS(MatrixLayoutSetAttribute);
-    TSR_BLAS(MatmulPreferenceCreate);
-    TSR_BLAS(MatmulPreferenceDestroy);
-    TSR_BLAS(MatmulPreferenceSetAttribute);
-    TSR_BLAS(MatmulAlgoGetHeuristic);
-    TSR_BLAS(Matmul);
-#undef TSR_BLAS
-    if (!complete || Create(&handle) != CUBLAS_STATUS_SUCCESS) handle = nullptr;
-  }
-  ~Blas() {
-    if (handle != nullptr) Destroy(handle);
-  }
-  Blas(const Blas&) = delete;
-  Blas& operator=(const Blas&) = delete;
-};
-
 /// How cuBLASLt carries out one product; made at its first call. `own` if it cannot: our kernel does it then.
 struct ProductPlan {
-  const Blas* blas = nullptr;
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
   cublasLtMatmulAlgo_t algorithm = {};
@@ -77,9 +21,11 @@ struct ProductPlan {
   ProductPlan(const ProductPlan&) = delete;
   ProductPlan& operator=(const ProductPlan&) = delete;
   ~ProductPlan() {
-    if (operation != nullptr) blas->MatmulDescDestroy(operation);
+#ifndef TSR_NO_CUBLASLT
+    if (operation != nullptr) cublasLtMatmulDescDestroy(operation);
     for (cublasLtMatrixLayout_t layout : {a, b, c})
-      if (layout != nullptr) blas->MatrixLayoutDestroy(layout);
+      if (layout != nullptr) cublasLtMatrixLayoutDestroy(layout);
+#endif
   }
 };
 
@@ -90,11 +36,17 @@ class Context {
 
   /// Work goes to `stream`, in order. The stream stays the caller's.
   explicit Context(cudaStream_t stream_of_work = nullptr) : stream(stream_of_work) {
-    if (blas.handle != nullptr) check(cudaMalloc(&blas_workspace, kBlasWorkspace), "cudaMalloc of cuBLASLt's workspace");
+#ifndef TSR_NO_CUBLASLT
+    if (cublasLtCreate(&blas) != CUBLAS_STATUS_SUCCESS) blas = nullptr;
+    else check(cudaMalloc(&blas_workspace, kBlasWorkspace), "cudaMalloc of cuBLASLt's workspace");
+#endif
   }
   ~Context() {
     plans.clear();
-    if (blas_workspace != nullptr) cudaFree(blas_workspace);
+    cudaFree(blas_workspace);
+#ifndef TSR_NO_CUBLASLT
+    if (blas != nullptr) cublasLtDestroy(blas);
+#endif
   }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -112,7 +64,7 @@ class Context {
   cudaStream_t stream;
   int code = 0;
   std::string error;
-  Blas blas;
+  cublasLtHandle_t blas = nullptr;  // null: every product is our own kernel's
   void* blas_workspace = nullptr;
   std::map<const void*, std::unique_ptr<ProductPlan>> plans;  // by the address of the product's table of sizes
 };

@@ -1,10 +1,10 @@
-// cuBLASLt: the toolkit's header where there is one, else the slice of its interface that we call (cuBLAS 11 to 13, whose
-// values and layouts agree in it). The library itself is loaded at run time, so nothing has to be linked.
+// cuBLASLt: the toolkit's header where there is one, else (and in emulation, which brings its own library) the slice of its
+// interface that we call: cuBLAS 11 to 13, whose values and layouts agree in it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
-#if __has_include(<cublasLt.h>)
+#if __has_include(<cublasLt.h>) && !defined(TSR_EMULATION)
 #include <cublasLt.h>
 #else
 enum cublasStatus_t : int { CUBLAS_STATUS_SUCCESS = 0 };

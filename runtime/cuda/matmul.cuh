@@ -1,5 +1,5 @@
-// Matrix products: cuBLASLt where the machine has it and takes the shape, else a tiled kernel of our own, so that nothing
-// is unsupported. Matrices are row-major.
+// Matrix products: cuBLASLt where it takes the shape, else (or built with TSR_NO_CUBLASLT) a tiled kernel of our own, so
+// that nothing is unsupported. Matrices are row-major.
 #pragma once
 #include "context.cuh"
 #include "math.cuh"
@@ -65,12 +65,11 @@ __global__ void __launch_bounds__(256) product_tile(Matmul s, const T* __restric
   }
 }
 
+#ifndef TSR_NO_CUBLASLT
 /// Chooses how cuBLASLt computes a product. It thinks in columns, so it is given c^T = b^T a^T.
 template <class T>
 void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
-  const Blas& blas = context.blas;
-  if (blas.handle == nullptr) return;
-  plan.blas = &blas;
+  if (context.blas == nullptr) return;
   const cudaDataType type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F;
   const cublasComputeType_t compute = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_64F;
   const cublasOperation_t plain = CUBLAS_OP_N, transpose = CUBLAS_OP_T;
@@ -81,52 +80,57 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   bool good = s.batch <= INT32_MAX;
   auto need = [&](cublasStatus_t status) { good = good && status == CUBLAS_STATUS_SUCCESS; };
   auto layout = [&](cublasLtMatrixLayout_t* out, int64_t rows, int64_t columns, int64_t ld, int64_t next) {
-    need(blas.MatrixLayoutCreate(out, type, uint64_t(rows), uint64_t(columns), ld));
+    need(cublasLtMatrixLayoutCreate(out, type, uint64_t(rows), uint64_t(columns), ld));
     if (!good || batch == 1) return;
-    need(blas.MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch));
-    need(blas.MatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &next, sizeof next));
+    need(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch));
+    need(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &next, sizeof next));
   };
-  need(blas.MatmulDescCreate(&plan.operation, compute, type));
+  need(cublasLtMatmulDescCreate(&plan.operation, compute, type));
   if (!good) return;
-  need(blas.MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &plain, sizeof plain));
-  need(blas.MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, s.transposed ? &transpose : &plain, sizeof plain));
-  need(blas.MatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+  need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &plain, sizeof plain));
+  need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, s.transposed ? &transpose : &plain, sizeof plain));
+  need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
   layout(&plan.b, s.n, s.k, s.ldb, s.next_b);
   layout(&plan.a, s.transposed ? s.m : s.k, s.transposed ? s.k : s.m, s.lda, s.next_a);
   layout(&plan.c, s.n, s.m, s.ldc, s.next_c);
   cublasLtMatmulPreference_t preference = nullptr;
-  need(blas.MatmulPreferenceCreate(&preference));
+  need(cublasLtMatmulPreferenceCreate(&preference));
   if (good) {
     const size_t limit = context.blas_workspace == nullptr ? 0 : Context::kBlasWorkspace;
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
-    need(blas.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof limit));
-    need(blas.MatmulAlgoGetHeuristic(blas.handle, plan.operation, plan.b, plan.a, plan.c, plan.c, preference, 1, &found, &count));
+    need(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof limit));
+    need(cublasLtMatmulAlgoGetHeuristic(context.blas, plan.operation, plan.b, plan.a, plan.c, plan.c, preference, 1, &found, &count));
     plan.own = !good || count == 0;
     plan.algorithm = found.algo;
     plan.workspace = found.workspaceSize;
   }
-  if (preference != nullptr) blas.MatmulPreferenceDestroy(preference);
+  if (preference != nullptr) cublasLtMatmulPreferenceDestroy(preference);
 }
+
+/// Whether cuBLASLt took the product.
+template <class T>
+bool blas_matmul(Context& context, ProductPlan& plan, const T* a, const T* b, const T* bias, T* c) {
+  if (plan.own) return false;
+  const T one = 1, zero = 0;
+  plan.own = bias != nullptr && cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias) != CUBLAS_STATUS_SUCCESS;
+  plan.own = plan.own || cublasLtMatmul(context.blas, plan.operation, &one, b, plan.b, a, plan.a, &zero, c, plan.c, c, plan.c, &plan.algorithm, context.blas_workspace, plan.workspace,
+                                        context.stream) != CUBLAS_STATUS_SUCCESS;
+  return !plan.own;  // refused after all: from now on our kernel
+}
+#endif
 
 /// Puts a product on the context's stream. `shape` must outlive the context's use of it: it is a constant of the program.
 template <class T>
 void matmul(Context& context, const Matmul& shape, const T* a, const T* b, const T* bias, T* c) {
+#ifndef TSR_NO_CUBLASLT
   std::unique_ptr<ProductPlan>& plan = context.plans[&shape];
   if (plan == nullptr) {
     plan = std::make_unique<ProductPlan>();
     plan_product<T>(context, shape, *plan);
   }
-  if (!plan->own) {
-    const T one = 1, zero = 0;
-    bool good = true;
-    if (bias != nullptr)
-      good = context.blas.MatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias) == CUBLAS_STATUS_SUCCESS;
-    if (good && context.blas.Matmul(context.blas.handle, plan->operation, &one, b, plan->b, a, plan->a, &zero, c, plan->c, c, plan->c, &plan->algorithm,
-                                    context.blas_workspace, plan->workspace, context.stream) == CUBLAS_STATUS_SUCCESS)
-      return;
-    plan->own = true;  // refused after all: from now on our kernel
-  }
+  if (blas_matmul(context, *plan, a, b, bias, c)) return;
+#endif
   const int64_t tiles = ((shape.m + kProductTile - 1) / kProductTile) * ((shape.n + kProductTile - 1) / kProductTile);
   const dim3 grid(unsigned(tiles), unsigned(shape.batch < 65535 ? shape.batch : 65535));
   product_tile<T><<<grid, 256, 0, context.stream>>>(shape, a, b, bias, c);

@@ -1,11 +1,9 @@
-"""Emitted CUDA for tests: compiled by nvcc, or executed on the host by the stand-in of cuda_host.h."""
+"""Emitted CUDA for tests: compiled by nvcc, or executed by the emulation (runtime/emulation)."""
 
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,95 +14,62 @@ from tesserac.codegen.cuda.project import render_cuda_makefile, render_entry_cud
 from tesserac.driver import CompileOptions, plan_entry
 from tesserac.ir.program import Entry, Function
 from tesserac.resources import runtime_dir
+from tests.emulation.building import build, write_emulated
 
 WHOLE = CompileOptions(tile_rows=0)
-FLAGS = (
-    "-std=c++17",
-    "-O1",
-    "-fPIC",
-    "-shared",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wno-unknown-pragmas",
-    "-Wno-maybe-uninitialized",
-    "-I.",
-    "-x",
-    "c++",
-    "-include",
-    "cuda_host.h",
-)
 
 SHIM = """
-#include "{stem}.program.cu"
+#include "{stem}.program.cpp"
 
 extern "C" int call_{stem}(const void* const* inputs, void* const* outputs, const char* const* params,
                            char* const* grads, unsigned long seed, unsigned long step) {{
   const tsr::cuda::Program& p = {stem}_program;
   const tsr::cuda::Function& f = p.train ? *p.train : *p.infer;
-  auto filled = [](size_t n) {{
-    n = n / 256 * 256 + 512;
-    return static_cast<char*>(memset(aligned_alloc(256, n), 0xEE, n));
-  }};
-  char *weights = filled(p.param_bytes), *gradients = filled(p.param_bytes), *arena = filled(f.arena_bytes);
-  auto rows = [&](auto copy) {{
-    for (int i = 0; i < p.param_count; ++i) {{
-      const tsr::Tensor& t = p.params[i];
-      long count = 1, width = t.rank ? t.shape[t.rank - 1] : 1;
-      for (int a = 0; a + 1 < t.rank; ++a) count *= t.shape[a];
-      const size_t size = t.dtype == tsr::DType::f64 ? 8 : 4;
-      for (long r = 0; r < count; ++r) copy(i, t.offset + r * t.row_stride * size, r * width * size, width * size);
-    }}
-  }};
-  rows([&](int i, size_t at, size_t dense, size_t n) {{ memcpy(weights + at, params[i] + dense, n); }});
-  tsr::cuda::Context context;
-  const tsr::cuda::Call call{{inputs, outputs, weights, gradients, arena, seed, step}};
-  const int code = {stem}_{entry}(context, call);
-  if (p.train) rows([&](int i, size_t at, size_t dense, size_t n) {{ memcpy(grads[i] + dense, gradients + at, n); }});
-  free(weights), free(gradients), free(arena);
-  return code;
+  return call_emulated(p, f, {stem}_{entry}, inputs, outputs, params, grads, seed, step);
 }}
 """
 
+CALL = """
+#include <vector>
+#include "runtime/cuda/program.cuh"
+#include "runtime/tensor.h"
 
-def split_arguments(text: str) -> list[str]:
-    """Arguments at the top level of parentheses."""
-    parts, depth, start = [], 0, 0
-    for i, c in enumerate(text):
-        depth += (c in "([{") - (c in ")]}")
-        if c == "," and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    return [*parts, text[start:].strip()]
-
-
-def closing(text: str, opened: int) -> int:
-    """Position of the parenthesis that closes the one at ``opened``."""
-    depth = 0
-    for i in range(opened, len(text)):
-        depth += (text[i] == "(") - (text[i] == ")")
-        if depth == 0:
-            return i
-    raise AssertionError("unbalanced launch")
-
-
-def host_source(text: str) -> str:
-    """CUDA C++ with its launches as calls of the host stand-in."""
-    while "<<<" in text:
-        at = text.index("<<<")
-        begin, depth = at, 0
-        while depth or re.match(r"[\w:>]", text[begin - 1]):
-            depth += (text[begin - 1] == ">") - (text[begin - 1] == "<")
-            begin -= 1
-        config_end = text.index(">>>", at)
-        grid, block, _, stream = split_arguments(text[at + 3 : config_end])
-        opened = config_end + 3
-        end = closing(text, opened)
-        call = (
-            f"host::launch(dim3({grid}), dim3({block}), {stream}, [=] {{ {text[begin:at]}{text[opened : end + 1]}; }})"
-        )
-        text = text[:begin] + call + text[end + 1 :]
-    return text
+// Dense parameters and gradients in table order; everything in device memory of its own, so that no slack is behind it.
+template <class Entry>
+int call_emulated(const tsr::cuda::Program& p, const tsr::cuda::Function& f, Entry entry, const void* const* inputs,
+                  void* const* outputs, const char* const* params, char* const* grads, unsigned long seed,
+                  unsigned long step) {
+  std::vector<void*> all;
+  auto device = [&](size_t bytes, const void* from) {
+    void* to = nullptr;
+    cudaMalloc(&to, bytes);
+    if (from != nullptr) cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice);
+    all.push_back(to);
+    return to;
+  };
+  std::vector<const void*> in;
+  std::vector<void*> out;
+  for (int i = 0; i < f.input_count; ++i) in.push_back(device(tsr::dense_bytes(f.inputs[i]), inputs[i]));
+  for (int i = 0; i < f.output_count; ++i) out.push_back(device(tsr::dense_bytes(f.outputs[i]), nullptr));
+  std::vector<char> host(p.param_bytes, char(0xee));
+  for (int i = 0; i < p.param_count; ++i) tsr::unpack(p.params[i], params[i], host.data());
+  char* const weights = static_cast<char*>(device(p.param_bytes, host.data()));
+  char* const gradients = static_cast<char*>(device(p.param_bytes, nullptr));
+  char* const arena = static_cast<char*>(device(f.arena_bytes, nullptr));
+  int code = 0;
+  {
+    tsr::cuda::Context context;
+    code = entry(context, tsr::cuda::Call{in.data(), out.data(), weights, gradients, arena, seed, step});
+    for (int i = 0; i < f.output_count; ++i)
+      cudaMemcpy(outputs[i], out[size_t(i)], tsr::dense_bytes(f.outputs[i]), cudaMemcpyDeviceToHost);
+    cudaMemcpy(host.data(), gradients, p.param_bytes, cudaMemcpyDeviceToHost);
+    if (code == 0) code = int(cudaDeviceSynchronize());
+  }
+  for (int i = 0; p.train && i < p.param_count; ++i) tsr::pack(p.params[i], host.data(), grads[i]);
+  for (void* memory : all) cudaFree(memory);
+  return code;
+}
+"""
 
 
 def emit(functions: Sequence[Function], folder: Path) -> list[str]:
@@ -124,33 +89,23 @@ def emit(functions: Sequence[Function], folder: Path) -> list[str]:
     return stems
 
 
-def on_host(folder: Path) -> None:
-    """Rewrites every launch below a folder and puts the stand-in beside the files."""
-    for file in [*folder.glob("*.cu*"), *folder.glob("runtime/cuda/*.cuh")]:
-        file.write_text(host_source(file.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.copy(Path(__file__).with_name("cuda_host.h"), folder / "cuda_host.h")
+def load(folder: Path, sources: Mapping[str, str], mode: str = "fast") -> ctypes.CDLL:
+    """One library of C++ files for the emulation, beside the folder's CUDA files; one translation unit in all."""
+    cuda = {f.name: f.read_text(encoding="utf-8") for f in [*folder.glob("*.cu"), *folder.glob("*.cuh")]}
+    write_emulated(folder, cuda)
+    for name, text in sources.items():
+        (folder / "emulation" / name).write_text(text, encoding="utf-8")
+    (folder / "emulation" / "all.cpp").write_text("".join(f'#include "{name}"\n' for name in sources), encoding="utf-8")
+    return ctypes.CDLL(str(build(folder, "all.cpp", mode, program=False)))
 
 
-def build(sources: Sequence[str], folder: Path) -> ctypes.CDLL:
-    """One shared library of C++ files; they become one translation unit, which saves reading the headers again."""
-    (folder / "all.cpp").write_text("".join(f'#include "{name}"\n' for name in sources), encoding="utf-8")
-    done = subprocess.run(
-        ["g++", *FLAGS, "all.cpp", "-o", "all.so", "-ldl"], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[:6000]
-    return ctypes.CDLL(str(folder / "all.so"))
-
-
-def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:
+def compile_on_host(functions: Sequence[Function], folder: Path, mode: str = "fast") -> ctypes.CDLL:
     """A library with ``call_f0``, ``call_f1``... that executes the emitted CUDA thread by thread."""
-    stems = emit(functions, folder)
-    for number, (stem, function) in enumerate(zip(stems, functions, strict=True)):
+    sources = {"call.h": CALL}
+    for stem, function in zip(emit(functions, folder), functions, strict=True):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
-        (folder / f"f{number}.cpp").write_text(
-            SHIM.format(stem=stem, entry="train_step" if trains else "infer"), encoding="utf-8"
-        )
-    on_host(folder)
-    return build([f"{stem}.cpp" for stem in stems], folder)
+        sources[f"call_{stem}.cpp"] = SHIM.format(stem=stem, entry="train_step" if trains else "infer")
+    return load(folder, sources, mode)
 
 
 def call(
@@ -167,19 +122,11 @@ def call(
     def pointers(arrays: Sequence[NDArray[np.generic]]) -> ctypes.Array[ctypes.c_void_p]:
         return (ctypes.c_void_p * (len(arrays) + 1))(*[a.ctypes.data for a in arrays])
 
-    def aligned(array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """A copy at an address as cudaMalloc would give it (a whole number of 256 bytes), with no slack behind it."""
-        room = np.empty(array.nbytes + 256, np.uint8)
-        start = -room.ctypes.data % 256
-        copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-        copy[...] = array
-        return copy
-
-    data = [aligned(np.ascontiguousarray(values[i.path], dtype=i.var.type.dtype.numpy)) for i in function.data]
+    data = [np.ascontiguousarray(values[i.path], dtype=i.var.type.dtype.numpy) for i in function.data]
     params = [np.ascontiguousarray(values[i.path], dtype=i.var.type.dtype.numpy) for i in function.parameters]
     grads = [np.full(p.shape, np.nan, p.dtype) for p in params]
     plain = [o for o in function.outputs if not o.name.startswith("grad:")]
-    outputs = [aligned(np.zeros(o.var.type.sizes, o.var.type.dtype.numpy)) for o in plain]
+    outputs = [np.zeros(o.var.type.sizes, o.var.type.dtype.numpy) for o in plain]
     code = getattr(library, f"call_f{number}")(
         pointers(data), pointers(outputs), pointers(params), pointers(grads), ctypes.c_ulong(seed), ctypes.c_ulong(step)
     )

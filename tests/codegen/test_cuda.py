@@ -22,7 +22,7 @@ from tesserac.ir.program import Function, Input, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.resources import runtime_dir
 from tests.codegen.cuda_cases import CASES, Net
-from tests.codegen.cuda_support import WHOLE, build, call, compile_on_host, emit, on_host
+from tests.codegen.cuda_support import WHOLE, call, compile_on_host, emit, load
 from tests.strategies import inputs_for, programs
 
 RANDOM = 40
@@ -138,12 +138,14 @@ extern "C" int optimize(int rule, int steps, double clip, float* params, const f
   settings.rule = Rule(rule), settings.clip = clip, settings.weight_decay = 0.1;
   Arena arena(context, kProgram, moments_of(settings.rule));
   Updater<float> updater(context, kProgram, settings);
-  memcpy(arena.params, params, kProgram.param_bytes);
-  memcpy(arena.grads, grads, kProgram.param_bytes);
+  cudaMemcpy(arena.params, params, kProgram.param_bytes, cudaMemcpyHostToDevice);
+  cudaMemcpy(arena.grads, grads, kProgram.param_bytes, cudaMemcpyHostToDevice);
   int code = 0;
   for (int step = 0; step < steps; ++step) code |= updater.apply(arena.params, arena.grads, arena.moments, step, 0.01);
-  memcpy(params, arena.params, kProgram.param_bytes);
-  *norm = updater.result()->norm;
+  cudaMemcpy(params, arena.params, kProgram.param_bytes, cudaMemcpyDeviceToHost);
+  StepResult result;
+  cudaMemcpy(&result, updater.result(), sizeof result, cudaMemcpyDeviceToHost);
+  *norm = result.norm;
   return code;
 }
 """
@@ -151,11 +153,7 @@ extern "C" int optimize(int rule, int steps, double clip, float* params, const f
 
 @pytest.fixture(scope="module")
 def optimizer(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("optimizer")
-    shutil.copytree(runtime_dir(), folder / "runtime")
-    (folder / "optimizer.cpp").write_text(OPTIMIZER, encoding="utf-8")
-    on_host(folder)
-    return build(["optimizer.cpp"], folder)
+    return load(tmp_path_factory.mktemp("optimizer"), {"optimizer.cpp": OPTIMIZER})
 
 
 def expected_steps(

@@ -1,0 +1,73 @@
+"""Builds CUDA sources for the emulation. The engine is compiled once per mode and kept among temporary files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tesserac.codegen.cuda.emulate import FOLDER, emulated_files
+from tesserac.resources import runtime_dir
+
+MODES = ("fast", "asan", "race")
+SELECTED = tuple(os.environ.get("TSR_EMULATION_MODE", ",".join(MODES)).split(","))
+"""The modes that tests run in (`make test-emulation MODE=...`)."""
+
+_COMMON = ("-std=c++17", "-fPIC", "-ftls-model=initial-exec", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
+_ENGINE = {
+    "fast": ("-O2",),
+    "asan": ("-O1", "-g", "-fsanitize=address"),
+    "race": ("-O2", "-DTSR_EMULATION_RACE"),
+}
+_KERNELS = {
+    "fast": ("-O1", "-march=native"),
+    "asan": ("-O1", "-g", "-march=native", "-fsanitize=address"),
+    "race": ("-O1", "-g", "-march=native", "-fsanitize=thread", "-Wno-tsan", "-DTSR_EMULATION_RACE"),
+}
+_LINK = {"fast": (), "asan": ("-fsanitize=address",), "race": ()}
+
+
+def run(command: Sequence[str], folder: Path) -> None:
+    """Runs a compiler; what it printed is the message when it fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:6000]}"
+
+
+def engine_object(mode: str) -> Path:
+    """The engine as an object file, from a cache by content."""
+    flags = [*_COMMON, *_ENGINE[mode]]
+    whole = hashlib.sha256(" ".join(flags).encode())
+    for file in sorted([*runtime_dir().glob("emulation/*"), runtime_dir() / "cuda" / "cublaslt_api.h"]):
+        whole.update(file.name.encode() + file.read_bytes())
+    cache = Path(tempfile.gettempdir()) / f"tesserac-emulation-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    found = cache / f"{whole.hexdigest()[:24]}.o"
+    if not found.exists():
+        fresh = cache / f"{found.stem}.{os.getpid()}.o"
+        run(["g++", *flags, "-c", "-o", str(fresh), "emulation/engine.cpp"], runtime_dir())
+        fresh.replace(found)
+    return found
+
+
+def write_emulated(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes CUDA files as the emulation compiles them, with the runtime's, below ``folder``."""
+    cuda = {f"runtime/cuda/{f.name}": f.read_text(encoding="utf-8") for f in runtime_dir().glob("cuda/*.cuh")}
+    for path, text in emulated_files({**cuda, **files}).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    if not (folder / "runtime").exists():
+        (folder / "runtime").symlink_to(runtime_dir())
+
+
+def build(folder: Path, source: str, mode: str, *, program: bool, flags: Sequence[str] = ()) -> Path:
+    """Compiles one C++ file below ``folder/emulation`` into a program, or else a library, beside it."""
+    stem = f"{Path(source).stem}.{mode}"
+    force = ("-I.", f"-I{FOLDER}", "-Iruntime/cuda", "-include", "runtime/emulation/cuda.h")
+    run(["g++", *_COMMON, *_KERNELS[mode], *force, *flags, "-c", "-o", f"{stem}.o", f"{FOLDER}/{source}"], folder)
+    out, kind = (stem, ()) if program else (f"{stem}.so", ("-shared",))
+    link = ["g++", *kind, "-pthread", "-o", out, f"{stem}.o", str(engine_object(mode)), *_LINK[mode], "-ldl"]
+    run(link, folder)
+    return folder / out
