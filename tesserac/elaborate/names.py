@@ -144,6 +144,12 @@ def member(it: Interpreter, space: str, name: str, node: syntax.Attribute) -> Va
     if full in PENDING:
         return Unsupported(full, PENDING[full])
     if space == "schedule":
+        it.report.note(
+            "T0319",
+            f"{full} is a hint without effect: tiles, fusion and layouts are the compiler's choice",
+            node.span,
+            notes=["`tesserac inspect --stage fuse` shows what it chose"],
+        )
         return Builtin(full, lambda *args, **keywords: None)
     if space == "graph" and name in _MEMBERS:
         raise it.report.fail("T0303", f"graph.{name} is used as a decorator: @graph.{name}", node.span)

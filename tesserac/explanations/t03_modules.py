@@ -144,4 +144,15 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         '    return op.mean(field * field)\n',
         "Nothing has to change; parameters with the names of the outputs are bound by name.",
     ),
+    Explanation(
+        "T0319",
+        "schedule.* is a hint without effect",
+        "Tiles, fusion and layouts are chosen by the compiler from the program's shapes; a schedule in the source "
+        "changes neither results nor code.",
+        "@schedule.tile(64)\n"
+        "@graph.module\n"
+        "def net(x: Tensor[4, 8], W: Tensor[8, 2]):\n"
+        "    return x @ W\n",
+        "Nothing has to change; remove the hint to silence the note.",
+    ),
 )
