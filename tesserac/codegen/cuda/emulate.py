@@ -57,7 +57,7 @@ def _mask(text: str) -> str:
 def _shared_edits(text: str, masked: str) -> list[tuple[int, int, str]]:
     edits = []
     for match in _SHARED.finditer(masked):
-        declarators = _split(text[match.start(3) : match.end(3)])
+        declarators = _split(text[match.start(3) : match.end(3)], of_types=True)
         first = _DECLARATOR.match(declarators[0])
         if first is None:
             raise InternalError(f"a __shared__ declaration that the emulation cannot read: {match[0]}")
@@ -107,16 +107,17 @@ def _name_before(masked: str, at: int) -> int:
     return begin
 
 
-def _spans(text: str) -> list[tuple[int, int]]:
-    """The parts of a list between commas that no bracket encloses."""
+def _spans(text: str, *, of_types: bool = False) -> list[tuple[int, int]]:
+    """The parts of a list between commas that no bracket encloses; ``of_types``: nor template arguments."""
     spans, depth, start = [], 0, 0
+    opening, closing = ("([{<", ")]}>") if of_types else ("([{", ")]}")
     for i, c in enumerate(text):
-        depth += (c in "([{") - (c in ")]}")
+        depth += (c in opening) - (c in closing)
         if c == "," and depth == 0:
             spans.append((start, i))
             start = i + 1
     return [*spans, (start, len(text))]
 
 
-def _split(text: str) -> list[str]:
-    return [text[a:b].strip() for a, b in _spans(text)]
+def _split(text: str, *, of_types: bool = False) -> list[str]:
+    return [text[a:b].strip() for a, b in _spans(text, of_types=of_types)]
