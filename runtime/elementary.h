@@ -1,4 +1,4 @@
-// Elementary functions on Vec<float>, Vec<double>, float and double: sqrt, rsqrt, exp, expm1, log, log1p, tanh, sin, cos, pow.
+// Elementary functions on Vec<float>, Vec<double>, float and double: sqrt, rsqrt, exp, expm1, log, log1p, tanh, sin, cos, pow, atan2.
 //
 // Error bounds are in units in the last place (ulp) of the result and hold for results that are normal numbers, in the
 // default rounding mode, with or without fused multiply-add. Unless stated otherwise a NaN gives a NaN, infinities
@@ -203,6 +203,17 @@ template <class V, std::enable_if_t<!std::is_arithmetic_v<V>, int> = 0>
 TSR_INLINE V vpow(V x, V y) {
   for (int i = 0; i < lanes<Element<V>>; ++i) x[i] = std::pow(Element<V>(x[i]), Element<V>(y[i]));
   return x;
+}
+
+/// The angle of the point (x, y), in (-pi, pi], with all the C library's special cases, lane by lane.
+template <class T, detail::IfScalar<T> = 0>
+TSR_INLINE T vatan2(T y, T x) {
+  return std::atan2(y, x);
+}
+template <class V, std::enable_if_t<!std::is_arithmetic_v<V>, int> = 0>
+TSR_INLINE V vatan2(V y, V x) {
+  for (int i = 0; i < lanes<Element<V>>; ++i) y[i] = std::atan2(Element<V>(y[i]), Element<V>(x[i]));
+  return y;
 }
 
 namespace detail {

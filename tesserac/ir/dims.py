@@ -21,6 +21,10 @@ class ShapeError(Exception):
         self.help = help
 
 
+class ComplexRefused(ShapeError):
+    """A complex operand where only real numbers have a meaning."""
+
+
 class Dims(Protocol):
     """Arithmetic and equality on dimensions."""
 

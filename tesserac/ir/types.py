@@ -48,6 +48,18 @@ class DType(enum.Enum):
         return self.is_float or self.is_complex
 
     @property
+    def real(self) -> DType:
+        """The type of the real and the imaginary part of a complex type; any other type itself."""
+        return {DType.C64: DType.F32, DType.C128: DType.F64}.get(self, self)
+
+    @property
+    def complex(self) -> DType:
+        """The narrowest complex type that holds every number of a floating type; a complex type itself."""
+        if self.is_complex:
+            return self
+        return DType.C128 if self is DType.F64 else DType.C64
+
+    @property
     def itemsize(self) -> int:
         """Bytes per element."""
         return _ITEMSIZE[self]

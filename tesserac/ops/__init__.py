@@ -3,6 +3,7 @@
 from tesserac.ops import (  # noqa: F401  (imported for registration)
     arithmetic,
     attention,
+    complex,
     contract,
     elementwise,
     experts,

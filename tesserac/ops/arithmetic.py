@@ -26,7 +26,18 @@ from tesserac.ops.base import (
 )
 from tesserac.ops.elementwise import pointwise_flops, unary, zero_jvp
 from tesserac.ops.numerics import re
-from tesserac.ops.rules import add_optional, need_float, pointwise_factors, same_dtype, same_shape, shifted
+from tesserac.ops.planes import Pair, PlanarRule, Plane, each_plane, minus, plus, product, quotient
+from tesserac.ops.rules import (
+    PARTS,
+    add_optional,
+    conjugated,
+    need_field,
+    need_real,
+    pointwise_factors,
+    same_dtype,
+    same_shape,
+    shifted,
+)
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -34,12 +45,21 @@ if TYPE_CHECKING:
 Optional = Var | None
 
 
-def _infer(name: str, *, result: DType | None = None, floating: bool = False, logical: bool = False) -> InferRule:
+_POWER = "a power of a complex tensor takes a compile-time integer exponent, as in z ** 3"
+_ORDER = "complex numbers have no order: compare op.real(x), op.imag(x) or op.abs(x)"
+
+
+def _infer(name: str, *, result: DType | None = None, floating: bool = False, logical: bool = False,
+           refuse: str = "") -> InferRule:
+    """Operands of one type; ``refuse``: what to do instead with complex ones, where they have no meaning."""
+
     def infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
         shape = same_shape(name, types, range(len(types)), dims)
         dtype = same_dtype(name, types, range(len(types)))
+        if refuse:
+            need_real(name, types, (0,), refuse)
         if floating:
-            need_float(name, types, (0,))
+            need_field(name, types, (0,))
         if logical != (dtype is DType.BOOL) and name not in ("eq", "ne"):
             raise ShapeError(f"{name} needs {'bool operands' if logical else 'numbers'}, not {dtype}", (0,))
         return (TensorType(result or dtype, shape),)
@@ -49,7 +69,7 @@ def _infer(name: str, *, result: DType | None = None, floating: bool = False, lo
 
 def _binary(name: str, doc: str, function: Callable[[Array, Array], Array], scalar: Scalar, infer: InferRule,
             jvp: JvpRule | None, transpose: TransposeRule | None = None, *, positive: bool = False,
-            logical: bool = False) -> OpSpec:
+            logical: bool = False, planar: PlanarRule | None = None) -> OpSpec:
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
         return as_tuple(function(arrays[0], arrays[1]))
 
@@ -58,9 +78,10 @@ def _binary(name: str, doc: str, function: Callable[[Array, Array], Array], scal
             return (Sample((np.array([True, True, False, False]), np.array([True, False, True, False]))),)
         a = np.array([[0.7, -1.3, 0.4], [1.9, -0.6, 2.2]])
         b = np.array([[1.1, 0.8, -0.9], [-1.7, 1.4, 2.6]])
-        return (Sample((np.abs(a) if positive else a, b)), Sample((np.array(0.8), np.array(1.7))))
+        real = (Sample((np.abs(a) if positive else a, b)), Sample((np.array(0.8), np.array(1.7))))
+        return real if planar is None else (*real, Sample((a + 1j * b, b - 1j * np.cos(a))))
 
-    return register(OpSpec(name, doc, "elementwise", 2, infer, evaluate, jvp=jvp, transpose=transpose,
+    return register(OpSpec(name, doc, "elementwise", 2, infer, evaluate, jvp=jvp, transpose=transpose, planar=planar,
                            factors=pointwise_factors, flops=pointwise_flops(scalar), scalar=scalar,
                            samples=samples))
 
@@ -98,7 +119,9 @@ def _mul_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Seq
     (ct,), (x, y) = cts, e.operands
     if ct is None:
         return (None, None)
-    return (b.op("mul", ct, y), None) if linear[0] else (None, b.op("mul", ct, x))
+    if linear[0]:
+        return b.op("mul", ct, conjugated(b, y)), None
+    return None, b.op("mul", ct, conjugated(b, x))
 
 
 def _div_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
@@ -112,7 +135,7 @@ def _div_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Opt
 
 def _div_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
     (ct,) = cts
-    return (None if ct is None else b.op("div", ct, e.operands[1]), None)
+    return (None if ct is None else b.op("div", ct, conjugated(b, e.operands[1])), None)
 
 
 def _pow_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
@@ -127,6 +150,15 @@ def _pow_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Opt
         at_zero = b.op("eq", x, b.constant(0.0, x.type))
         log = b.op("log", b.op("select", at_zero, b.constant(1.0, x.type), x))
         second = b.op("mul", t, b.op("mul", e.result, log))
+    return (add_optional(b, first, second),)
+
+
+def _atan2_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
+    """(s x - t y) / (x^2 + y^2) for the tangents s of y and t of x."""
+    (y, x), (s, t) = e.operands, tangents
+    square = b.op("add", b.op("square", x), b.op("square", y))
+    first = None if s is None else b.op("mul", s, b.op("div", x, square))
+    second = None if t is None else b.op("mul", t, b.op("neg", b.op("div", y, square)))
     return (add_optional(b, first, second),)
 
 
@@ -187,12 +219,28 @@ def _cast_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Op
 
 
 def _cast_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
-    (ct,) = cts
-    return (None if ct is None else b.op("cast", ct, dtype=e.operands[0].type.dtype),)
+    (ct,), source = cts, e.operands[0].type.dtype
+    if ct is None:
+        return (None,)
+    if ct.type.dtype.is_complex and not source.is_complex:
+        ct = b.op("real", ct)  # an imaginary part does not move a real number
+    return (ct if ct.type.dtype is source else b.op("cast", ct, dtype=source),)
 
 
 def _stop_infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     return (types[0],)
+
+
+def _cast_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    target = e.result.type.dtype.real
+    (x,) = operands
+
+    def converted(plane: Plane | None) -> Plane | None:
+        if plane is None or plane.var.type.dtype is target:
+            return plane
+        return Plane(b.op("cast", plane.var, dtype=target), plane.negative)
+
+    return (Pair(converted(x.re), converted(x.im)),)
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -201,21 +249,27 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _register_arithmetic() -> None:
     _binary("add", "x + y", np.add, Scalar("{0} + {1}", "{0} + {1}", "{0} + {1}", precedence=6), _infer("add"),
-            _add_jvp, _add_transpose)
+            _add_jvp, _add_transpose, planar=_sum_planar(plus))
     _binary("sub", "x - y", np.subtract, Scalar("{0} - {1}", "{0} - {1}", "{0} - {1}", precedence=6), _infer("sub"),
-            _sub_jvp, _sub_transpose)
+            _sub_jvp, _sub_transpose, planar=_sum_planar(minus))
     _binary("mul", "x * y", np.multiply, Scalar("{0} * {1}", "{0} * {1}", "{0}*{1}", precedence=5), _infer("mul"),
-            _mul_jvp, _mul_transpose)
+            _mul_jvp, _mul_transpose, planar=lambda b, e, x: (product(b, x[0], x[1]),))
     _binary("div", "x / y", _divide, Scalar("{0} / {1}", "{0} / {1}", "{0}/{1}", precedence=5),
-            _infer("div", floating=True), _div_jvp, _div_transpose)
+            _infer("div", floating=True), _div_jvp, _div_transpose,
+            planar=lambda b, e, x: (quotient(b, x[0], x[1], e.result.type),))
     _binary("pow", "x to the power y", np.power, Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
-            _infer("pow", floating=True), _pow_jvp, positive=True)
+            _infer("pow", floating=True, refuse=_POWER), _pow_jvp, positive=True)
+    _binary("atan2", "angle of the point with ordinate x and abscissa y, in (-pi, pi]", numerics_atan2,
+            Scalar("vatan2({0}, {1})", "atan2({0}, {1})", "atan2({0}, {1})", 20),
+            _infer("atan2", floating=True, refuse=PARTS), _atan2_jvp)
     _binary("maximum", "the larger; at a tie the derivative is the first operand's",
             lambda a, b: np.where(re(a) >= re(b), a, b),
-            Scalar("vmax({0}, {1})", "tsr_max({0}, {1})", "max({0}, {1})"), _infer("maximum"), _choice_jvp("ge"))
+            Scalar("vmax({0}, {1})", "tsr_max({0}, {1})", "max({0}, {1})"), _infer("maximum", refuse=_ORDER),
+            _choice_jvp("ge"))
     _binary("minimum", "the smaller; at a tie the derivative is the first operand's",
             lambda a, b: np.where(re(a) <= re(b), a, b),
-            Scalar("vmin({0}, {1})", "tsr_min({0}, {1})", "min({0}, {1})"), _infer("minimum"), _choice_jvp("le"))
+            Scalar("vmin({0}, {1})", "tsr_min({0}, {1})", "min({0}, {1})"), _infer("minimum", refuse=_ORDER),
+            _choice_jvp("le"))
 
 
 def _register_logic() -> None:
@@ -226,7 +280,7 @@ def _register_logic() -> None:
         text = f"{{0}} {sign} {{1}}"
         compare = _on_real_parts(function)
         _binary(name, f"x {sign} y", compare, Scalar(text, text, text, precedence=10 if name in ("eq", "ne") else 9),
-                _infer(name, result=DType.BOOL), zero_jvp)
+                _infer(name, result=DType.BOOL, refuse=_ORDER), zero_jvp)
     for name, sign, logic, level in (("logical_and", "&", np.logical_and, 11), ("logical_or", "|", np.logical_or, 13)):
         text = f"{{0}} {sign} {{1}}"
         word = name.removeprefix("logical_")
@@ -238,26 +292,38 @@ def _on_real_parts(function: Callable[[Array, Array], Array]) -> Callable[[Array
     return lambda a, b: function(re(a), re(b))
 
 
+def _sum_planar(combine: Callable[[Builder, Plane | None, Plane | None], Plane | None]) -> PlanarRule:
+    def planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+        x, y = operands
+        return (Pair(combine(b, x.re, y.re), combine(b, x.im, y.im)),)
+
+    return planar
+
+
 def _select_samples() -> tuple[Sample, ...]:
     mask = np.array([[True, False, True], [False, False, True]])
-    return (Sample((mask, np.arange(6.0).reshape(2, 3), -np.arange(6.0).reshape(2, 3) - 0.5)),)
+    x, y = np.arange(6.0).reshape(2, 3), -np.arange(6.0).reshape(2, 3) - 0.5
+    return Sample((mask, x, y)), Sample((mask, x + 1j * y, y - 1j * x))
 
 
 def _register_rest() -> None:
     scalar = Scalar("select({0}, {1}, {2})", "({0} ? {1} : {2})", "{0} ? {1} : {2}")
     register(OpSpec("select", "x where the condition holds, else y", "elementwise", 3, _select_infer,
                     lambda a, _: as_tuple(np.where(a[0], a[1], a[2])), jvp=_select_jvp, transpose=_select_transpose,
+                    planar=each_plane,
                     factors=pointwise_factors, flops=pointwise_flops(scalar), scalar=scalar,
                     samples=_select_samples))
     convert = Scalar("{0}", "{0}", "{0}", 0)
     register(OpSpec("cast", "conversion to another element type", "elementwise", 1, _cast_infer, _cast_evaluate,
-                    attrs=(("dtype", REQUIRED),), jvp=_cast_jvp, transpose=_cast_transpose,
+                    attrs=(("dtype", REQUIRED),), jvp=_cast_jvp, transpose=_cast_transpose, planar=_cast_planar,
                     factors=pointwise_factors, flops=pointwise_flops(convert), scalar=convert,
                     samples=lambda: (Sample((np.array([0.5, -1.5, 2.0]),), (("dtype", DType.F64),)),
                                      Sample((np.array([3, -4]),), (("dtype", DType.F64),)),
-                                     Sample((np.array([1.7, -2.7]),), (("dtype", DType.I32),)))))
+                                     Sample((np.array([1.7, -2.7]),), (("dtype", DType.I32),)),
+                                     Sample((np.array([0.5, -1.5]),), (("dtype", DType.C128),)),
+                                     Sample((np.array([0.5 - 1.5j]),), (("dtype", DType.C128),)))))
     unary("stop_gradient", "the value itself, taken as a constant by differentiation", np.array, convert, zero_jvp,
-          infer=_stop_infer)
+          infer=_stop_infer, planar=each_plane)
     register(OpSpec("logical_not", "not x", "elementwise", 1, _infer("logical_not", logical=True),
                     lambda a, _: as_tuple(np.logical_not(a[0])), jvp=zero_jvp, factors=pointwise_factors,
                     flops=pointwise_flops(Scalar("!{0}", "!{0}", "not {0}", precedence=3)),

@@ -20,6 +20,7 @@ from tesserac.ir.types import TensorType
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
+    from tesserac.ops.planes import PlanarRule
 
 Array = NDArray[Any]
 Attrs = Mapping[str, Attr]
@@ -83,7 +84,8 @@ class Sample:
 class OpSpec:
     """One op.
 
-    kind        how it lowers: elementwise, reduce, contract, view, gather, scatter, random, source, fused, transform
+    kind        how it lowers: elementwise, reduce, contract, view, gather, scatter, random, source, fused, transform;
+                complex: gone after the planar pass
     infer       result types from operand types; raises ShapeError
     evaluate    NumPy meaning, in the operands' own precision; floating operands may be complex, for complex steps
                 (random ops find the run's ``seed`` and ``step`` among the attributes)
@@ -91,6 +93,7 @@ class OpSpec:
     transpose   for ops linear in some operands: cotangents of the operands flagged linear
     vjp         reverse rule of a fused op; None for cotangents that it has no closed form for (then: expand)
     expand      the same function in primitives (fused and composite ops)
+    planar      the same on pairs of real values; None: no operand or result is ever complex
     factors     sharding rule; flops: floating-point operations of one call
     scalar      elementwise ops: text per target
     attrs       attribute names with defaults (REQUIRED where there is none)
@@ -108,6 +111,7 @@ class OpSpec:
     transpose: TransposeRule | None = None
     vjp: VjpRule | None = None
     expand: ExpandRule | None = None
+    planar: PlanarRule | None = None
     factors: FactorRule | None = None
     flops: FlopRule | None = None
     scalar: Scalar | None = None

@@ -23,7 +23,8 @@ from tesserac.ops.base import (
     as_tuple,
     register,
 )
-from tesserac.ops.rules import masked, need_float, one_minus, pointwise_factors, scaled, shifted
+from tesserac.ops.planes import Pair, PlanarRule, Plane, negated, product, quotient, whole
+from tesserac.ops.rules import masked, need_field, need_float, one_minus, pointwise_factors, scaled, shifted
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -52,7 +53,18 @@ def float_infer(name: str) -> InferRule:
     """The operand's type, which must be floating point."""
 
     def infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-        need_float(name, types, (0,))
+        need_float(name, types, (0,), f"act on the parts, op.complex(op.{name}(op.real(x)), op.{name}(op.imag(x))), or "
+                                      f"on a real number made of them, such as op.abs(x)")
+        return (types[0],)
+
+    return infer
+
+
+def field_infer(name: str) -> InferRule:
+    """The operand's type, which must be floating point or complex (the function has one complex derivative)."""
+
+    def infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+        need_field(name, types, (0,))
         return (types[0],)
 
     return infer
@@ -80,7 +92,7 @@ def pointwise_flops(scalar: Scalar) -> Callable[[Sequence[TensorType], Sequence[
 
 def unary(name: str, doc: str, function: Callable[[Array], Array], scalar: Scalar, jvp: JvpRule, *,
           low: float = -2.0, high: float = 2.0, infer: InferRule | None = None,
-          transpose: TransposeRule | None = None) -> OpSpec:
+          transpose: TransposeRule | None = None, planar: PlanarRule | None = None) -> OpSpec:
     """Registers an elementwise op of one operand, tested on 2x5 numbers spread over [low, high]."""
 
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
@@ -89,11 +101,12 @@ def unary(name: str, doc: str, function: Callable[[Array], Array], scalar: Scala
     def samples() -> tuple[Sample, ...]:
         # Irregular spacing keeps the points off the kinks of relu, abs, sign and floor.
         points = np.linspace(low, high, 10) + 0.013
-        return (Sample((points.reshape(2, 5),)), Sample((np.array(0.3 * low + 0.7 * high),)))
+        real = (Sample((points.reshape(2, 5),)), Sample((np.array(0.3 * low + 0.7 * high),)))
+        return real if planar is None else (*real, Sample((points.reshape(2, 5) + 1j * points[::-1].reshape(2, 5),)))
 
     return register(OpSpec(name, doc, "elementwise", 1, infer or float_infer(name), evaluate, jvp=jvp,
-                           transpose=transpose, factors=pointwise_factors, flops=pointwise_flops(scalar),
-                           scalar=scalar, samples=samples))
+                           transpose=transpose, planar=planar, factors=pointwise_factors,
+                           flops=pointwise_flops(scalar), scalar=scalar, samples=samples))
 
 
 def _negate_transpose(b: Builder, e: Equation, cts: Sequence[Var | None],
@@ -116,6 +129,28 @@ def _relu_jvp(b: Builder, e: Equation, tangents: Sequence[Var | None]) -> tuple[
 def _square_jvp(b: Builder, e: Equation, tangents: Sequence[Var | None]) -> tuple[Var | None, ...]:
     (t,) = tangents
     return (None if t is None else b.op("mul", t, scaled(b, e.operands[0], 2.0)),)
+
+
+def _square_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    (x,) = operands
+    return (product(b, x, x),)
+
+
+def _reciprocal_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    like = e.result.type
+    one = Plane(b.constant(1.0, like.with_dtype(like.dtype.real), named="one"))
+    return (quotient(b, Pair(one), operands[0], like),)
+
+
+def _exp_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    """e^re (cos im + i sin im)."""
+    (x,), like = operands, e.result.type
+    size = b.op("exp", whole(b, x.re, like))
+    if x.im is None:
+        return (Pair(Plane(size)),)
+    turn = x.im.var
+    return (Pair(Plane(b.op("mul", size, b.op("cos", turn))),
+                 Plane(b.op("mul", size, b.op("sin", turn)), x.im.negative)),)
 
 
 def _d_erf(b: Builder, x: Var, y: Var) -> Var:
@@ -178,7 +213,7 @@ def _floor(x: Array) -> Array:
 def _register_smooth() -> None:
     d = derivative_jvp
     unary("exp", "e to the power x", np.exp, Scalar("vexp({0})", "exp({0})", "exp({0})", 10),
-          d(lambda b, x, y: y))
+          d(lambda b, x, y: y), infer=field_infer("exp"), planar=_exp_planar)
     unary("sin", "sine", np.sin, Scalar("vsin({0})", "sin({0})", "sin({0})", 10),
           d(lambda b, x, y: b.op("cos", x)))
     unary("cos", "cosine", np.cos, Scalar("vcos({0})", "cos({0})", "cos({0})", 10),
@@ -196,7 +231,8 @@ def _register_smooth() -> None:
           Scalar("vsoftplus({0})", "tsr_softplus({0})", "softplus({0})", 20),
           d(lambda b, x, y: b.op("sigmoid", x)), high=4.0)
     unary("reciprocal", "1 / x", _reciprocal, Scalar("1 / {0}", "1 / {0}", "1/{0}", 1, precedence=5),
-          d(lambda b, x, y: b.op("neg", b.op("square", y))), low=0.5)
+          d(lambda b, x, y: b.op("neg", b.op("square", y))), low=0.5, infer=field_infer("reciprocal"),
+          planar=_reciprocal_planar)
 
 
 def _d_log() -> JvpRule:
@@ -228,10 +264,11 @@ def _register_activations() -> None:
 
 def _register_simple() -> None:
     unary("neg", "-x", np.negative, Scalar("-{0}", "-{0}", "-{0}", precedence=3), _negate_jvp,
-          infer=number_infer("neg"), transpose=_negate_transpose)
+          infer=number_infer("neg"), transpose=_negate_transpose,
+          planar=lambda b, e, x: (Pair(negated(x[0].re), negated(x[0].im)),))
     unary("log", "natural logarithm", np.log, Scalar("vlog({0})", "log({0})", "log({0})", 10), _d_log(), low=0.3)
     unary("square", "x * x", np.square, Scalar("{0} * {0}", "{0} * {0}", "{0}^2", precedence=5), _square_jvp,
-          infer=number_infer("square"))
+          infer=number_infer("square"), planar=_square_planar)
     unary("abs", "absolute value; derivative sign(x)", numerics.absolute,
           Scalar("vabs({0})", "fabs({0})", "|{0}|"), derivative_jvp(lambda b, x, y: b.op("sign", x)))
     unary("sign", "-1, 0 or 1; derivative 0", _sign, Scalar("vsign({0})", "tsr_sign({0})", "sign({0})"), zero_jvp)

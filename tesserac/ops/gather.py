@@ -12,6 +12,7 @@ from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, TensorType
 from tesserac.ops.attributes import dims_of, integer
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
+from tesserac.ops.planes import each_plane
 from tesserac.ops.rules import LETTERS, need_integer, need_rank
 from tesserac.ops.view import no_flops
 
@@ -105,7 +106,7 @@ def _scatter_samples() -> tuple[Sample, ...]:
 
 
 register(OpSpec("take", "rows of a table by index", "gather", 2, _take_infer, _take, jvp=_take_jvp,
-                transpose=_take_transpose, factors=_take_factors, flops=no_flops, samples=_take_samples))
+                transpose=_take_transpose, planar=each_plane, factors=_take_factors, flops=no_flops, samples=_take_samples))
 register(OpSpec("scatter_add", "sums rows into a table by index", "scatter", 2, _scatter_infer, _scatter,
-                attrs=(("rows", REQUIRED),), jvp=_scatter_jvp, transpose=_scatter_transpose,
+                attrs=(("rows", REQUIRED),), jvp=_scatter_jvp, transpose=_scatter_transpose, planar=each_plane,
                 factors=_scatter_factors, flops=_scatter_flops, samples=_scatter_samples))

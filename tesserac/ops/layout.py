@@ -9,6 +9,7 @@ import numpy as np
 from tesserac.ir.dims import Dims
 from tesserac.ir.types import TensorType
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, as_tuple, register
+from tesserac.ops.planes import each_plane
 
 
 def _perm(attrs: Attrs) -> tuple[int, ...]:
@@ -33,4 +34,5 @@ def _factors(operands: Sequence[TensorType], results: Sequence[TensorType], attr
 RELAYOUT = register(OpSpec(
     name="relayout", doc="Transposes in memory, for a product that reads its operand the other way round.",
     kind="layout", arity=1, infer=_infer, evaluate=_evaluate, attrs=(("perm", REQUIRED),), factors=_factors,
+    planar=each_plane,
     differentiable=False))

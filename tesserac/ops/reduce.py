@@ -27,7 +27,8 @@ from tesserac.ops.base import (
 )
 from tesserac.ops.elementwise import zero_jvp
 from tesserac.ops.numerics import re
-from tesserac.ops.rules import LETTERS, axis_blocked_factors, check_axis, linear_jvp, masked, need_rank
+from tesserac.ops.planes import PlanarRule, each_plane
+from tesserac.ops.rules import LETTERS, axis_blocked_factors, check_axis, linear_jvp, masked, need_rank, need_real
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -46,9 +47,14 @@ def widen(x: Array) -> Array:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _infer(name: str) -> InferRule:
+_ORDER = "complex numbers have no order: reduce op.real(x), op.imag(x) or op.abs(x)"
+
+
+def _infer(name: str, refuse: str = "") -> InferRule:
     def infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
         axes = integers(attrs, "axes")
+        if refuse:
+            need_real(name, types, (0,), refuse)
         if types[0].dtype is DType.BOOL:
             raise ShapeError(f"{name} needs numbers, not bool", (0,), "convert first: op.cast(x, dtype=\"float32\")")
         for axis in axes:
@@ -126,6 +132,8 @@ def _reduced_last(b: Builder, x: Var, kept: Sequence[int], axes: Sequence[int]) 
 
 def _one_axis_infer(name: str, dtype: DType | None) -> InferRule:
     def infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+        if dtype is not None:
+            need_real(name, types, (0,), _ORDER)
         need_rank(name, types, 0, 1)
         axis = integer(attrs, "axis")
         check_axis(name, axis, types[0].rank)
@@ -165,13 +173,17 @@ def _axes_samples() -> tuple[Sample, ...]:
 
 
 def _reduction(name: str, doc: str, function: Callable[..., Array], kind: str, jvp: JvpRule,
-               transpose: TransposeRule | None = None) -> None:
+               transpose: TransposeRule | None = None, planar: PlanarRule | None = None, refuse: str = "") -> None:
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
         x = arrays[0]
         return as_tuple(np.asarray(function(widen(x), axis=integers(attrs, "axes"))).astype(x.dtype))
 
-    register(OpSpec(name, doc, "reduce", 1, _infer(name), evaluate, attrs=(("axes", REQUIRED),), jvp=jvp,
-                    transpose=transpose, factors=_factors(kind), flops=_flops, samples=_axes_samples))
+    def samples() -> tuple[Sample, ...]:
+        extra = (Sample((_numbers() - 1j * _numbers().T,), (("axes", (0,)),)),) if planar is not None else ()
+        return (*_axes_samples(), *extra)
+
+    register(OpSpec(name, doc, "reduce", 1, _infer(name, refuse), evaluate, attrs=(("axes", REQUIRED),), jvp=jvp,
+                    transpose=transpose, planar=planar, factors=_factors(kind), flops=_flops, samples=samples))
 
 
 def _by_real_part(pick: Callable[..., Array]) -> Callable[..., Array]:
@@ -188,12 +200,13 @@ def _by_real_part(pick: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _register() -> None:
-    _reduction("reduce_sum", "sum over axes", np.sum, "sum", linear_jvp, _sum_transpose)
+    _reduction("reduce_sum", "sum over axes", np.sum, "sum", linear_jvp, _sum_transpose, each_plane)
     _reduction("reduce_max", "largest element over axes; ties share the derivative", _by_real_part(np.max), "max",
-               _extreme_jvp)
+               _extreme_jvp, refuse=_ORDER)
     _reduction("reduce_min", "smallest element over axes; ties share the derivative", _by_real_part(np.min), "min",
-               _extreme_jvp)
-    _reduction("reduce_prod", "product over axes", np.prod, "blocked", _product_jvp)
+               _extreme_jvp, refuse=_ORDER)
+    _reduction("reduce_prod", "product over axes", np.prod, "blocked", _product_jvp,
+               refuse="multiply the slices of a complex tensor one by one")
     register(OpSpec("argmax", "position of the largest element along an axis, the lowest at a tie", "reduce", 1,
                     _one_axis_infer("argmax", DType.I64),
                     lambda a, at: as_tuple(np.argmax(re(a[0]), axis=integer(at, "axis"))),
@@ -201,7 +214,7 @@ def _register() -> None:
                     samples=lambda: (Sample((_numbers(),), (("axis", 1),)), Sample((_numbers(),), (("axis", 0),)))))
     register(OpSpec("cumsum", "running sum along an axis, from the end if reverse", "reduce", 1,
                     _one_axis_infer("cumsum", None), _cumsum, attrs=(("axis", REQUIRED), ("reverse", False)),
-                    jvp=linear_jvp, transpose=_cumsum_transpose,
+                    jvp=linear_jvp, transpose=_cumsum_transpose, planar=each_plane,
                     factors=lambda i, o, at: axis_blocked_factors(integer(at, "axis"), i, o), flops=_flops,
                     samples=lambda: (Sample((_numbers(),), (("axis", 1), ("reverse", False))),
                                      Sample((_numbers(),), (("axis", 0), ("reverse", True))))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tesserac.ir.dims import Dims, ShapeError
+from tesserac.ir.dims import ComplexRefused, Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
 from tesserac.ops.base import Attrs, Factors
@@ -16,12 +16,35 @@ if TYPE_CHECKING:
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def need_float(name: str, types: Sequence[TensorType], operands: Sequence[int]) -> None:
-    """ShapeError unless the operands at these positions are floating point (or complex)."""
+PARTS = "take a real part of it first: op.real(x), op.imag(x), op.abs(x) or op.angle(x)"
+"""What to do about a complex tensor where a real one is needed."""
+
+
+def need_real(name: str, types: Sequence[TensorType], operands: Sequence[int], help: str = PARTS) -> None:
+    """ComplexRefused if one of the operands at these positions is complex."""
+    for position in operands:
+        if types[position].dtype.is_complex:
+            raise ComplexRefused(f"{name} has no meaning for complex elements ({types[position].dtype})", (position,),
+                                 help)
+
+
+def need_field(name: str, types: Sequence[TensorType], operands: Sequence[int]) -> None:
+    """ShapeError unless the operands at these positions are floating point or complex."""
     for position in operands:
         if not types[position].dtype.is_differentiable:
             raise ShapeError(f"{name} needs a floating-point operand, not {types[position].dtype}", (position,),
                              "convert it first: op.cast(x, dtype=\"float32\")")
+
+
+def need_float(name: str, types: Sequence[TensorType], operands: Sequence[int], help: str = PARTS) -> None:
+    """ShapeError unless the operands at these positions are real floating point."""
+    need_real(name, types, operands, help)
+    need_field(name, types, operands)
+
+
+def conjugated(builder: Builder, x: Var) -> Var:
+    """The complex conjugate of a complex value; a real value itself. Transposes multiply by it."""
+    return builder.op("conj", x) if x.type.dtype.is_complex else x
 
 
 def need_integer(name: str, types: Sequence[TensorType], position: int) -> None:

@@ -13,7 +13,7 @@ from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
 from tesserac.ops.numerics import re
-from tesserac.ops.rules import LETTERS, axis_blocked_factors, need_rank
+from tesserac.ops.rules import LETTERS, axis_blocked_factors, need_rank, need_real
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -24,6 +24,7 @@ Optional = Var | None
 
 def _topk_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     need_rank("topk", types, 0, 1)
+    need_real("topk", types, (0,))
     k, size = integer(attrs, "k"), types[0].shape[-1]
     if k < 1 or (isinstance(size, int) and k > size):
         raise ShapeError(f"topk: k={k} is not between 1 and the last axis of {types[0]}", (0,))

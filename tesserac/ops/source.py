@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tesserac.ir.dims import Dims
+from tesserac.ir.program import Equation
 from tesserac.ir.types import TensorType
 from tesserac.ops.attributes import dims_of, element_type, integer, number, sizes_of
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, Scalar, as_tuple, register
+from tesserac.ops.planes import Pair, Plane, real_type
 from tesserac.ops.rules import LETTERS, check_axis
+
+
+if TYPE_CHECKING:
+    from tesserac.ir.builder import Builder
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
@@ -20,6 +27,11 @@ def _infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Tenso
 def _full(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
     value = integer(attrs, "value") if isinstance(attrs["value"], int) else number(attrs, "value")
     return as_tuple(np.full(sizes_of(attrs, "shape"), value, element_type(attrs).numpy))
+
+
+def _full_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    value = number(e.attributes, "value")
+    return (Pair(Plane(b.constant(value, real_type(e.result.type))) if value else None),)
 
 
 def _full_factors(ins: Sequence[TensorType], outs: Sequence[TensorType], attrs: Attrs) -> Factors:
@@ -56,7 +68,7 @@ def _sample_attrs(**attrs: object) -> Sample:
 
 
 register(OpSpec("full", "a tensor filled with one number", "source", 0, _infer, _full,
-                attrs=(("value", REQUIRED), ("shape", REQUIRED), ("dtype", REQUIRED)), factors=_full_factors,
+                attrs=(("value", REQUIRED), ("shape", REQUIRED), ("dtype", REQUIRED)), factors=_full_factors, planar=_full_planar,
                 flops=_no_flops, scalar=Scalar("{value}", "{value}", "{value}", 0),
                 samples=lambda: (_sample_attrs(value=1.5),)))
 register(OpSpec("iota", "position along one axis", "source", 0, _iota_infer, _iota,

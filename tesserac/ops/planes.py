@@ -1,0 +1,141 @@
+"""Complex values as pairs of real ones: what the ``planar`` rules of ops are written with.
+
+A plane is a real value with a sign that has not been applied yet, and ``None`` is a plane that is zero everywhere.
+So conjugation costs nothing, a real number that meets a complex one is not multiplied by zeros, and signs end up as
+the choice between a sum and a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tesserac.ir.program import Equation, Var
+from tesserac.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from tesserac.ir.builder import Builder
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The value of ``var``, or its negative."""
+
+    var: Var
+    negative: bool = False
+
+    def negated(self) -> Plane:
+        """The plane of opposite sign."""
+        return Plane(self.var, not self.negative)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A complex value by its planes; a real one (integers and bools, too) has no ``im``."""
+
+    re: Plane | None
+    im: Plane | None = None
+
+
+PlanarRule = Callable[["Builder", Equation, Sequence[Pair]], tuple[Pair, ...]]
+"""Adds the real equations that stand for a complex one, from the pairs of its operands; a pair for every result."""
+
+
+def real_type(kind: TensorType) -> TensorType:
+    """The type of one plane."""
+    return kind.with_dtype(kind.dtype.real)
+
+
+def whole(b: Builder, plane: Plane | None, like: TensorType) -> Var:
+    """A plane as a value; ``like`` is the type of the complex value that it belongs to."""
+    if plane is None:
+        return b.constant(0.0, real_type(like), named="zero")
+    return b.op("neg", plane.var) if plane.negative else plane.var
+
+
+def negated(plane: Plane | None) -> Plane | None:
+    """The negative of a plane."""
+    return None if plane is None else plane.negated()
+
+
+def plus(b: Builder, p: Plane | None, q: Plane | None) -> Plane | None:
+    """p + q."""
+    if p is None or q is None:
+        return q if p is None else p
+    if p.negative == q.negative:
+        return Plane(b.op("add", p.var, q.var), p.negative)
+    first, second = (q, p) if p.negative else (p, q)
+    return Plane(b.op("sub", first.var, second.var))
+
+
+def minus(b: Builder, p: Plane | None, q: Plane | None) -> Plane | None:
+    """p - q."""
+    return plus(b, p, negated(q))
+
+
+def times(b: Builder, p: Plane | None, q: Plane | None) -> Plane | None:
+    """p * q; a zero plane makes zero, also of infinities."""
+    if p is None or q is None:
+        return None
+    if p.var == q.var:
+        return Plane(b.op("square", p.var), p.negative != q.negative)
+    return Plane(b.op("mul", p.var, q.var), p.negative != q.negative)
+
+
+def over(b: Builder, p: Plane | None, divisor: Var) -> Plane | None:
+    """p / divisor."""
+    return None if p is None else Plane(b.op("div", p.var, divisor), p.negative)
+
+
+def product(b: Builder, x: Pair, y: Pair) -> Pair:
+    """x * y, elementwise."""
+    return Pair(minus(b, times(b, x.re, y.re), times(b, x.im, y.im)),
+                plus(b, times(b, x.re, y.im), times(b, x.im, y.re)))
+
+
+def quotient(b: Builder, x: Pair, y: Pair, like: TensorType) -> Pair:
+    """x / y, elementwise; the divisor is scaled by its larger part, so that its square does not overflow."""
+    if y.im is None:
+        divisor = whole(b, y.re, like)
+        return Pair(over(b, x.re, divisor), over(b, x.im, divisor))
+    most = larger_part(b, y, like)
+    scaled = Pair(over(b, y.re, most), over(b, y.im, most))
+    square = plus(b, times(b, scaled.re, scaled.re), times(b, scaled.im, scaled.im))
+    divisor = b.op("mul", whole(b, square, like), most)
+    found = product(b, x, Pair(scaled.re, negated(scaled.im)))
+    return Pair(over(b, found.re, divisor), over(b, found.im, divisor))
+
+
+def larger_part(b: Builder, x: Pair, like: TensorType) -> Var:
+    """max(|re|, |im|): what squares are scaled by, so that they neither overflow nor vanish."""
+    parts = [b.op("abs", p.var) for p in (x.re, x.im) if p is not None]
+    if not parts:
+        return whole(b, None, like)
+    return parts[0] if len(parts) == 1 else b.op("maximum", *parts)
+
+
+def each_plane(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    """For ops that are linear with real coefficients in their complex operands together: the op on either plane.
+
+    Operands that are not complex (indices, masks) are the same for both.
+    """
+    (result,) = e.results
+    planes: list[Plane | None] = []
+    for pick in (lambda pair: pair.re, lambda pair: pair.im):
+        numbers = [pick(pair) for v, pair in zip(e.operands, operands, strict=True) if v.type.dtype.is_complex]
+        given = [p for p in numbers if p is not None]
+        if not given:
+            planes.append(None)
+            continue
+        common = len(given) == len(numbers) and len({p.negative for p in given}) == 1
+        values = []
+        for var, pair in zip(e.operands, operands, strict=True):
+            if not var.type.dtype.is_complex:
+                values.append(whole(b, pair.re, var.type))
+            else:
+                plane = pick(pair)
+                values.append(plane.var if common and plane is not None else whole(b, plane, var.type))
+        planes.append(Plane(b.op(e.op, *values, **e.attributes), common and given[0].negative))
+    assert result.type.dtype.is_complex
+    return (Pair(*planes),)
