@@ -1,5 +1,6 @@
 // First values of the parameters. Element i (row-major) of parameter `name` depends on the seed, the
-// name and i alone: memory layout, thread count and mesh do not change it.
+// name and i alone: memory layout, thread count and mesh do not change it. A complex element is the
+// scalars 2i and 2i + 1; both are drawn from the same distribution, constants are real.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +11,7 @@
 
 namespace tsr {
 
-// Scalars 4*block .. 4*block+3 of a parameter, as double.
+// Scalars 4*block .. 4*block+3 of a parameter, as double; those of a complex one in turns.
 inline void initial_block(const Tensor& param, uint64_t seed, uint64_t stream, uint64_t block, double* out) {
   switch (param.init) {
     case Init::uniform:
@@ -24,21 +25,21 @@ inline void initial_block(const Tensor& param, uint64_t seed, uint64_t stream, u
     case Init::zeros: case Init::ones: case Init::constant: break;
   }
   const double value = param.init == Init::zeros ? 0 : param.init == Init::ones ? 1 : param.init_a;
-  for (int i = 0; i < kRandomBlock; ++i) out[i] = value;
+  for (int i = 0; i < kRandomBlock; ++i) out[i] = i % planes(param) == 0 ? value : 0;
 }
 
 inline void initialise(const Tensor& param, uint64_t seed, char* arena) {
   const uint64_t stream = stream_of(param.name);
-  const int64_t scalars = row_length(param) * scalars_per_element(param.dtype);
-  const int64_t total = row_count(param) * scalars;
-  const size_t scalar = dtype_size(scalar_type(param.dtype)), stride = static_cast<size_t>(row_stride(param)) * dtype_size(param.dtype);
+  const int64_t parts = planes(param), length = row_length(param), total = row_count(param) * length * parts;
+  const size_t scalar = dtype_size(scalar_type(param.dtype));
   const int64_t blocks = (total + kRandomBlock - 1) / kRandomBlock;
 #pragma omp parallel for schedule(static) if (blocks > 4096)
   for (int64_t block = 0; block < blocks; ++block) {
     double values[kRandomBlock];
     initial_block(param, seed, stream, static_cast<uint64_t>(block), values);
     for (int64_t i = block * kRandomBlock; i < total && i < (block + 1) * kRandomBlock; ++i) {
-      char* const at = arena + param.offset + static_cast<size_t>(i / scalars) * stride + static_cast<size_t>(i % scalars) * scalar;
+      const int64_t element = i / parts;
+      char* const at = arena + row_offset(param, static_cast<int>(i % parts), element / length) + static_cast<size_t>(element % length) * scalar;
       store_reals(param.dtype, values + i % kRandomBlock, at, 1);
     }
   }

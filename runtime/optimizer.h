@@ -1,6 +1,7 @@
 // Optimizers, fused: one pass over parameters, gradients and moments in cache-sized chunks.
 // Formulas: SGD and momentum as in torch.optim.SGD (no dampening), Adam as in Kingma and Ba
-// (arXiv 1412.6980), AdamW's decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101).
+// (arXiv 1412.6980), AdamW's decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101). A complex
+// parameter is updated as its real and its imaginary parts, as in PyTorch: Adam has a second moment for each.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -20,7 +20,9 @@ struct Tensor {
   DType dtype;
   int rank;
   int64_t shape[kMaxRank];
-  int64_t row_stride;       // elements from one row (last axis) to the next; >= shape[rank-1]. Rows are shape[0]*...*shape[rank-2]
+  int64_t row_stride;       // elements from one row (last axis) to the next; >= shape[rank-1]. Rows are shape[0]*...*shape[rank-2].
+                            // A complex parameter lies in the arena as two such planes of reals, real parts first, the second at the
+                            // next multiple of 64 bytes; everywhere else (Call's arrays, files) real and imaginary parts take turns
   size_t offset;            // bytes from the start of the parameter arena (parameters only)
   Init init;                // parameters only
   double init_a, init_b;    // uniform: low, high; normal: mean, standard deviation; constant: value

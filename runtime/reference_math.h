@@ -100,6 +100,7 @@ inline Tensor add(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x
 inline Tensor sub(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return x - y; }); }
 inline Tensor mul(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return x * y; }); }
 inline Tensor div(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return x / y; }); }
+inline Tensor atan2(Tensor y, Tensor x) { return zip(last(y), last(x), [](double a, double b) { return std::atan2(a, b); }); }
 inline Tensor pow(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return std::pow(x, y); }); }
 inline Tensor maximum(Tensor a, Tensor b) { return zip(last(a), last(b), scalar::maximum); }
 inline Tensor minimum(Tensor a, Tensor b) { return zip(last(a), last(b), scalar::minimum); }

@@ -63,7 +63,8 @@ class Selftest {
       unpack(param, dense.data(), session_.params());
       unpack(param, dense.data(), single_.params());
       load_reals(format_of(param.dtype), dense.data(), values.data(), static_cast<size_t>(scalars));  // what the program sees, exactly
-      params_.insert(params_.end(), values.begin(), values.begin() + scalars);
+      for (int plane = 0; plane < planes(param); ++plane)  // the reference's parameters lie in planes, too
+        for (int64_t i = plane; i < scalars; i += planes(param)) params_.push_back(values[static_cast<size_t>(i)]);
     }
   }
 
@@ -149,11 +150,13 @@ class Selftest {
     compare(name, want.data(), have.data(), n, 1e-30);
   }
 
+  // As the reference gives it: plane after plane.
   std::vector<double> gradient(const Session& session, const Tensor& param) const {
-    std::vector<char> dense(dense_bytes(param) + 8);
-    pack(param, session.grads(), dense.data());
-    std::vector<double> out(static_cast<size_t>(elements(param) * scalars_per_element(param.dtype)));
-    load_reals(format_of(param.dtype), dense.data(), out.data(), out.size());
+    const int64_t length = row_length(param), rows = row_count(param);
+    std::vector<double> out(static_cast<size_t>(elements(param) * planes(param)));
+    for (int plane = 0; plane < planes(param); ++plane)
+      for (int64_t row = 0; row < rows; ++row)
+        load_reals(format_of(scalar_type(param.dtype)), session.grads() + row_offset(param, plane, row), &out[static_cast<size_t>((plane * rows + row) * length)], static_cast<size_t>(length));
     return out;
   }
 

@@ -42,22 +42,56 @@ inline int64_t sample_elements(const Tensor& tensor) {
 
 inline size_t dense_bytes(const Tensor& tensor) { return static_cast<size_t>(elements(tensor)) * dtype_size(tensor.dtype); }
 
-// Arena (base of the whole arena) to dense.
-inline void pack(const Tensor& tensor, const char* arena, void* dense) {
-  const size_t row = static_cast<size_t>(row_length(tensor)) * dtype_size(tensor.dtype);
-  const size_t stride = static_cast<size_t>(row_stride(tensor)) * dtype_size(tensor.dtype);
-  const int64_t rows = row_count(tensor);
-  for (int64_t r = 0; r < rows; ++r)
-    memcpy(static_cast<char*>(dense) + static_cast<size_t>(r) * row, arena + tensor.offset + static_cast<size_t>(r) * stride, row);
+// How a parameter lies in an arena: planes (two for complex types: real parts, imaginary parts) of rows of scalars.
+inline int planes(const Tensor& param) { return scalars_per_element(param.dtype); }
+
+// Bytes from one plane to the next.
+inline size_t plane_bytes(const Tensor& param) {
+  const int64_t count = row_count(param) * row_stride(param);
+  return (static_cast<size_t>(count) * dtype_size(scalar_type(param.dtype)) + 63) / 64 * 64;
 }
 
-// Dense to arena; the padding between rows is left alone.
-inline void unpack(const Tensor& tensor, const void* dense, char* arena) {
-  const size_t row = static_cast<size_t>(row_length(tensor)) * dtype_size(tensor.dtype);
-  const size_t stride = static_cast<size_t>(row_stride(tensor)) * dtype_size(tensor.dtype);
-  const int64_t rows = row_count(tensor);
-  for (int64_t r = 0; r < rows; ++r)
-    memcpy(arena + tensor.offset + static_cast<size_t>(r) * stride, static_cast<const char*>(dense) + static_cast<size_t>(r) * row, row);
+// Where row `row` of plane `plane` starts, in bytes from the start of the arena.
+inline size_t row_offset(const Tensor& param, int plane, int64_t row) {
+  return param.offset + static_cast<size_t>(plane) * plane_bytes(param) + static_cast<size_t>(row * row_stride(param)) * dtype_size(scalar_type(param.dtype));
+}
+
+// One row from an arena to dense elements (complex ones as pairs).
+inline void pack_row(const Tensor& param, const char* arena, int64_t row, char* dense) {
+  const size_t scalar = dtype_size(scalar_type(param.dtype)), length = static_cast<size_t>(row_length(param));
+  const char* const re = arena + row_offset(param, 0, row);
+  if (planes(param) == 1) { memcpy(dense, re, length * scalar); return; }
+  const char* const im = arena + row_offset(param, 1, row);
+  for (size_t i = 0; i < length; ++i) {
+    memcpy(dense + 2 * i * scalar, re + i * scalar, scalar);
+    memcpy(dense + (2 * i + 1) * scalar, im + i * scalar, scalar);
+  }
+}
+
+// One row of dense elements into an arena; the padding between rows is left alone.
+inline void unpack_row(const Tensor& param, const char* dense, int64_t row, char* arena) {
+  const size_t scalar = dtype_size(scalar_type(param.dtype)), length = static_cast<size_t>(row_length(param));
+  char* const re = arena + row_offset(param, 0, row);
+  if (planes(param) == 1) { memcpy(re, dense, length * scalar); return; }
+  char* const im = arena + row_offset(param, 1, row);
+  for (size_t i = 0; i < length; ++i) {
+    memcpy(re + i * scalar, dense + 2 * i * scalar, scalar);
+    memcpy(im + i * scalar, dense + (2 * i + 1) * scalar, scalar);
+  }
+}
+
+// Arena (base of the whole arena) to dense.
+inline void pack(const Tensor& param, const char* arena, void* dense) {
+  const size_t row = static_cast<size_t>(row_length(param)) * dtype_size(param.dtype);
+  const int64_t rows = row_count(param);
+  for (int64_t r = 0; r < rows; ++r) pack_row(param, arena, r, static_cast<char*>(dense) + static_cast<size_t>(r) * row);
+}
+
+// Dense to arena.
+inline void unpack(const Tensor& param, const void* dense, char* arena) {
+  const size_t row = static_cast<size_t>(row_length(param)) * dtype_size(param.dtype);
+  const int64_t rows = row_count(param);
+  for (int64_t r = 0; r < rows; ++r) unpack_row(param, static_cast<const char*>(dense) + static_cast<size_t>(r) * row, r, arena);
 }
 
 // The floating type a program computes in: that of its first parameter, else of its first output.

@@ -174,10 +174,10 @@ class Trainer {
     else if (std::isfinite(updater_.norm(session_.grads()))) return;
     for (int i = 0; i < program_.param_count && culprit.empty(); ++i) {
       const Tensor& param = program_.params[i];
-      const int64_t length = row_length(param) * scalars_per_element(param.dtype), rows = row_count(param);
+      const int64_t length = row_length(param), rows = row_count(param);
       const Format scalar = format_of(scalar_type(param.dtype));
-      for (int64_t row = 0; row < rows && culprit.empty(); ++row) {
-        const char* const at = session_.grads() + param.offset + static_cast<size_t>(row * row_stride(param)) * dtype_size(param.dtype);
+      for (int64_t line = 0; line < planes(param) * rows && culprit.empty(); ++line) {
+        const char* const at = session_.grads() + row_offset(param, static_cast<int>(line / rows), line % rows);
         for (int64_t i_column = 0; i_column < length; ++i_column) {
           double value;
           load_reals(scalar, at + i_column * scalar.size, &value, 1);

@@ -68,12 +68,13 @@ inline void place(const Tensor& param, const StoredTensor& stored, char* arena) 
   const int per = scalars_per_element(param.dtype);
   const int64_t rows = row_count(param), length = row_length(param);
   std::vector<double> row(static_cast<size_t>(length * per));
+  std::vector<char> converted(static_cast<size_t>(length) * dtype_size(param.dtype));
   for (int64_t r = 0; r < rows; ++r) {
-    char* const out = arena + param.offset + static_cast<size_t>(r * row_stride(param)) * dtype_size(param.dtype);
     const char* const in = stored.data + r * length * stored.element.size;
-    if (stored.element == format_of(param.dtype)) { memcpy(out, in, static_cast<size_t>(length) * dtype_size(param.dtype)); continue; }
+    if (stored.element == format_of(param.dtype)) { unpack_row(param, in, r, arena); continue; }
     load_reals(stored.element, in, row.data(), row.size());
-    store_reals(param.dtype, row.data(), out, row.size());
+    store_reals(param.dtype, row.data(), converted.data(), row.size());
+    unpack_row(param, converted.data(), r, arena);
   }
 }
 

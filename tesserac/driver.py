@@ -100,11 +100,12 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
                seconds: dict[str, float] | None = None) -> EntryPlans:
     """Optimizes and schedules the functions of an entry."""
     from tesserac.codegen.cpu.project import EntryPlans
+    from tesserac.codegen.cpu.tables import parameters_of
     from tesserac.passes.pipeline import Trace, optimize, schedule
     from tesserac.passes.tile import Tile
 
     trace = Trace(after)
-    table = list(dict.fromkeys(i.path for f in (entry.train, entry.infer) if f is not None for i in f.parameters))
+    table = [parameter.item.path for parameter in parameters_of(entry)]
     tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0)
     plans: list[Plan | None] = []
     for function in (entry.train, entry.infer):
@@ -238,7 +239,9 @@ def _refuse_floats(program: Program, main: DType) -> None:
             ]
             for name, var, span in (*places, *made):
                 dtype, where = var.type.dtype, f"{name} {span}"
-                if not dtype.is_float or dtype is main or where in seen:
+                if dtype.is_complex and dtype.real is main:
+                    continue
+                if not dtype.is_differentiable or dtype is main or where in seen:
                     continue
                 seen.add(where)
                 if dtype in (DType.BF16, DType.F16):
@@ -288,8 +291,13 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
 
 
 def reference_function(function: Function) -> Function:
-    """Primitives only, and differentiated only after that: what the selftest compares with."""
+    """Primitives only, and differentiated only after that: what the selftest compares with.
+
+    Complex values are pairs of real ones there, too, but products are four plain ones: that the planar pass keeps the
+    meaning is what its tests show, against complex arithmetic of NumPy's.
+    """
     from tesserac.passes.differentiate import differentiate
     from tesserac.passes.expand import expand
+    from tesserac.passes.planar import planar
 
-    return differentiate(expand(function))
+    return planar(differentiate(expand(function)), plain=True)

@@ -31,7 +31,7 @@ _UNARY = frozenset((
     "logical_not", "stop_gradient", "sort",
 ))
 _BINARY = frozenset((
-    "add", "sub", "mul", "div", "pow", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "logical_and",
+    "add", "sub", "mul", "div", "pow", "atan2", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "logical_and",
     "logical_or",
 ))
 

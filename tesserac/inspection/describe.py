@@ -9,7 +9,7 @@ from typing import Any
 from tesserac import __version__
 from tesserac.codegen.comments import short_name, sizes
 from tesserac.codegen.cpu.project import EntryPlans
-from tesserac.codegen.cpu.tables import parameters_of
+from tesserac.codegen.cpu.tables import declared_parameters, parameters_of
 from tesserac.codegen.names import comment_text
 from tesserac.inspection.kernels import EmittedKernel, launches
 from tesserac.ir.program import Function, Input
@@ -20,14 +20,19 @@ def describe_entry(plans: EntryPlans, executable: str, kernels: Sequence[Emitted
     """One entry: its parameters, functions and kernels."""
     parameters = parameters_of(plans.entry)
     functions = {
-        role: _function(plan) for role, plan in (("train", plans.train), ("infer", plans.infer)) if plan is not None
+        role: _function(plan, declared)
+        for role, plan, declared in (
+            ("train", plans.train, plans.entry.train),
+            ("infer", plans.infer, plans.entry.infer),
+        )
+        if plan is not None and declared is not None
     }
     size = sum(-(-p.elements * p.type.dtype.itemsize // 64) * 64 for p in parameters)
     return {
         "label": plans.entry.label,
         "executable": executable,
         "parameter_bytes": size,
-        "parameters": [_tensor(p.item) for p in parameters],
+        "parameters": [_tensor(item) for item in declared_parameters(plans.entry)],
         "functions": functions,
         "kernels": [_kernel(k) for k in kernels],
     }
@@ -74,8 +79,7 @@ def cell(text: str, limit: int = 160) -> str:
     return "`" + comment_text(text, limit).replace("`", "'").replace("|", "\\|") + "`"
 
 
-def _function(plan: Plan) -> dict[str, Any]:
-    function: Function = plan.staged.function
+def _function(plan: Plan, function: Function) -> dict[str, Any]:
     flops = sum(use.launch.flops * use.times for use in launches(plan, ""))
     return {
         "inputs": [_tensor(i) for i in function.data],

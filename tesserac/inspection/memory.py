@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tesserac.codegen.comments import quantity
-from tesserac.codegen.cpu.tables import parameters_of
+from tesserac.codegen.cpu.tables import declared_parameters, parameters_of
 from tesserac.ir.program import Var
 from tesserac.passes.plan import Plan, StagePlan, outer_view, rounded, storage_bytes
 
@@ -32,7 +32,7 @@ def memory_lines(plans: EntryPlans) -> Iterator[str]:
     """Parameters, and per function shared memory and the scratch of one thread, in the order of their offsets."""
     parameters = parameters_of(plans.entry)
     offset = 0
-    yield f"{plans.entry.label}: {len(parameters)} parameters; gradients and optimizer moments have the same layout"
+    yield f"{plans.entry.label}: {len(declared_parameters(plans.entry))} parameters; gradients and optimizer moments have the same layout"
     for parameter in parameters:
         size = rounded(parameter.elements * parameter.type.dtype.itemsize)
         yield f"  {offset:>12,}  {size:>12,}  {parameter.shape_text}"

@@ -18,7 +18,8 @@ def evaluate(function: Function, inputs: Mapping[str, Array], *, dtype: np.dtype
     """Outputs by name, from inputs by path.
 
     ``dtype`` None computes in the program's own types (bf16 rounded after every equation); float64 carries
-    every floating value in double precision; complex128 does so for complex steps. Random tensors keep the
+    every floating value in double precision (complex ones as pairs of doubles); complex128 does so for complex steps
+    through programs of real numbers. Random tensors keep the
     values of their own type in either case. A missing or misshapen input is a ValueError; equations that ask
     for gradients are differentiated first.
     """
@@ -54,6 +55,8 @@ def _stored(var: Var, array: Array, wide: np.dtype[np.generic] | None) -> Array:
     if wide is not None and dtype.is_float:
         keeps_step = wide.kind == "c" and np.iscomplexobj(array)
         return array.astype(wide if keeps_step else np.float64, copy=False)
+    if wide is not None and dtype.is_complex:
+        return array.astype(np.complex128, copy=False)
     if dtype is DType.BF16:
         return to_bfloat16(array)
     return array.astype(dtype.numpy, copy=False)
@@ -72,7 +75,9 @@ def _results(equation: Equation, arrays: list[Array], wide: np.dtype[np.generic]
 
 
 def _widened(value: Attr) -> Attr:
-    return DType.F64 if isinstance(value, DType) and value.is_float else value
+    if not isinstance(value, DType) or not value.is_differentiable:
+        return value
+    return DType.C128 if value.is_complex else DType.F64
 
 
 def _checked(var: Var, array: Array, wide: np.dtype[np.generic] | None) -> Array:

@@ -25,7 +25,7 @@ from tesserac.ops.base import (
     register,
 )
 from tesserac.ops.elementwise import pointwise_flops, unary, zero_jvp
-from tesserac.ops.numerics import re
+from tesserac.ops.numerics import atan2, re
 from tesserac.ops.planes import Pair, PlanarRule, Plane, each_plane, minus, plus, product, quotient
 from tesserac.ops.rules import (
     PARTS,
@@ -259,7 +259,7 @@ def _register_arithmetic() -> None:
             planar=lambda b, e, x: (quotient(b, x[0], x[1], e.result.type),))
     _binary("pow", "x to the power y", np.power, Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
             _infer("pow", floating=True, refuse=_POWER), _pow_jvp, positive=True)
-    _binary("atan2", "angle of the point with ordinate x and abscissa y, in (-pi, pi]", numerics_atan2,
+    _binary("atan2", "angle of the point with ordinate x and abscissa y, in (-pi, pi]", atan2,
             Scalar("vatan2({0}, {1})", "atan2({0}, {1})", "atan2({0}, {1})", 20),
             _infer("atan2", floating=True, refuse=PARTS), _atan2_jvp)
     _binary("maximum", "the larger; at a tie the derivative is the first operand's",

@@ -64,10 +64,10 @@ def _complex(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 def as_complex(b: Builder, re: Var | None, im: Var | None) -> Var:
     """The complex value with these parts, of which at least one is given."""
-    given = re if re is not None else im
-    assert given is not None
-    zero = zeros(b, given.type) if re is None or im is None else given
-    return b.op("complex", zero if re is None else re, zero if im is None else im)
+    if im is None:
+        assert re is not None
+        return b.op("cast", re, dtype=re.type.dtype.complex)
+    return b.op("complex", zeros(b, im.type) if re is None else re, im)
 
 
 def _complex_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:

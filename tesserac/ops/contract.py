@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,8 @@ from tesserac.ir.types import Dim, DType, TensorType
 from tesserac.ops.attributes import string
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
 from tesserac.ops.reduce import widen
-from tesserac.ops.rules import add_optional, need_float, same_dtype
+from tesserac.ops.planes import Pair, Plane, minus, plus
+from tesserac.ops.rules import add_optional, conjugated, need_field, same_dtype
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -58,7 +60,7 @@ def _expand_wide(b: Builder, e: Equation) -> tuple[Var, ...]:
 def _infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     spec = string(attrs, "spec")
     first, second, result = parse_spec(spec)
-    need_float("contract", types, (0, 1))
+    need_field("contract", types, (0, 1))
     dtype = same_dtype("contract", types, (0, 1))
     for position, letters in enumerate((first, second)):
         if len(letters) != types[position].rank:
@@ -118,11 +120,11 @@ def _transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequenc
     first, second, result = parse_spec(string(e.attributes, "spec"))
     if linear[0]:
         target = "".join(c for c in first if c in second + result)
-        grad = b.op("contract", ct, y, spec=f"{result},{second}->{target}")
+        grad = b.op("contract", ct, conjugated(b, y), spec=f"{result},{second}->{target}")
         return (_spread(b, grad, target, first, x), None)
     target = "".join(c for c in second if c in first + result)
     # The other operand first, as in dW = x^T dy.
-    grad = b.op("contract", x, ct, spec=f"{first},{result}->{target}")
+    grad = b.op("contract", conjugated(b, x), ct, spec=f"{first},{result}->{target}")
     return (None, _spread(b, grad, target, second, y))
 
 
@@ -147,6 +149,88 @@ def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:
     return count
 
 
+@dataclass(frozen=True, slots=True)
+class ComplexForm:
+    """How a complex contraction is computed: ``products`` real ones, and why so many."""
+
+    products: int
+    reason: str
+
+
+SUMS_ARE_WORTH = 240.0
+"""Operations that the third product must save per element that its sums read or write (measured: docs/language.md)."""
+
+
+def complex_form(spec: str, types: Types, real: tuple[bool, bool] = (False, False)) -> ComplexForm:
+    """The cheapest form of a contraction of complex operands; ``real``: which of them have no imaginary part.
+
+    Four products is the definition. Three are enough (Gauss; Knuth, The Art of Computer Programming 2, 4.6.4) at the
+    price of sums of the operands' planes, which pay where every element takes part in many products.
+    """
+    if any(real):
+        return ComplexForm(2 - all(real), "an operand is real")
+    first, second, result = parse_spec(spec)
+    sizes = extents(spec, types)
+
+    def count(letters: str) -> float:
+        total = 1.0
+        for letter in letters:
+            total *= sizes[letter]
+        return total
+
+    a, b = count(first), count(second)
+    passed = max(a, b) + 2 * min(a, b) + count(result)
+    saved = 2 * count("".join(sizes)) / max(passed, 1.0)
+    if saved > SUMS_ARE_WORTH:
+        return ComplexForm(3, f"{saved:.0f} operations saved per element of the sums, more than {SUMS_ARE_WORTH:.0f}")
+    return ComplexForm(4, f"{saved:.0f} operations saved per element of the sums, at most {SUMS_ARE_WORTH:.0f}")
+
+
+def _product(b: Builder, e: Equation, p: Plane | None, q: Plane | None, negative: bool = False) -> Plane | None:
+    """The contraction of two planes, or its negative.
+
+    The sign of a result that is larger than an operand (the gradient of a weight) goes to that operand: then the
+    products that make it up are added where they lie.
+    """
+    if p is None or q is None:
+        return None
+    negative ^= p.negative != q.negative
+    x, y = p.var, q.var
+    if negative and e.result.type.size > min(x.type.size, y.type.size):
+        negative = False
+        if x.type.size <= y.type.size:
+            x = b.op("neg", x)
+        else:
+            y = b.op("neg", y)
+    return Plane(b.op("contract", x, y, spec=e.attr("spec")), negative)
+
+
+def by_definition(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    """(re, im) = (x y - z w, x w + z y) for operands x + i z and y + i w."""
+    left, right = operands
+    re = plus(b, _product(b, e, left.re, right.re), _product(b, e, left.im, right.im, True))
+    return (Pair(re, plus(b, _product(b, e, left.re, right.im), _product(b, e, left.im, right.re))),)
+
+
+def _planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    """In the form that ``complex_form`` chooses."""
+    (left, right), types = operands, [v.type for v in e.operands]
+
+    full = all(p is not None for pair in operands for p in (pair.re, pair.im))
+    if not full or complex_form(string(e.attributes, "spec"), types).products == 4:
+        return by_definition(b, e, operands)
+    if types[0].size > types[1].size:  # the larger operand is summed once, the smaller one twice
+        shared = plus(b, left.re, left.im), right.re
+        first = left.im, plus(b, right.re, right.im)
+        second = left.re, minus(b, right.im, right.re)
+    else:
+        shared = left.re, plus(b, right.re, right.im)
+        first = plus(b, left.re, left.im), right.im
+        second = minus(b, left.im, left.re), right.re
+    total = _product(b, e, *shared)
+    return (Pair(plus(b, total, _product(b, e, *first, True)), plus(b, total, _product(b, e, *second))),)
+
+
 def _samples() -> tuple[Sample, ...]:
     def numbers(*shape: int) -> Array:
         n = int(np.prod(shape, dtype=int))
@@ -158,9 +242,16 @@ def _samples() -> tuple[Sample, ...]:
         ("ab,->ba", (2, 4), ())))
 
 
+def _complex_samples() -> tuple[Sample, ...]:
+    real = _samples()
+    first = real[0]
+    x, y = first.arrays
+    return (*real, Sample((x + 1j * np.cos(x), 1j * y - np.sin(3 * y)), first.attrs))
+
+
 register(OpSpec("contract", "sum of products over the letters that the result lacks", "contract", 2, _infer, _evaluate,
-                attrs=(("spec", REQUIRED),), jvp=_jvp, transpose=_transpose, factors=_factors, flops=_flops,
-                samples=_samples))
+                attrs=(("spec", REQUIRED),), jvp=_jvp, transpose=_transpose, planar=_planar, factors=_factors,
+                flops=_flops, samples=_complex_samples))
 register(OpSpec("contract_wide", "contract of 16-bit operands whose sums stay in float32", "contract", 2, _infer_wide,
                 _evaluate, attrs=(("spec", REQUIRED),), expand=_expand_wide, factors=_factors, flops=_flops,
                 samples=_samples))

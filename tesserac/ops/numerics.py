@@ -99,6 +99,14 @@ def re(x: Array) -> Array:
     return x.real if np.iscomplexobj(x) else x
 
 
+def atan2(y: Array, x: Array) -> Array:
+    """The angle of the point (x, y)."""
+    angle = np.arctan2(re(y), re(x))
+    if not (np.iscomplexobj(y) or np.iscomplexobj(x)):
+        return np.asarray(angle)
+    return np.asarray(angle + 1j * (y.imag * x.real - x.imag * y.real) / (x.real**2 + y.real**2))
+
+
 def gelu(x: Array) -> Array:
     """x times the normal distribution function, with full relative accuracy in the negative tail."""
     return np.asarray(0.5 * x * erfc(x * -INV_SQRT_2))

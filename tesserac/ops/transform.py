@@ -14,7 +14,7 @@ from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.types import TensorType
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import Array, Attrs, InferRule, OpSpec, register
-from tesserac.ops.rules import need_float, same_dtype, same_shape
+from tesserac.ops.rules import need_field, need_float, same_dtype, same_shape
 
 
 def point_rank(coordinate: TensorType) -> int:
@@ -26,7 +26,8 @@ def _backward(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Te
     if not types or types[0].rank:
         raise ShapeError(f"backward needs a scalar loss, not {types[0] if types else 'nothing'}", (0,),
                          "reduce it first, as in op.mean(loss)")
-    need_float("backward", types, range(len(types)))
+    need_float("backward", types, (0,), "a loss is a real number: op.mean(op.abs(x) ** 2), or op.real(loss)")
+    need_field("backward", types, range(len(types)))
     return tuple(types[1:])
 
 
@@ -47,7 +48,7 @@ def _derivative(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[
 def _pushforward(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     if len(types) % 2 == 0 or len(types) < 3:
         raise ShapeError("pushforward needs a value, then inputs, then as many tangents")
-    need_float("pushforward", types, range(len(types)))
+    need_field("pushforward", types, range(len(types)))
     half = len(types) // 2
     for i in range(1, half + 1):
         same_dtype("pushforward", types, (i, i + half))
@@ -58,7 +59,7 @@ def _pushforward(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple
 def _pullback(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     if len(types) < 2:
         raise ShapeError("pullback needs a value and its cotangent, then inputs")
-    need_float("pullback", types, range(len(types)))
+    need_field("pullback", types, range(len(types)))
     same_dtype("pullback", types, (0, 1))
     same_shape("pullback", types, (0, 1), dims)
     return tuple(types[2:])

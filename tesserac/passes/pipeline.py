@@ -19,6 +19,7 @@ from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
 from tesserac.passes.mixed import mix
 from tesserac.passes.orient import Orient
+from tesserac.passes.planar import planar
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
 from tesserac.passes.reassociate import reassociate
 from tesserac.passes.simplify import simplify
@@ -99,6 +100,7 @@ PIPELINE: tuple[Step, ...] = (
         _expand_norms_and_losses,
     ),
     Step("simplify2", "forward and backward of a norm share their row statistics", simplify),
+    Step("planar", "complex values as pairs of real ones: all that follows knows real numbers only", planar),
     Step("outputs", "every output gets memory of its own", own_outputs),
     Step("orient", Orient().reason, Orient().run),
 )

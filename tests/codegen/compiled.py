@@ -38,8 +38,14 @@ extern "C" void call_{stem}(const void* const* inputs, void* const* outputs, con
       const Tensor& t = p.params[i];
       long count = 1, width = t.rank ? t.shape[t.rank - 1] : 1;
       for (int a = 0; a + 1 < t.rank; ++a) count *= t.shape[a];
-      const size_t size = t.dtype == DType::f64 ? 8 : 4;
-      for (long r = 0; r < count; ++r) copy(i, t.offset + r * t.row_stride * size, r * width * size, width * size);
+      const size_t size = t.dtype == DType::f64 || t.dtype == DType::c128 ? 8 : 4;
+      if (t.dtype != DType::c64 && t.dtype != DType::c128) {{
+        for (long r = 0; r < count; ++r) copy(i, t.offset + r * t.row_stride * size, r * width * size, width * size);
+        continue;
+      }}
+      const size_t plane = (count * t.row_stride * size + 63) / 64 * 64;  // real parts, then imaginary ones
+      for (long e = 0; e < count * width; ++e)
+        for (int k = 0; k < 2; ++k) copy(i, t.offset + k * plane + (e / width * t.row_stride + e % width) * size, (2 * e + k) * size, size);
     }}
   }};
   rows([&](int i, size_t at, size_t dense, size_t n) {{ memcpy(arena + at, params[i] + dense, n); }});

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tesserac.ir.builder import Builder
+from tesserac.ir.dims import STATIC
 from tesserac.ir.program import Attr, Function, Input, Output, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.base import Array, OpSpec, Sample, all_specs
@@ -34,6 +35,12 @@ class Case:
     @property
     def types(self) -> tuple[TensorType, ...]:
         return tuple(type_of(a) for a in self.sample.arrays)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether complex steps have no meaning, because operands or results are complex themselves."""
+        results = self.spec.infer(self.types, self.attrs, STATIC)
+        return any(t.dtype.is_complex for t in (*self.types, *results))
 
     @property
     def floating(self) -> tuple[int, ...]:
@@ -63,13 +70,24 @@ def fed(arrays: Sequence[Array], name: str = "x") -> dict[str, Array]:
 
 def weights_like(t: TensorType, seed: float) -> Array:
     """Irregular numbers of a type's shape."""
-    return np.cos(seed + 1.3 * np.arange(t.size)).reshape(t.sizes)
+    angles = seed + 1.3 * np.arange(t.size).reshape(t.sizes)
+    return np.cos(angles) + 1j * np.sin(1.7 * angles) if t.dtype.is_complex else np.cos(angles)
+
+
+def dot(a: Array, b: Array) -> float:
+    """The inner product that gradients refer to: complex numbers are pairs of real ones."""
+    return float(np.sum(np.conj(a) * b).real)
 
 
 def weighted_sum(b: Builder, values: Sequence[Var], seed: float = 0.3) -> Var:
-    """A scalar that depends on every element of the floating values with a weight of its own."""
+    """A scalar that depends on every element of the floating values (both parts) with a weight of its own."""
     total = b.scalar(0.0, DType.F64)
-    for k, value in enumerate(v for v in values if v.type.dtype.is_differentiable):
+    parts = [
+        [b.op("real", v), b.op("imag", v)] if v.type.dtype.is_complex else [v]
+        for v in values
+        if v.type.dtype.is_differentiable
+    ]
+    for k, value in enumerate(v for pair in parts for v in pair):
         flat = b.op("reshape", value, shape=(value.type.size,))
         position = b.op("iota", shape=flat.type.shape, axis=0, dtype=DType.F64)
         angle = b.op("add", position, b.constant(seed + 0.7 * k, position.type))

@@ -50,12 +50,14 @@ def test_inferred_types_are_those_of_the_values(case: Case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 def test_single_precision_stays_single(case: Case):
-    arrays = [a.astype(np.float32) if a.dtype == np.float64 else a for a in case.sample.arrays]
-    attrs = {k: DType.F32 if v is DType.F64 else v for k, v in case.attrs.items()}
+    halves = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex64}
+    arrays = [a.astype(halves.get(a.dtype, a.dtype)) for a in case.sample.arrays]
+    attrs = {k: {DType.F64: DType.F32, DType.C128: DType.C64}.get(v, v) if isinstance(v, DType) else v
+             for k, v in case.attrs.items()}
     narrow, wide = case.spec.evaluate(arrays, attrs), case.spec.evaluate(case.sample.arrays, case.attrs)
     for small, large in zip(narrow, wide, strict=True):
-        if large.dtype == np.float64:
-            assert small.dtype == np.float32
+        if large.dtype in halves:
+            assert small.dtype == halves[large.dtype]
             if case.spec.kind != "random":
                 np.testing.assert_allclose(small, large, rtol=2e-5, atol=2e-6)
         else:

@@ -15,7 +15,7 @@ from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.names import CppNames, comment_text
 from tesserac.codegen.records import Argument, AttentionKernel, ContractKernel, Launch, RowKernel
 from tesserac.diagnostics import InternalError
-from tesserac.ir.program import Var
+from tesserac.ir.program import Function, Var
 from tesserac.passes.placement import batch_size
 from tesserac.passes.plan import Place, Plan, StagePlan, attention_pairs, outer_view, rounded, storage_bytes
 
@@ -51,10 +51,12 @@ class StageText:
 
 
 class FunctionRenderer:
-    """Text of one planned function. ``label`` is train or infer."""
+    """Text of one planned function. ``label`` is train or infer, ``declared`` the function as the source has it."""
 
-    def __init__(self, plan: Plan, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str) -> None:
-        self.plan, self.parameters, self.kernels, self.label = plan, parameters, kernels, label
+    def __init__(
+        self, plan: Plan, declared: Function, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str
+    ) -> None:
+        self.plan, self.declared, self.parameters, self.kernels, self.label = plan, declared, parameters, kernels, label
         self.prefix = f"k{label.capitalize()}"
         self.attentions: dict[str, str] = {}
         self.kept: list[str] = []
@@ -82,8 +84,8 @@ class FunctionRenderer:
             "name": function.name,
             "gradients": any(o.name.startswith("grad:") for o in function.outputs),
             "zeros": self._zero_gradients(),
-            "inputs": data_rows(function, batch),
-            "outputs": output_rows(function, batch),
+            "inputs": data_rows(self.declared, batch),
+            "outputs": output_rows(self.declared, batch),
         }
 
     def _zero_gradients(self) -> list[str]:

@@ -36,9 +36,12 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
     functions = [
-        FunctionRenderer(plan, parameters, kernels, label).render()
-        for label, plan in (("train", plans.train), ("infer", plans.infer))
-        if plan is not None
+        FunctionRenderer(plan, declared, parameters, kernels, label).render()
+        for label, plan, declared in (
+            ("train", plans.train, plans.entry.train),
+            ("infer", plans.infer, plans.entry.infer),
+        )
+        if plan is not None and declared is not None
     ]
     common: dict[str, Any] = {
         "title": plans.entry.label,

@@ -11,6 +11,7 @@ from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import dense
 from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
+from tesserac.passes.planar import plane_items, plane_of
 from tesserac.passes.plan import storage_bytes
 
 MEMBER_ALIGNMENT = 64
@@ -18,9 +19,14 @@ MEMBER_ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One row of the parameter table and one member of the struct Parameters."""
+    """One member of the struct Parameters, and with it one row of the parameter table.
+
+    A complex parameter has two members, its real and its imaginary plane, the second right behind the first; its row
+    goes with the first. ``declared`` is the parameter as the source knows it, ``item`` what the member holds.
+    """
 
     item: Input
+    declared: Input
     member: str
     elements: int
 
@@ -39,21 +45,29 @@ class Parameter:
         """Shape and row stride for the comment."""
         row = padded_row(self.type.sizes)
         padded = f", rows {row} apart" if self.type.rank > 1 and row != self.type.sizes[-1] else ""
-        return f"{self.item.path} ({', '.join(map(str, self.type.sizes))}{padded})"
+        plane = plane_of(self.item.path)
+        part = "" if plane is None else {"re": ", real parts", "im": ", imaginary parts"}[plane[1]]
+        return f"{self.declared.path} ({', '.join(map(str, self.type.sizes))}{padded}){part}"
 
 
-def parameters_of(entry: Entry) -> list[Parameter]:
-    """Parameters of an entry in declaration order (the training function's, else the forward function's)."""
-    names = CppNames()
+def declared_parameters(entry: Entry) -> list[Input]:
+    """Parameters of an entry in declaration order (the training function's, then the forward function's)."""
     items: dict[str, Input] = {}
     for function in (entry.train, entry.infer):
         for item in function.parameters if function is not None else ():
             items.setdefault(item.path, item)
+    return list(items.values())
+
+
+def parameters_of(entry: Entry) -> list[Parameter]:
+    """Members of the struct Parameters, in the order of the declared parameters."""
+    names = CppNames()
     rows = []
-    for item in items.values():
-        view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
-        size = item.var.type.dtype.itemsize
-        rows.append(Parameter(item, names.of(item.path), storage_bytes(view, size) // size))
+    for declared in declared_parameters(entry):
+        for item in plane_items(declared):
+            view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
+            size = item.var.type.dtype.itemsize
+            rows.append(Parameter(item, declared, names.of(item.path), storage_bytes(view, size) // size))
     return rows
 
 
@@ -93,9 +107,14 @@ def parameter_rows(parameters: Sequence[Parameter]) -> list[str]:
     """The parameter table."""
     return [
         tensor_row(
-            p.item.path, p.type, p.item, row_stride=padded_row(p.type.sizes), offset=f"offsetof(Parameters, {p.member})"
+            p.declared.path,
+            p.declared.var.type,
+            p.declared,
+            row_stride=padded_row(p.type.sizes),
+            offset=f"offsetof(Parameters, {p.member})",
         )
         for p in parameters
+        if plane_of(p.item.path) in (None, (p.declared.path, "re"))
     ]
 
 

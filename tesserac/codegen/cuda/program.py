@@ -13,18 +13,20 @@ from tesserac.codegen.cuda.steps import wrapped_call
 from tesserac.codegen.names import CppNames, comment_text
 from tesserac.codegen.records import Argument, Launch
 from tesserac.diagnostics import InternalError
-from tesserac.ir.program import Var
+from tesserac.ir.program import Function, Var
 from tesserac.passes.placement import batch_size
 from tesserac.passes.plan import Plan, StagePlan, rounded
 
 
 class FunctionRenderer:
-    """Text of one planned function. ``label`` is train or infer."""
+    """Text of one planned function. ``label`` is train or infer, ``declared`` the function as the source has it."""
 
-    def __init__(self, plan: Plan, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str) -> None:
+    def __init__(
+        self, plan: Plan, declared: Function, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str
+    ) -> None:
         if any(stage.fused.values.stage.tiles is not None for stage in plan.stages):
             raise InternalError("the GPU's programs are not cut into tiles")
-        self.plan, self.parameters, self.kernels, self.label = plan, parameters, kernels, label
+        self.plan, self.declared, self.parameters, self.kernels, self.label = plan, declared, parameters, kernels, label
         self.scope = CppNames(parent=kernels.names, reserved=RUNTIME_NAMES)
         self.pointers: list[str] = []
         self.names: dict[Var, str] = {}
@@ -55,8 +57,8 @@ class FunctionRenderer:
             "uses_parameters": "w->" in text,
             "uses_stream": "stream" in text,
             "flops": sum(launch.flops for stage in self.plan.stages for launch in stage.launches),
-            "inputs": data_rows(function, batch),
-            "outputs": output_rows(function, batch),
+            "inputs": data_rows(self.declared, batch),
+            "outputs": output_rows(self.declared, batch),
         }
 
     def _call(self, launch: Launch, stage: StagePlan) -> list[str]:
