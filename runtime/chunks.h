@@ -20,15 +20,15 @@ inline void add_chunks(const Tensor& tensor, std::vector<Chunk>* out) {
   const DType type = scalar_type(tensor.dtype);
   if (type != DType::f32 && type != DType::f64)
     throw Error("T0924", "parameter '" + std::string(tensor.name) + "' has type " + dtype_name(tensor.dtype) + ", which optimizers do not update", "use fp32 or fp64 parameters");
-  const int64_t per = scalars_per_element(tensor.dtype);
-  int64_t rows = row_count(tensor), length = row_length(tensor) * per, stride = row_stride(tensor) * per;
+  int64_t rows = row_count(tensor), length = row_length(tensor), stride = row_stride(tensor);
   if (stride == length) length *= rows, stride = length, rows = 1;
   if (rows == 0 || length == 0) return;
   const int64_t wide = length < kChunk ? length : kChunk, high = kChunk / wide;
-  for (int64_t row = 0; row < rows; row += high)
-    for (int64_t column = 0; column < length; column += wide)
-      out->push_back({tensor.offset + static_cast<size_t>(row * stride + column) * dtype_size(type), rows - row < high ? rows - row : high,
-                      length - column < wide ? length - column : wide, stride, type, tensor.decay});
+  for (int plane = 0; plane < planes(tensor); ++plane)
+    for (int64_t row = 0; row < rows; row += high)
+      for (int64_t column = 0; column < length; column += wide)
+        out->push_back({row_offset(tensor, plane, 0) + static_cast<size_t>(row * stride + column) * dtype_size(type), rows - row < high ? rows - row : high,
+                        length - column < wide ? length - column : wide, stride, type, tensor.decay});
 }
 
 inline std::vector<Chunk> parameter_chunks(const Program& program) {

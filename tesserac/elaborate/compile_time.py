@@ -44,7 +44,7 @@ _COMPARE: dict[str, Callable[..., Value]] = {
     "is": operator.is_,
     "is not": operator.is_not,
 }
-PLAIN_TYPES = (int, float, str, bool, tuple, list, dict, range, type(None))
+PLAIN_TYPES = (int, float, complex, str, bool, tuple, list, dict, range, type(None))
 """Types of compile-time values."""
 
 
@@ -80,12 +80,12 @@ def _check_growth(op: str, left: Value, right: Value) -> None:
 
 
 def _power(base: Value, exponent: Value) -> Value:
-    if not isinstance(base, int | float) or not isinstance(exponent, int | float):
+    if not isinstance(base, int | float | complex) or not isinstance(exponent, int | float):
         raise Refused(f"`**` is not possible on {describe(base)} and {describe(exponent)}")
     if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * max(exponent, 0) > MAX_BITS:
         raise Refused(f"the result would be longer than {MAX_BITS} bits")
     result = base**exponent
-    if isinstance(result, complex):
+    if isinstance(result, complex) and not isinstance(base, complex):
         raise Refused("a fractional power of a negative number is complex")
     return result
 
@@ -108,7 +108,7 @@ def compare(op: str, left: Value, right: Value) -> bool:
 
 def unary(op: str, value: Value) -> Value:
     """``-x``, ``+x``, ``~x`` on a number; raises Refused."""
-    if not isinstance(value, int | float) or (op == "~" and isinstance(value, float)):
+    if not isinstance(value, int | float | complex) or (op == "~" and not isinstance(value, int)):
         raise Refused(f"`{op}` is not possible on {describe(value)}")
     return -value if op == "-" else +value if op == "+" else ~value  # type: ignore[operator]
 
@@ -195,7 +195,7 @@ def _round(value: Value, digits: Value = None) -> Value:
 
 
 def _abs(value: Value) -> Value:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | complex):
         return abs(value)
     raise Refused(f"abs of {describe(value)}" + " (tensors: op.abs)")
 

@@ -154,8 +154,6 @@ class Interpreter:
 
     def _number(self, node: syntax.Number, frame: Frame) -> Value:
         value = node.value
-        if isinstance(value, complex):
-            raise self.report.fail("T0501", "complex numbers are not supported yet", node.span)
         return self._literals.get(value, value) if type(value) is int else value
 
     def _fstring(self, node: syntax.FString, frame: Frame) -> Value:

@@ -1,8 +1,9 @@
 """Operands: from values to tensors, dtype promotion, and NumPy broadcasting made explicit.
 
-Rules: Python numbers are weak (they take the tensor's dtype; a fractional number never turns integers into floats);
-float widths promote to the wider, fp16 with bf16 to fp32; integer widths promote to the wider; integers and floats
-meet only through ``op.cast``. Comparison results are bool.
+Rules: Python numbers are weak (they take the tensor's dtype; a fractional number never turns integers into floats, and
+a complex one turns floats into complex numbers); float widths promote to the wider, fp16 with bf16 to fp32; beside a
+complex tensor floats become complex; integer widths promote to the wider; integers and floats meet only through
+``op.cast``. Comparison results are bool.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tesserac.elaborate.values import Poison, Slot, Value, describe
 from tesserac.ir.program import Equation, Initializer, Var
 from tesserac.ir.types import Dim, DType, TensorType
 
-Number = int | float
+Number = int | float | complex
 
 VIEWS = frozenset({"reshape", "transpose", "slice", "broadcast", "concat", "stop_gradient"})
 """Ops that hand on the elements of their operands."""
@@ -32,7 +33,7 @@ def is_tensor(value: Value) -> bool:
 
 def is_number(value: Value) -> bool:
     """Whether a value is a compile-time number."""
-    return isinstance(value, int | float)
+    return isinstance(value, int | float | complex)
 
 
 def tensor(
@@ -52,11 +53,18 @@ def tensor(
     if isinstance(value, int | float):
         kind = DType.BOOL if isinstance(value, bool) else dtype or session.float
         return session.emit("full", value=value, shape=(), dtype=kind)
+    if isinstance(value, complex):
+        return _complex_constant(session, value, (), dtype or session.float.complex)
     raise session.report.fail("T0503", f"{what} must be a tensor, not {describe(value)}", session.span)
 
 
+def _complex_constant(session: Session, number: complex, shape: Sequence[Dim], dtype: DType) -> Var:
+    parts = (session.emit("full", value=p, shape=tuple(shape), dtype=dtype.real) for p in (number.real, number.imag))
+    return session.emit("complex", *parts)
+
+
 def floating(session: Session, value: Value, what: str, shape: Sequence[Dim] | None = None) -> Var:
-    """A tensor of floating elements; integers are an error that names the cast."""
+    """A tensor of floating or complex elements; integers are an error that names the cast."""
     var = tensor(session, value, what, shape=shape)
     if var.type.dtype.is_differentiable:
         return var
@@ -135,19 +143,23 @@ def promoted(session: Session, dtypes: Sequence[DType]) -> DType | None:
         if DType.U8 in dtypes and DType.I8 in dtypes:
             return max((DType.I16, *dtypes), key=_INTEGER_ORDER.index)
         return max(dtypes, key=_INTEGER_ORDER.index)
-    if all(d.is_complex for d in dtypes):
-        return DType.C128
+    if all(d.is_differentiable for d in dtypes):
+        wide = any(d.real is DType.F64 for d in dtypes)
+        return DType.C128 if wide else DType.C64
     return None
 
 
 def cast(session: Session, var: Var, dtype: DType) -> Var:
-    """``var`` with another element type."""
+    """``var`` with another element type (a complex number of real parts of that type, where it is complex)."""
     return var if var.type.dtype == dtype else session.emit("cast", var, dtype=dtype)
 
 
 def weak(session: Session, number: Number, like: Var, what: str) -> Var:
     """A Python number as a tensor of ``like``'s type."""
     dtype = like.type.dtype
+    if isinstance(number, complex):
+        assert dtype.is_complex, "align chose the type"
+        return _complex_constant(session, number, like.type.shape, dtype)
     if dtype == DType.BOOL and not isinstance(number, bool):
         raise session.report.fail(
             "T0407",
@@ -220,13 +232,15 @@ def align(session: Session, values: Sequence[Value], what: str) -> list[Var]:
     if not operands:
         raise session.report.fail("T0503", f"{what} needs at least one tensor, not only numbers", session.span)
     dtype = promoted(session, [v.type.dtype for v in operands])
+    if dtype is not None and any(isinstance(v, complex) for v in values):
+        dtype = dtype.complex if dtype.is_differentiable else None
     if dtype is None:
         raise _mixed(session, operands, what)
     operands = [cast(session, v, dtype) for v in operands]
     shape = broadcast_shape(session, operands, what)
     operands = [broadcast_to(session, v, shape) for v in operands]
     return [
-        weak(session, v, operands[0], what) if isinstance(v, int | float) else o
+        weak(session, v, operands[0], what) if isinstance(v, Number) else o
         for v, o in zip(values, operands, strict=True)
     ]
 
@@ -259,6 +273,8 @@ def _mixed(session: Session, operands: Sequence[Var], what: str) -> Failed:
             seen.add(definition.span)
             labels.append(Label(definition.span, f"`{session.name_of(var)}` is {session.type_text(var.type)}"))
     kinds = " and ".join(dict.fromkeys(str(v.type.dtype) for v in operands))
+    if len({v.type.dtype for v in operands}) == 1:
+        kinds += " elements and a complex number"
     return session.report.fail(
         "T0407",
         f"{what} of {kinds} needs a cast",

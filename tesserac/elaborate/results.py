@@ -58,7 +58,7 @@ def backward(session: Session, loss: Value) -> Gradients:
     if scalar is None or scalar.type.rank or not scalar.type.dtype.is_float:
         raise session.report.fail(
             "T0307",
-            f"the loss must be a floating-point scalar, not {describe(loss)}",
+            f"the loss must be a real floating-point scalar, not {describe(loss)}",
             session.span,
             help=["reduce it first: op.mean(...) or a loss such as op.mse"],
         )
@@ -74,13 +74,13 @@ def _metrics(session: Session, metrics: Mapping[Value, Value], loss: Var, span: 
             session.report.error(
                 "T0305", "a metric's name is a string of letters, digits, `_`, `.`, `/` and `-`", span
             )
-        elif isinstance(value, Var) and not value.type.rank:
+        elif isinstance(value, Var) and not value.type.rank and not value.type.dtype.is_complex:
             if value is not loss or name != "loss":
                 found.append((name if name != "loss" else "metric.loss", value))
         elif not isinstance(value, Poison):
             session.report.error(
                 "T0305",
-                f"the metric `{name}` must be a scalar, not {describe(value)}",
+                f"the metric `{name}` must be a real scalar, not {describe(value)}",
                 span,
                 help=["reduce it: op.mean(x)"],
             )

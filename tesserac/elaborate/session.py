@@ -14,7 +14,7 @@ from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.solver import Contradiction, Solver
 from tesserac.elaborate.values import Function, Gradients, Mesh, Optimizer, Slot
 from tesserac.ir.builder import Builder
-from tesserac.ir.dims import ShapeError
+from tesserac.ir.dims import ComplexRefused, ShapeError
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
 
@@ -268,6 +268,8 @@ class Session:
             merged.setdefault(label.span, []).append(label.text)
         labels = [Label(span, "; ".join(dict.fromkeys(texts))) for span, texts in merged.items()]
         code = "T0403" if error.operands or isinstance(error, Contradiction) else "T0404"
+        if isinstance(error, ComplexRefused):
+            code = "T0414"
         return self.report.fail(
             code,
             error.message,

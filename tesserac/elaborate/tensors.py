@@ -17,7 +17,7 @@ from tesserac.elaborate.operands import (
 )
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.values import Slot, Value, describe
-from tesserac.ir.program import Var
+from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, DType
 
 _ARITHMETIC = {
@@ -74,7 +74,7 @@ def power(session: Session, base: Value, exponent: Value) -> Var:
         if exponent == 1:
             return x
         if exponent == 2:
-            return session.emit("square", x)
+            return squared(session, x)
         if exponent == 3:
             return session.emit("mul", session.emit("square", x), x)
         if exponent == 4:
@@ -85,8 +85,46 @@ def power(session: Session, base: Value, exponent: Value) -> Var:
             return session.emit("rsqrt", x)
         if exponent == -1:
             return session.emit("reciprocal", x)
+        if x.type.dtype.is_complex and exponent == int(exponent) and abs(exponent) <= _LARGEST_POWER:
+            return _integer_power(session, x, int(exponent))
         return session.emit("pow", x, weak(session, exponent, x, "a power"))
     return elementwise(session, "pow", "a power", base, exponent)
+
+
+_LARGEST_POWER = 1024
+"""Of a complex tensor: at most twenty products."""
+
+
+def _integer_power(session: Session, x: Var, exponent: int) -> Var:
+    """Repeated squaring."""
+    result, factor, left = None, x, abs(exponent)
+    while left:
+        if left & 1:
+            result = factor if result is None else session.emit("mul", result, factor)
+        left >>= 1
+        factor = session.emit("square", factor) if left else factor
+    assert result is not None
+    return session.emit("reciprocal", result) if exponent < 0 else result
+
+
+def squared(session: Session, x: Var) -> Var:
+    """``x * x``; the square of an absolute value without its root, which has no derivative at 0."""
+    definition = session.definitions.get(x.name)
+    if isinstance(definition, Equation) and definition.op == "magnitude":
+        return squared_magnitude(session, definition.operands[0])
+    return session.emit("square", x)
+
+
+def squared_magnitude(session: Session, x: Var) -> Var:
+    """``|x|^2``, a real number, also of a complex tensor."""
+    if not x.type.dtype.is_complex:
+        return session.emit("square", x)
+    return session.emit("add", *(session.emit("square", session.emit(part, x)) for part in ("real", "imag")))
+
+
+def magnitude(session: Session, x: Var) -> Var:
+    """``|x|``."""
+    return session.emit("magnitude" if x.type.dtype.is_complex else "abs", x)
 
 
 def _floor_division(session: Session, op: str, left: Value, right: Value) -> Var:

@@ -1,7 +1,7 @@
 """What an expression may evaluate to.
 
-Compile-time values are Python's own int, float, str, bool, None, tuple, list, dict and range. Tensors are IR variables
-(`tesserac.ir.program.Var`). Everything else is one of the classes below.
+Compile-time values are Python's own int, float, complex, str, bool, None, tuple, list, dict and range. Tensors are IR
+variables (`tesserac.ir.program.Var`). Everything else is one of the classes below.
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ def describe(value: Value) -> str:
         return "the gradients of graph.backward"
     if isinstance(value, Batch):
         return "the batch"
-    if isinstance(value, int | float | str):
-        kind = {bool: "the truth value", int: "the integer", float: "the number", str: "the string"}[type(value)]
+    if isinstance(value, int | float | complex | str):
+        kind = {bool: "the truth value", int: "the integer", str: "the string"}.get(type(value), "the number")
         text = repr(value)
         return f"{kind} {text if len(text) <= 40 else text[:37] + '...'}"
     if isinstance(value, list | tuple | dict | range):

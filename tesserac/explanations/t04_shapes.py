@@ -110,4 +110,13 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         '    return op.grad(u, "t") - op.laplacian(u, ["x"])\n',
         "Nothing has to change; --shape t=64x3 or an annotation gives another shape.",
     ),
+    Explanation(
+        "T0414",
+        "A complex tensor where a real one is needed",
+        "Order, maxima, most functions and losses have no meaning for complex numbers, and comparing a complex tensor "
+        "with a real one would silently count its imaginary part as an error.",
+        "@graph.module\ndef net(z: Tensor[4, complex64]):\n    return op.relu(z)\n",
+        "Take op.real(z), op.imag(z), op.abs(z) or op.angle(z), or act on both parts: "
+        "op.complex(op.relu(op.real(z)), op.relu(op.imag(z))).",
+    ),
 )

@@ -32,7 +32,8 @@ def memory_lines(plans: EntryPlans) -> Iterator[str]:
     """Parameters, and per function shared memory and the scratch of one thread, in the order of their offsets."""
     parameters = parameters_of(plans.entry)
     offset = 0
-    yield f"{plans.entry.label}: {len(declared_parameters(plans.entry))} parameters; gradients and optimizer moments have the same layout"
+    count = len(declared_parameters(plans.entry))
+    yield f"{plans.entry.label}: {count} parameters; gradients and optimizer moments have the same layout"
     for parameter in parameters:
         size = rounded(parameter.elements * parameter.type.dtype.itemsize)
         yield f"  {offset:>12,}  {size:>12,}  {parameter.shape_text}"

@@ -75,7 +75,8 @@ def _complex_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple
     return (None if re is None and im is None else as_complex(b, re, im),)
 
 
-def _complex_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
+def _complex_transpose(b: Builder, e: Equation, cts: Sequence[Optional],
+                       linear: Sequence[bool]) -> tuple[Optional, ...]:
     (ct,) = cts
     if ct is None:
         return (None, None)

@@ -13,8 +13,8 @@ from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
 from tesserac.ops.attributes import string
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
-from tesserac.ops.reduce import widen
 from tesserac.ops.planes import Pair, Plane, minus, plus
+from tesserac.ops.reduce import widen
 from tesserac.ops.rules import add_optional, conjugated, need_field, same_dtype
 
 if TYPE_CHECKING:

@@ -106,7 +106,8 @@ def _scatter_samples() -> tuple[Sample, ...]:
 
 
 register(OpSpec("take", "rows of a table by index", "gather", 2, _take_infer, _take, jvp=_take_jvp,
-                transpose=_take_transpose, planar=each_plane, factors=_take_factors, flops=no_flops, samples=_take_samples))
+                transpose=_take_transpose, planar=each_plane, factors=_take_factors, flops=no_flops,
+                samples=_take_samples))
 register(OpSpec("scatter_add", "sums rows into a table by index", "scatter", 2, _scatter_infer, _scatter,
                 attrs=(("rows", REQUIRED),), jvp=_scatter_jvp, transpose=_scatter_transpose, planar=each_plane,
                 factors=_scatter_factors, flops=_scatter_flops, samples=_scatter_samples))

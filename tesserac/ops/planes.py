@@ -120,22 +120,21 @@ def each_plane(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair,
 
     Operands that are not complex (indices, masks) are the same for both.
     """
-    (result,) = e.results
     planes: list[Plane | None] = []
-    for pick in (lambda pair: pair.re, lambda pair: pair.im):
-        numbers = [pick(pair) for v, pair in zip(e.operands, operands, strict=True) if v.type.dtype.is_complex]
+    for imaginary in (False, True):
+        parts = [pair.im if imaginary else pair.re for pair in operands]
+        numbers = [p for v, p in zip(e.operands, parts, strict=True) if v.type.dtype.is_complex]
         given = [p for p in numbers if p is not None]
         if not given:
             planes.append(None)
             continue
         common = len(given) == len(numbers) and len({p.negative for p in given}) == 1
         values = []
-        for var, pair in zip(e.operands, operands, strict=True):
+        for var, part, pair in zip(e.operands, parts, operands, strict=True):
             if not var.type.dtype.is_complex:
                 values.append(whole(b, pair.re, var.type))
             else:
-                plane = pick(pair)
-                values.append(plane.var if common and plane is not None else whole(b, plane, var.type))
-        planes.append(Plane(b.op(e.op, *values, **e.attributes), common and given[0].negative))
-    assert result.type.dtype.is_complex
+                values.append(part.var if common and part is not None else whole(b, part, var.type))
+        (plane,) = b.ops(e.op, values, e.attributes)
+        planes.append(Plane(plane, common and given[0].negative))
     return (Pair(*planes),)

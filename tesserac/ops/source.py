@@ -15,7 +15,6 @@ from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, S
 from tesserac.ops.planes import Pair, Plane, real_type
 from tesserac.ops.rules import LETTERS, check_axis
 
-
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
 
@@ -68,8 +67,8 @@ def _sample_attrs(**attrs: object) -> Sample:
 
 
 register(OpSpec("full", "a tensor filled with one number", "source", 0, _infer, _full,
-                attrs=(("value", REQUIRED), ("shape", REQUIRED), ("dtype", REQUIRED)), factors=_full_factors, planar=_full_planar,
-                flops=_no_flops, scalar=Scalar("{value}", "{value}", "{value}", 0),
+                attrs=(("value", REQUIRED), ("shape", REQUIRED), ("dtype", REQUIRED)), factors=_full_factors,
+                planar=_full_planar, flops=_no_flops, scalar=Scalar("{value}", "{value}", "{value}", 0),
                 samples=lambda: (_sample_attrs(value=1.5),)))
 register(OpSpec("iota", "position along one axis", "source", 0, _iota_infer, _iota,
                 attrs=(("shape", REQUIRED), ("axis", REQUIRED), ("dtype", REQUIRED)), factors=_iota_factors,

@@ -232,17 +232,20 @@ def _register() -> None:
                                      Sample((np.array(2.0),), (("shape", (2, 3)), ("axes", ()))))))
     register(OpSpec("reshape", "the same elements in row-major order under another shape", "view", 1, _reshape_infer,
                     lambda a, at: as_tuple(a[0].reshape(sizes_of(at, "shape"))), attrs=(("shape", REQUIRED),),
-                    jvp=linear_jvp, transpose=_reshape_transpose, planar=each_plane, factors=reshape_factors, flops=no_flops,
+                    jvp=linear_jvp, transpose=_reshape_transpose, planar=each_plane,
+                    factors=reshape_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix(),), (("shape", (4, 2, 3)),)),
                                      Sample((_matrix(),), (("shape", (24,)),)),
                                      Sample((_matrix().reshape(2, 2, 6),), (("shape", (4, 1, 6)),)))))
     register(OpSpec("transpose", "axes in another order", "view", 1, _transpose_infer,
                     lambda a, at: as_tuple(a[0].transpose(integers(at, "perm"))), attrs=(("perm", REQUIRED),),
-                    jvp=linear_jvp, transpose=_transpose_transpose, planar=each_plane, factors=transpose_factors, flops=no_flops,
+                    jvp=linear_jvp, transpose=_transpose_transpose, planar=each_plane,
+                    factors=transpose_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix().reshape(2, 2, 6),), (("perm", (2, 0, 1)),)),)))
     register(OpSpec("slice", "elements start, start+stride, ... below limit of every axis", "view", 1, _slice_infer,
                     _slice, attrs=(("starts", REQUIRED), ("limits", REQUIRED), ("strides", REQUIRED)),
-                    jvp=linear_jvp, transpose=_slice_transpose, planar=each_plane, factors=slice_factors, flops=no_flops,
+                    jvp=linear_jvp, transpose=_slice_transpose, planar=each_plane,
+                    factors=slice_factors, flops=no_flops,
                     samples=lambda: (
                         Sample((_matrix(),), (("starts", (0, 1)), ("limits", (4, 6)), ("strides", (1, 2)))),
                         Sample((_matrix(),), (("starts", (1, 0)), ("limits", (3, 6)), ("strides", (1, 1)))),

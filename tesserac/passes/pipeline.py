@@ -19,8 +19,8 @@ from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
 from tesserac.passes.mixed import mix
 from tesserac.passes.orient import Orient
-from tesserac.passes.planar import planar
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
+from tesserac.passes.planar import planar
 from tesserac.passes.reassociate import reassociate
 from tesserac.passes.simplify import simplify
 from tesserac.passes.squeeze import squeeze_products

@@ -1,7 +1,7 @@
 """Planar: every complex value becomes two real ones, its real and its imaginary plane, and every op on it real ops.
 
-All that comes later (tiling, fusion, products, memory) knows real numbers only. What the planes of an op are is the op's
-own rule (``OpSpec.planar``). The outside keeps seeing one complex tensor: an array of the caller holds real and
+All that comes later (tiling, fusion, products, memory) knows real numbers only. What the planes of an op are is the
+op's own rule (``OpSpec.planar``). The outside keeps seeing one complex tensor: an array of the caller holds real and
 imaginary parts in turns and is read as a real array with a last axis of two, through strides; a parameter is two
 parameters, ``PATH:re`` and ``PATH:im``, whose planes lie one behind the other in the arena, and so are its gradient and
 its moments.

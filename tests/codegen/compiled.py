@@ -45,7 +45,10 @@ extern "C" void call_{stem}(const void* const* inputs, void* const* outputs, con
       }}
       const size_t plane = (count * t.row_stride * size + 63) / 64 * 64;  // real parts, then imaginary ones
       for (long e = 0; e < count * width; ++e)
-        for (int k = 0; k < 2; ++k) copy(i, t.offset + k * plane + (e / width * t.row_stride + e % width) * size, (2 * e + k) * size, size);
+        for (int k = 0; k < 2; ++k) {{
+          const size_t at = t.offset + k * plane + (e / width * t.row_stride + e % width) * size;
+          copy(i, at, (2 * e + k) * size, size);
+        }}
     }}
   }};
   rows([&](int i, size_t at, size_t dense, size_t n) {{ memcpy(arena + at, params[i] + dense, n); }});

@@ -11,8 +11,8 @@ from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import dense
 from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
-from tesserac.passes.planar import plane_items, plane_of
 from tesserac.passes.plan import storage_bytes
+from tesserac.passes.planar import plane_items, plane_of
 
 MEMBER_ALIGNMENT = 64
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     calculus,
+    complex,
     language,
     layers,
     linear,

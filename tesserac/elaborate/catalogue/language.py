@@ -30,7 +30,13 @@ def backward(site: Site, loss: Value, wrt: Value) -> Value:
             help=("reduce it first: op.mean(...) or a loss such as op.mse",),
         )
     if not scalar.type.dtype.is_float:
-        raise site.fail("T0307", f"graph.backward needs a floating-point loss, not {scalar.type.dtype}")
+        raise site.fail(
+            "T0307",
+            f"graph.backward needs a real floating-point loss, not {scalar.type.dtype}",
+            help=("a complex number has no size to make smaller: op.mean(op.abs(x) ** 2), or op.real(loss)",)
+            if scalar.type.dtype.is_complex
+            else (),
+        )
     if session.gradients is not None:
         raise site.fail(
             "T0307", "graph.backward is called twice in one step", help=("add the losses and call it once",)
@@ -40,7 +46,7 @@ def backward(site: Site, loss: Value, wrt: Value) -> Value:
 
 def differentiate(session: Session, loss: Var, wanted: list[Slot] | None) -> Gradients:
     """Adds the ``backward`` equation."""
-    reached = [s for s in parameters_behind(session, loss) if s.var is not None and s.var.type.dtype.is_float]
+    reached = [s for s in parameters_behind(session, loss) if s.var is not None and s.var.type.dtype.is_differentiable]
     if wanted is not None:
         for slot in wanted:
             if slot not in reached:

@@ -6,9 +6,11 @@ given and with parameters of their own otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
+from tesserac.diagnostics import Label
 from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import (
@@ -47,6 +49,48 @@ ACTIVATIONS = {
 def size(site: Site, value: Value, what: str) -> Dim:
     """A layer size: an integer, or a dimension that unification will settle."""
     return value.dim if isinstance(value, UnknownDim) else integer(site, value, what)
+
+
+def activated(session: Session, function: str, x: Var) -> Var:
+    """An activation; of a complex value on its real and its imaginary part separately ("split")."""
+    if not x.type.dtype.is_complex:
+        return session.emit(function, x)
+    parts = [session.emit(function, session.emit(part, x)) for part in ("real", "imag")]
+    return session.emit("complex", *parts)
+
+
+def layer_parameters(session: Session, layer: Layer, x: Var) -> dict[str, Var]:
+    """The parameters of a layer that is applied to ``x``; complex ones when that is complex.
+
+    The first application decides. Real and imaginary part are drawn from the real layer's distribution made narrower
+    by sqrt(2), which keeps the mean of |w|^2; constants stay real.
+    """
+    complex_ = x.type.dtype.is_complex
+    for slot in layer.slots.values():
+        if complex_ and slot.var is None and slot.dtype is not None and not slot.dtype.is_complex:
+            slot.dtype = slot.dtype.complex
+            slot.init = None if slot.init is None else _complex_init(slot.init)
+        elif complex_ and slot.dtype is not None and not slot.dtype.is_complex:
+            raise session.report.fail(
+                "T0414",
+                f"`{slot.path}` is real, because its layer was applied to a real tensor first, and now meets "
+                f"complex `{session.name_of(x)}`",
+                session.span,
+                labels=[Label(slot.span, "the layer is made here")],
+                help=["make a second layer, or apply this one to op.complex(x, 0.0) where x is real"],
+            )
+    return {key: session.materialise(slot) for key, slot in layer.slots.items()}
+
+
+def _complex_init(rule: InitRule) -> InitRule:
+    def narrowed(shape: tuple[int, ...]) -> Initializer:
+        real = rule(shape)
+        if real.kind not in ("uniform", "normal"):
+            return real
+        factor = math.sqrt(0.5)
+        return Initializer(real.kind, real.a * factor, real.b * factor)
+
+    return narrowed
 
 
 def affine(session: Session, x: Var, weight: Var, bias: Var | None) -> Var:
@@ -112,10 +156,9 @@ def _linear_layer(site: Site, rows: Dim, out: Value, bias: Value, init: Value, n
 
     def apply(inner: Site, x: Value) -> Var:
         session = inner.session
-        tensors = {key: session.materialise(slot) for key, slot in layer.slots.items()}
-        return affine(
-            session, floating(session, x, "the operand of a linear layer"), tensors["weight"], tensors.get("bias")
-        )
+        operand = floating(session, x, "the operand of a linear layer")
+        tensors = layer_parameters(session, layer, operand)
+        return affine(session, operand, tensors["weight"], tensors.get("bias"))
 
     layer = make_layer(site, "linear", (rows, columns, bias), parameters, apply, name=name)
     return layer
@@ -185,11 +228,11 @@ def _mlp_layer(site: Site, widths: list[Dim], function: str, init: Value, bias: 
     def apply(inner: Site, x: Value) -> Var:
         session = inner.session
         value = floating(session, x, "the operand of an mlp")
+        tensors = layer_parameters(session, layer, value)
         for index in range(1, len(widths)):
-            offset = session.materialise(layer.slots[f"b{index}"]) if with_bias else None
-            value = affine(session, value, session.materialise(layer.slots[f"w{index}"]), offset)
+            value = affine(session, value, tensors[f"w{index}"], tensors.get(f"b{index}"))
             if function and index < len(widths) - 1:
-                value = session.emit(function, value)
+                value = activated(session, function, value)
         return value
 
     layer = make_layer(site, "mlp", (*widths, function, with_bias), parameters, apply, name=name)

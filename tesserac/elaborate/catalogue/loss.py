@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from tesserac.diagnostics import Label
 from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import reciprocal_count, scaled_by
-from tesserac.elaborate.operands import cast, floating, indices, is_number, promoted, same_shape, tensor, weak
+from tesserac.elaborate.operands import (
+    cast,
+    floating,
+    indices,
+    integer_refused,
+    is_number,
+    promoted,
+    same_shape,
+    tensor,
+    weak,
+)
 from tesserac.elaborate.session import Session
+from tesserac.elaborate.tensors import magnitude, squared_magnitude
 from tesserac.elaborate.values import Slot, Value, describe
 from tesserac.ir.program import Var
 from tesserac.ir.types import DType
@@ -64,7 +76,7 @@ def _is_probability(session: Session, labels: Value, logits: Var) -> bool:
 
 @surface(
     "mse(pred, target)",
-    "Mean of (pred - target)^2 over all elements; target may be a number",
+    "Mean of |pred - target|^2 over all elements; target may be a number",
     family="loss",
     aliases=("mse_loss",),
 )
@@ -73,7 +85,7 @@ def mse(site: Site, pred: Value, target: Value) -> Value:
     session = site.session
     a, b = _pair(site, pred, target, "op.mse")
     session.predictions.append(a)
-    return mean_of(session, session.emit("square", session.emit("sub", a, b)))
+    return mean_of(session, squared_magnitude(session, session.emit("sub", a, b)))
 
 
 @surface("mae(pred, target)", "Mean of |pred - target| over all elements", family="loss", aliases=("l1_loss",))
@@ -82,7 +94,7 @@ def mae(site: Site, pred: Value, target: Value) -> Value:
     session = site.session
     a, b = _pair(site, pred, target, "op.mae")
     session.predictions.append(a)
-    return mean_of(session, session.emit("abs", session.emit("sub", a, b)))
+    return mean_of(session, magnitude(session, session.emit("sub", a, b)))
 
 
 @surface(
@@ -117,12 +129,41 @@ def _pair(site: Site, a: Value, b: Value, what: str) -> tuple[Var, Var]:
         b = floating(session, b, f"an operand of {what}") if not is_number(b) else b
         a = floating(session, a, f"an operand of {what}", b.type.shape if isinstance(b, Var) else None)
     first = floating(session, a, f"an operand of {what}")
+    if isinstance(b, complex):
+        raise site.fail("T0503", f"{what} takes a tensor or a real number as target, not {describe(b)}")
     if isinstance(b, int | float):
         return first, weak(session, float(b), first, what)
-    second = floating(session, b, f"an operand of {what}", first.type.shape)
+    kind = first.type.dtype if first.type.dtype.is_complex else None
+    second = tensor(session, b, f"an operand of {what}", kind, first.type.shape)
+    if not second.type.dtype.is_differentiable:
+        raise integer_refused(session, second, f"an operand of {what}")
+    _both_complex(site, first, second, what)
     same_shape(session, first, second, what)
     dtype = promoted(session, (first.type.dtype, second.type.dtype)) or DType.F32
     return cast(session, first, dtype), cast(session, second, dtype)
+
+
+def _both_complex(site: Site, first: Var, second: Var, what: str) -> None:
+    """A complex and a real operand: an error, since the imaginary part would be pulled to zero silently."""
+    session = site.session
+    for one, other in ((first, second), (second, first)):
+        if one.type.dtype.is_complex and not other.type.dtype.is_complex:
+            name, against = session.name_of(one), session.name_of(other)
+            raise session.report.fail(
+                "T0414",
+                f"{what} of complex `{name}` and real `{against}` without op.real",
+                session.span,
+                labels=[
+                    Label(d.span, f"`{session.name_of(v)}` is {session.type_text(v.type)}")
+                    for v in (one, other)
+                    if (d := session.definitions.get(v.name)) is not None and d.span != session.span
+                ],
+                notes=[f"the mean of |{name} - {against}|^2 would count the imaginary part of `{name}` as an error"],
+                help=[
+                    f"compare real parts: op.real({name})",
+                    f"or say that the imaginary part shall vanish: op.complex({against}, 0.0)",
+                ],
+            )
 
 
 def mean_of(session: Session, x: Var) -> Var:

@@ -7,7 +7,17 @@ from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import element_type
 from tesserac.elaborate.operands import align, floating, is_number, tensor
 from tesserac.elaborate.operands import cast as convert
-from tesserac.elaborate.tensors import arithmetic, comparison, elementwise, logic, negate, power, stretched
+from tesserac.elaborate.tensors import (
+    arithmetic,
+    comparison,
+    elementwise,
+    logic,
+    magnitude,
+    negate,
+    power,
+    squared,
+    stretched,
+)
 from tesserac.elaborate.tensors import matmul as multiply
 from tesserac.elaborate.values import Value
 from tesserac.ir.types import DType
@@ -21,11 +31,10 @@ _UNARY = {
     "sqrt": "Square root",
     "rsqrt": "1 / sqrt(x)",
     "erf": "Error function",
-    "square": "x * x",
     "reciprocal": "1 / x",
     "floor": "Largest integer below",
 }
-_ANY = {"abs": "Absolute value", "sign": "-1, 0 or 1"}
+_ANY = {"sign": "-1, 0 or 1"}
 _BINARY = {"add": ("+", "a + b"), "sub": ("-", "a - b"), "mul": ("*", "a * b")}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"logical_and": "&", "logical_or": "|", "logical_xor": "^"}
@@ -76,6 +85,18 @@ for _name, _op in _COMPARE.items():
     _declare_compare(_name, _op)
 for _name, _op in _LOGIC.items():
     _declare_logic(_name, _op)
+
+
+@surface("abs(x)", "Absolute value, of complex numbers, too", family="math")
+def absolute(site: Site, x: Value) -> Value:
+    """|x|; the derivative at 0 is 0."""
+    return magnitude(site.session, tensor(site.session, x, "the operand of op.abs"))
+
+
+@surface("square(x)", "x * x", family="math")
+def square(site: Site, x: Value) -> Value:
+    """x * x."""
+    return squared(site.session, floating(site.session, x, "the operand of op.square"))
 
 
 @surface("neg(x)", "-x", family="math")
@@ -147,8 +168,6 @@ def clip(site: Site, x: Value, low: Value, high: Value) -> Value:
 def cast(site: Site, x: Value, dtype: Value) -> Value:
     """Conversion of the element type."""
     target = element_type(site, dtype)
-    if target.is_complex:
-        raise site.fail("T0501", "complex tensors are not supported yet")
     return convert(site.session, tensor(site.session, x, "the operand of op.cast"), target)
 
 

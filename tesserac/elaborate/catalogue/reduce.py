@@ -7,7 +7,7 @@ from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import boolean, integer, reciprocal_count, scaled_by
 from tesserac.elaborate.operands import floating, is_tensor, tensor
 from tesserac.elaborate.session import Session
-from tesserac.elaborate.tensors import elementwise, one_axis, reduce_axes
+from tesserac.elaborate.tensors import elementwise, magnitude, one_axis, reduce_axes, squared_magnitude
 from tesserac.elaborate.values import Value
 from tesserac.ir.program import Var
 from tesserac.ir.types import DType
@@ -71,7 +71,7 @@ def var(site: Site, x: Value, axis: Value, keepdims: Value) -> Value:
     operand = floating(session, x, "the operand of op.var")
     centre = averaged(session, operand, axis, True)
     distance = elementwise(session, "sub", "op.var", operand, centre)
-    return averaged(session, session.emit("square", distance), axis, boolean(site, keepdims, "keepdims"))
+    return averaged(session, squared_magnitude(session, distance), axis, boolean(site, keepdims, "keepdims"))
 
 
 @surface(
@@ -85,9 +85,9 @@ def norm(site: Site, x: Value, axis: Value, keepdims: Value, p: Value) -> Value:
     operand = floating(session, x, "the operand of op.norm")
     axes, keep = reduce_axes(session, operand, axis), boolean(site, keepdims, "keepdims")
     if p == 1:
-        return reduced(session, "reduce_sum", session.emit("abs", operand), axes, keep)
+        return reduced(session, "reduce_sum", magnitude(session, operand), axes, keep)
     if p == 2:
-        return session.emit("sqrt", reduced(session, "reduce_sum", session.emit("square", operand), axes, keep))
+        return session.emit("sqrt", reduced(session, "reduce_sum", squared_magnitude(session, operand), axes, keep))
     raise site.fail("T0504", "p must be 1 or 2")
 
 

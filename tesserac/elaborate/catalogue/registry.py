@@ -59,7 +59,7 @@ PENDING: dict[str, str] = {
         )
     },
     **{
-        f"op.{name}": "spectral ops and complex tensors arrive with a later stage of tesserac"
+        f"op.{name}": "spectral ops arrive with a later stage of tesserac"
         for name in (
             "fft",
             "ifft",
@@ -75,10 +75,6 @@ PENDING: dict[str, str] = {
             "iwavelet",
             "spectral_filter",
             "conv_fft",
-            "real",
-            "imag",
-            "conj",
-            "complex",
         )
     },
     **{
@@ -140,6 +136,8 @@ TENSOR_METHODS: dict[str, str] = {
         "split",
         "softmax",
         "norm",
+        "conj",
+        "angle",
     )
 } | {"astype": "cast", "view": "reshape", "permute": "transpose", "to": "cast"}
 """Methods of tensors and the ops they stand for."""
