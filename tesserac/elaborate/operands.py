@@ -54,11 +54,12 @@ def tensor(
         kind = DType.BOOL if isinstance(value, bool) else dtype or session.float
         return session.emit("full", value=value, shape=(), dtype=kind)
     if isinstance(value, complex):
-        return _complex_constant(session, value, (), dtype or session.float.complex)
+        return complex_constant(session, value, (), dtype or session.float.complex)
     raise session.report.fail("T0503", f"{what} must be a tensor, not {describe(value)}", session.span)
 
 
-def _complex_constant(session: Session, number: complex, shape: Sequence[Dim], dtype: DType) -> Var:
+def complex_constant(session: Session, number: complex, shape: Sequence[Dim], dtype: DType) -> Var:
+    """A tensor filled with a complex number."""
     parts = (session.emit("full", value=p, shape=tuple(shape), dtype=dtype.real) for p in (number.real, number.imag))
     return session.emit("complex", *parts)
 
@@ -159,7 +160,7 @@ def weak(session: Session, number: Number, like: Var, what: str) -> Var:
     dtype = like.type.dtype
     if isinstance(number, complex):
         assert dtype.is_complex, "align chose the type"
-        return _complex_constant(session, number, like.type.shape, dtype)
+        return complex_constant(session, number, like.type.shape, dtype)
     if dtype == DType.BOOL and not isinstance(number, bool):
         raise session.report.fail(
             "T0407",

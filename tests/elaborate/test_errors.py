@@ -218,7 +218,7 @@ CASES: list[tuple[str, str, str]] = [
     ("with op.exp(x):\n    return x", "T0123", "only supported for numerics"),
     ("with numerics.policy('mixed'):\n    return x", "T0501", "mixed precision for a part of a program"),
     ("return f'{x}'", "T0204", "an f-string takes compile-time values"),
-    ("return op.full((2, 2), 1j)", "T0501", "complex numbers are not supported yet"),
+    ("return op.full((2, 2), 1j, dtype=float32)", "T0504", "value must be a real number for f32, not 1j"),
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import dimensions, element_type, integer, number
-from tesserac.elaborate.operands import broadcast_to, cast, indices, is_number, promoted, tensor
+from tesserac.elaborate.operands import broadcast_to, cast, complex_constant, indices, is_number, promoted, tensor
 from tesserac.elaborate.tensors import one_axis
 from tesserac.elaborate.values import Value, describe
 from tesserac.ir.program import Var
@@ -238,7 +238,12 @@ def iota(site: Site, n: Value, axis: Value, dtype: Value) -> Value:
 def full(site: Site, shape: Value, value: Value, dtype: Value) -> Value:
     """A constant tensor."""
     kind = site.session.float if dtype is None else element_type(site, dtype)
-    filled = number(site, value, "value") if kind.is_float else integer(site, value, "value", -(2**40))
+    if isinstance(value, complex):
+        kind = kind.complex if dtype is None else kind
+        if not kind.is_complex:
+            raise site.fail("T0504", f"value must be a real number for {kind}, not {value!r}")
+        return complex_constant(site.session, value, dimensions(site, (shape,)), kind)
+    filled = number(site, value, "value") if kind.is_differentiable else integer(site, value, "value", -(2**40))
     return site.session.emit("full", value=filled, shape=dimensions(site, (shape,)), dtype=kind)
 
 
