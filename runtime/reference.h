@@ -7,6 +7,7 @@
 #include "reference_call.h"
 #include "reference_contract.h"
 #include "reference_experts.h"
+#include "reference_fft.h"
 #include "reference_math.h"
 #include "reference_random.h"
 #include "reference_reduce.h"

@@ -73,12 +73,17 @@ _CALLS: Mapping[str, str] = {
     "grouped_rows": "grouped_rows({0}, {1}, {experts}, {rows})",
     "grouped_sum": "grouped_sum({0}, {1}, {experts})",
     "grouped_keep": "grouped_keep({0}, {1}, {experts})",
+    "rfft_pair": "rfft_pair({0}, {axis}, {interior}, {norm})",
+    "irfft_pair": "irfft_pair({0}, {1}, {axis}, {interior}, {n}, {norm})",
 }
+
+_TRANSFORMS = frozenset(("fft_pair", "ifft_pair", "fft_real", "ifft_real"))
+"""Written with one operand (real numbers) or two (real and imaginary parts)."""
 
 _INLINE = frozenset(("full", "broadcast"))
 
 #: Ops that the reference library has; every other one must have been expanded.
-SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_ROUTING, *_CALLS, "concat"})
+SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_ROUTING, *_CALLS, *_TRANSFORMS, "concat"})
 
 #: Names that generated code uses and that variables must therefore not hide.
 RESERVED = SUPPORTED_OPS | {
@@ -220,6 +225,8 @@ class _Renderer:
         if op in _PER_EXPERT:
             shared = _PER_EXPERT[op]
             operands[shared:] = [f"{{{', '.join(operands[shared:])}}}"]
+        if op in _TRANSFORMS:
+            return f"{op}({', '.join([*operands, str(equation.attr('axis')), _attribute(equation.attr('norm'))])})"
         if op not in _CALLS:
             raise InternalError(f"the reference program cannot contain {op}: expand it first")
         attributes = {key: _attribute(value) for key, value in equation.attrs}

@@ -7,6 +7,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     contract,
     elementwise,
     experts,
+    fft_pair,
     gather,
     grouped,
     layout,
