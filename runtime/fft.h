@@ -5,12 +5,46 @@
 // The caller's functions fetch and take the values, so that what comes before and after a transform needs no pass of its own:
 // `in(row, c)` returns the columns c (a Columns of simd.h) of a row, `out(row, c, value)` takes bins. All of a row is read
 // before any of it is written, so both may be the same memory. The inverse exchanges real and imaginary parts in both.
-// Scaling is the caller's. Errors are of the order of the unit roundoff times log2 N in the relative L2 norm (3x that for
-// lengths with a prime factor over 31); tests/runtime/test_fft.py holds the bound.
+// Scaling is the caller's. The relative L2 error is below 1.5 u log2 N, u the unit roundoff, and three times that for lengths
+// with a prime factor over 31.
 #pragma once
+#include <memory>
+#include <omp.h>
+
 #include "fft_rows.h"
 
 namespace tsr {
+
+/// Working memory of one thread: on its stack, or where that might be too small kept from the first call on.
+template <class T, long Size>
+class Workspace {
+ public:
+  static constexpr bool small = Size * long(sizeof(T)) <= 512 * 1024;
+  T* get() {
+    if constexpr (small) {
+      return memory_;
+    } else {
+      thread_local std::unique_ptr<Line[]> kept(new Line[Size * sizeof(T) / sizeof(Line) + 1]);
+      return reinterpret_cast<T*>(kept.get());
+    }
+  }
+
+ private:
+  struct alignas(kVectorBytes) Line {
+    char bytes[kVectorBytes];
+  };
+  alignas(kVectorBytes) T memory_[small && Size > 0 ? Size : 1];
+};
+
+/// The calling thread's part of `count` lines, in whole multiples of `grain` but for the last.
+struct Share {
+  long begin, end;
+};
+inline Share share_of_thread(long count, long grain) {
+  const long blocks = (count + grain - 1) / grain, thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  const long begin = blocks * thread / threads * grain, end = blocks * (thread + 1) / threads * grain;
+  return {begin < count ? begin : count, end < count ? end : count};
+}
 
 /// Numbers of working memory that fft_rows needs for one thread.
 template <class T, int N>

@@ -76,7 +76,10 @@ struct Circle {
   }
 };
 template <class T, int R>
-inline const Circle<T, R> circle;
+TSR_INLINE const Circle<T, R>& circle() {
+  static const Circle<T, R> table;
+  return table;
+}
 
 template <class V>
 TSR_INLINE void butterfly2(Pair<V>& a, Pair<V>& b) {
@@ -93,7 +96,7 @@ TSR_INLINE void butterfly4(Pair<V>& a, Pair<V>& b, Pair<V>& c, Pair<V>& d) {
 template <class V, int R>
 TSR_INLINE void butterfly_odd(Pair<V> (&x)[R]) {
   constexpr int H = (R - 1) / 2;
-  const auto& w = circle<Element<V>, R>;
+  const auto& w = circle<Element<V>, R>();
   Pair<V> even[H], odd[H];
   Pair<V> total = x[0];
 #pragma GCC unroll 3

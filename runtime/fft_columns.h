@@ -32,7 +32,7 @@ struct SideBySide {
 #pragma GCC unroll 32
       for (int k = 0; k < N; ++k) out(k, x[k]);
     } else {
-      const auto& w = step_factors<T, first, second>;
+      const auto& w = step_factors<T, first, second>();
       P* const more = work + N;
 #pragma GCC unroll 1
       for (int j = 0; j < second; ++j) {
@@ -86,7 +86,10 @@ struct Chirp {
   }
 };
 template <class T, int N, int M>
-inline const Chirp<T, N, M> chirp;
+TSR_INLINE const Chirp<T, N, M>& chirp() {
+  static const Chirp<T, N, M> table;
+  return table;
+}
 
 /// A length with a large prime factor, as a convolution of a smooth length (Bluestein 1970).
 template <class T, int N>
@@ -98,7 +101,7 @@ struct SideBySide<T, N, false> {
 
   template <class In, class Out>
   TSR_INLINE static void run(In&& in, Out&& out, P* work) {
-    const auto& w = chirp<T, N, length>;
+    const auto& w = chirp<T, N, length>();
     P* const more = work + length;
     Inner::run([&](int j) TSR_LAMBDA { return j < N ? in(j) * Pair<T>{w.chirp.re[j], w.chirp.im[j]} : zero_pair<Vec<T>>(); },
                [&](int k, P v) TSR_LAMBDA { work[k] = swapped(v * Pair<T>{w.spectrum.re[k], w.spectrum.im[k]}); }, more);

@@ -85,7 +85,8 @@ constexpr int convolution_length(int n, int lanes) {
   return best;
 }
 
-/// A table that lies on a register boundary.
+/// A table that lies on a register boundary. Tables are made when they are first used: at the start of a program a processor may
+/// not have the instructions that this file was compiled for.
 template <class T, long Size>
 struct alignas(kVectorBytes) Table {
   T re[Size], im[Size];
@@ -101,7 +102,10 @@ struct StepFactors : Table<T, long(N1) * N2> {
   }
 };
 template <class T, int N1, int N2>
-inline const StepFactors<T, N1, N2> step_factors;
+TSR_INLINE const StepFactors<T, N1, N2>& step_factors() {
+  static const StepFactors<T, N1, N2> table;
+  return table;
+}
 
 /// The same as vectors along j, which is padded to whole vectors: [k * pitch + j], k < N1.
 template <class T, int N1, int N2>
@@ -113,7 +117,10 @@ struct LaneFactors : Table<T, long(N1) * rounded_up(N2, lanes<T>)> {
   }
 };
 template <class T, int N1, int N2>
-inline const LaneFactors<T, N1, N2> lane_factors;
+TSR_INLINE const LaneFactors<T, N1, N2>& lane_factors() {
+  static const LaneFactors<T, N1, N2> table;
+  return table;
+}
 
 /// exp(-2 pi i k / N) for k <= N/2, with a vector of zeros behind.
 template <class T, int N>
@@ -123,7 +130,10 @@ struct HalfTurn : Table<T, rounded_up(N / 2 + 1, lanes<T>) + lanes<T>> {
   }
 };
 template <class T, int N>
-inline const HalfTurn<T, N> half_turn;
+TSR_INLINE const HalfTurn<T, N>& half_turn() {
+  static const HalfTurn<T, N> table;
+  return table;
+}
 
 }  // namespace detail
 }  // namespace tsr

@@ -119,7 +119,7 @@ void rfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
       for (long row = start; row < stop; ++row) {
         const Z z(bins + (row - start) * Z::size);
         z.at.re[H] = z.at.re[0], z.at.im[H] = z.at.im[0];
-        const auto& w = half_turn<T, N>;
+        const auto& w = half_turn<T, N>();
         columns<T, H + 1>([&](auto c) TSR_LAMBDA {
           const P a = z.forwards(c.begin), b = z.mirrored(c.begin);
           const P even = a + b, odd = turned(a - b) * P{load(w.re + c.begin), load(w.im + c.begin)}, both = even + odd;
@@ -157,7 +157,7 @@ void irfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
         for (int k = 1; k <= N / 2; ++k) at.re[N - k] = at.re[k], at.im[N - k] = -at.im[k];
     }
     if constexpr (N % 2 == 0) {
-      const auto& w = half_turn<T, N>;
+      const auto& w = half_turn<T, N>();
       fft_rows<T, inner>(
           start, stop,
           [&](long row, auto c) TSR_LAMBDA {
@@ -203,7 +203,7 @@ void rfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work)
       SideBySide<T, inner>::run([&](int j) TSR_LAMBDA { return P{in(2 * j, c), in(2 * j + 1, c)}; },
                                 [&](int k, P v) TSR_LAMBDA { z[k] = v; }, z + inner + 1);
       z[inner] = z[0];
-      const auto& w = half_turn<T, N>;
+      const auto& w = half_turn<T, N>();
       for (int k = 0; k <= inner; ++k) {
         const P a = z[k], b = {z[inner - k].re, -z[inner - k].im};
         const P both = a + b + turned(a - b) * Pair<T>{w.re[k], w.im[k]};
@@ -233,7 +233,7 @@ void irfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work
       z[k] = alone ? P{v.re, Vec<T>{}} : P{v.re * interior, v.im * interior};
     }
     if constexpr (N % 2 == 0) {
-      const auto& w = half_turn<T, N>;
+      const auto& w = half_turn<T, N>();
       SideBySide<T, inner>::run(
           [&](int k) TSR_LAMBDA {
             const P a = z[k], b = {z[inner - k].re, -z[inner - k].im}, even = a + b;

@@ -62,7 +62,7 @@ struct OneRow {
     const Split<T> turned{work, work + matrix};
     P* const block = reinterpret_cast<P*>(work + 2 * matrix);
     P* const steps = block + height;
-    const auto& w = lane_factors<T, rows, columns>;
+    const auto& w = lane_factors<T, rows, columns>();
     for (int k = rows; k < height; ++k) block[k] = zero_pair<Vec<T>>();
     tsr::columns<T, columns>([&](auto c) TSR_LAMBDA {
       Down::run([&](int i) TSR_LAMBDA { return in(decltype(c){c.begin + i * columns, c.runtime_count}); },
@@ -121,7 +121,7 @@ struct OneRowConvolved {
 
   template <class In, class Out>
   static void run(In&& in, Out&& out, T* work) {
-    const auto& w = chirp<T, N, length>;
+    const auto& w = chirp<T, N, length>();
     const Split<T> spectrum{work, work + padded_length};
     T* const more = work + 2 * padded_length;
     auto within = [](auto c, auto f) TSR_LAMBDA {  // f on those of the columns c that are below N

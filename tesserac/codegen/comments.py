@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 from tesserac.codegen.names import comment_text
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
+from tesserac.codegen.records import AttentionKernel, ContractKernel, FftKernel, Kernel, Launch, LineKernel, RowKernel
 
 MAX_LINES = 6
 MAX_FORMULAS = 8
@@ -43,7 +44,7 @@ def where(launch: Launch) -> str:
 
 def subject(kernel: Kernel) -> str:
     """The result that names the kernel, without the layer's number: one kernel serves every layer."""
-    if isinstance(kernel, (RowKernel, ContractKernel)):
+    if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)):
         name = kernel.slots[kernel.stores[-1].slot].name
     else:
         name = next(slot.name for slot in kernel.slots if slot.written)
@@ -61,6 +62,9 @@ def sizes(kernel: Kernel) -> str:
         return (
             f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
         )
+    if isinstance(kernel, FftKernel):
+        lines = math.prod((*kernel.outer, kernel.count))
+        return f"{lines} lines of {kernel.n} {'complex' if kernel.form == 'complex' else 'real'} numbers"
     if isinstance(kernel, LineKernel):
         return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
     return f"{kernel.rows} x {kernel.columns}"

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING
 from tesserac.codegen.collapse import collapse
 from tesserac.codegen.contract import lower_contract
 from tesserac.codegen.formula import origin_of
-from tesserac.codegen.records import Argument, ContractKernel, Kernel, Launch, Node, RowKernel, Store, accesses_of
+from tesserac.codegen.records import (
+    Argument,
+    ContractKernel,
+    FftKernel,
+    Kernel,
+    Launch,
+    Node,
+    RowKernel,
+    Store,
+    accesses_of,
+)
 from tesserac.codegen.region import Region
 from tesserac.codegen.singles import lower_single
+from tesserac.codegen.transform import lower_transform
 from tesserac.ir.program import Var
+from tesserac.ops.base import spec_of
 
 if TYPE_CHECKING:
     from tesserac.passes.grouping import Fused, Group
@@ -38,6 +50,7 @@ def _read_elsewhere(fused: Fused) -> dict[Var, set[int]]:
     read: dict[Var, set[int]] = {}
     for index, group in enumerate(fused.groups):
         reads = list(group.region.reads) if group.region is not None else []
+        reads += list(group.before[0].reads) if group.before is not None else []
         if group.kind in ("contract", "single"):
             reads += [fused.values.through_views(v, ())[0] for v in group.lead.operands]
         for var in reads:
@@ -62,6 +75,13 @@ def _lower_region(fused: Fused, index: int, group: Group, region: Region, read: 
         nodes, stores = _live(region.nodes, stores, keep_first=True)
         kernel, pairs = lower_contract(region, group.lead, nodes, stores, values)
         flops = 2.0 * kernel.m * kernel.n * kernel.k * math.prod(kernel.outer) + region.flops()
+    elif group.before is not None:
+        nodes, stores = _live(region.nodes, stores)
+        kernel, pairs = lower_transform(group.lead, *group.before, nodes, stores, region)
+        rule = spec_of(group.lead.op).flops
+        assert rule is not None
+        ins, outs = ([v.type for v in side] for side in (group.lead.operands, group.lead.results))
+        flops = rule(ins, outs, group.lead.attributes) + group.before[0].flops() + region.flops()
     else:
         nodes, stores = _live(region.nodes, stores)
         domain, nodes, stores = collapse(region.domain, nodes, stores)
@@ -89,13 +109,16 @@ def _live(nodes: Sequence[Node], stores: Sequence[Store], keep_first: bool = Fal
 
 
 def _only_used_slots(kernel: Kernel, arguments: tuple[Argument, ...]) -> tuple[Kernel, tuple[Argument, ...]]:
-    assert isinstance(kernel, (RowKernel, ContractKernel))
-    used = {n.slot for n in kernel.nodes if n.slot >= 0} | {s.slot for s in kernel.stores}
+    assert isinstance(kernel, (RowKernel, ContractKernel, FftKernel))
+    before = kernel.before if isinstance(kernel, FftKernel) else ()
+    used = {n.slot for n in (*before, *kernel.nodes) if n.slot >= 0} | {s.slot for s in kernel.stores}
     matrices = [kernel.a.slot, kernel.b.slot] if isinstance(kernel, ContractKernel) else []
     order = matrices + sorted((i for i in used if i not in matrices), key=lambda i: (kernel.slots[i].written, i))
     number = {old: new for new, old in enumerate(order)}
     slots = tuple(kernel.slots[i] for i in order)
-    nodes = tuple(replace(n, slot=number[n.slot]) if n.slot >= 0 else n for n in kernel.nodes)
+    before, nodes = (
+        tuple(replace(n, slot=number[n.slot]) if n.slot >= 0 else n for n in part) for part in (before, kernel.nodes)
+    )
     stores = tuple(replace(s, slot=number[s.slot]) for s in kernel.stores)
     picked = tuple(arguments[i] for i in order)
     if isinstance(kernel, ContractKernel):
@@ -107,6 +130,8 @@ def _only_used_slots(kernel: Kernel, arguments: tuple[Argument, ...]) -> tuple[K
             a=replace(kernel.a, slot=number[kernel.a.slot]),
             b=replace(kernel.b, slot=number[kernel.b.slot]),
         ), picked
+    if isinstance(kernel, FftKernel):
+        return replace(kernel, slots=slots, before=before, nodes=nodes, stores=stores), picked
     return replace(kernel, slots=slots, nodes=nodes, stores=stores), picked
 
 
@@ -122,4 +147,10 @@ def _bytes(kernel: Kernel) -> float:
         if isinstance(kernel, ContractKernel):
             outer = math.prod(kernel.outer)
             total += outer * kernel.k * (kernel.m + kernel.n) * kernel.slots[kernel.a.slot].dtype.itemsize
+    if isinstance(kernel, FftKernel):
+        rows = math.prod(kernel.outer) * kernel.count
+        sides = (kernel.size_in, kernel.before, ()), (kernel.size_out, kernel.nodes, kernel.stores)
+        for size, nodes, stores in sides:
+            touched = (kernel.slots[item.slot] for item in accesses_of(nodes, stores) if item.slot >= 0)
+            total += sum(rows * size * slot.dtype.itemsize for slot in touched)
     return total

@@ -31,7 +31,7 @@ class Node:
     kind: ``constant`` (value), ``load`` (slot, strides over the domain), ``take`` (slot, args[0] = row number,
     strides over the domain, ``row_stride`` of the table), ``iota`` (strides, value = offset), ``random`` (op, strides,
     attrs, row_stride = elements of the tensor), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over
-    args[0]), ``sum_of_products`` (the contraction's own result).
+    args[0]), ``sum_of_products`` (the contraction's own result), ``transformed`` (a part of a transform's).
     """
 
     kind: str
@@ -165,7 +165,43 @@ class LineKernel:
     outer: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
-Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel | LineKernel
+@dataclass(frozen=True, slots=True)
+class FftKernel:
+    """A discrete Fourier transform of length ``n`` along one axis, times ``scale``.
+
+    ``form``: ``complex``, ``forwards`` (real numbers to bins 0..n/2, those that stand for two times ``interior``) or
+    ``backwards``. Nodes are over (outer loops, rows, columns): with ``upright`` the transform runs down the rows and
+    there are ``count`` columns, else along the columns and there are ``count`` rows. ``before`` computes what is
+    transformed: ``parts`` are the nodes of the real and, where there is one, the imaginary part. The results are the
+    nodes of kind ``transformed`` (op ``re`` or ``im``) among ``nodes``.
+    """
+
+    slots: tuple[Slot, ...]
+    form: str
+    inverse: bool
+    n: int
+    scale: float
+    interior: float
+    outer: tuple[int, ...]
+    count: int
+    upright: bool
+    before: tuple[Node, ...]
+    parts: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    stores: tuple[Store, ...]
+
+    @property
+    def size_in(self) -> int:
+        """Elements of a line that goes in."""
+        return self.n // 2 + 1 if self.form == "backwards" else self.n
+
+    @property
+    def size_out(self) -> int:
+        """Elements of a line that comes out."""
+        return self.n // 2 + 1 if self.form == "forwards" else self.n
+
+
+Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel | LineKernel | FftKernel
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
 
-KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort")
+KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral")
 """Op kinds whose results always come out of a kernel (they may still stay in registers within their region)."""
 
 LINE_OPS = frozenset(("argmax", "cumsum", "reduce_prod", "sort", "topk"))

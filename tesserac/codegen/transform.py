@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms as kernels: what is read goes through a pointwise prologue, what comes out through an epilogue."""
+"""Discrete Fourier transforms as kernels, with a pointwise prologue to what is read and an epilogue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def root_transform(region: Region, equation: Equation) -> None:
 
 
 def lower_transform(
-    equation: Equation, before: Region, parts: tuple[int, ...], after: Region, nodes: Sequence[Node], stores: Sequence[Store]
+    equation: Equation,
+    before: Region,
+    parts: tuple[int, ...],
+    nodes: Sequence[Node],
+    stores: Sequence[Store],
+    after: Region,
 ) -> tuple[FftKernel, tuple[tuple[Var, int], ...]]:
     """The kernel of a transform, and the buffers bound to its slots."""
     axis = equation.attr("axis")
@@ -54,7 +59,8 @@ def lower_transform(
 
     def reorder(strides: tuple[int, ...]) -> tuple[int, ...]:
         step = strides[inner[-1]] if inner else 0
-        return (*(strides[group[-1]] for group in outer), *((strides[axis], step) if columns else (step, strides[axis])))
+        last = (strides[axis], step) if columns else (step, strides[axis])
+        return (*(strides[group[-1]] for group in outer), *last)
 
     interior = equation.attributes.get("interior", 1.0)
     assert isinstance(interior, (int, float))

@@ -1,15 +1,16 @@
 """Discrete Fourier transforms on pairs of real tensors: what the planar pass makes of the ops in ``fft.py``.
 
-A complex operand is two real ones, (re, im); one operand alone has no imaginary part. Results are (re, im), or re alone for the
-ops called ``..._real`` and for ``irfft_pair``. They come after differentiation and have no derivatives of their own.
-Attributes: ``axis`` >= 0; ``norm`` is "backward", "ortho" or "forward", as in NumPy; ``interior`` of the transforms between
-real numbers and half a spectrum is a factor on those bins that stand for two, which is what their adjoints differ by.
+A complex operand is two real ones, (re, im); one operand alone has no imaginary part. Results are (re, im), or re alone
+for the ops called ``..._real`` and for ``irfft_pair``. They come after differentiation and have no derivatives.
+Attributes: ``axis`` >= 0; ``norm`` is "backward", "ortho" or "forward", as in NumPy; ``interior`` of the transforms
+between real numbers and half a spectrum is a factor on the bins that stand for two: by that their adjoints differ.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from tesserac.ops.rules import LETTERS, check_axis, need_float, same_dtype, same
 
 Types = Sequence[TensorType]
 
-NORMS = ("backward", "ortho", "forward")
+Norm = Literal["backward", "ortho", "forward"]
+NORMS: tuple[Norm, ...] = ("backward", "ortho", "forward")
 ADJOINT_NORM = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 """The transpose of a transform is the inverse one with this norm, which has the same factor."""
 
@@ -31,6 +33,11 @@ def scale_of(norm: str, inverse: bool, n: int) -> float:
     if norm == "ortho":
         return 1.0 / math.sqrt(n)
     return 1.0 / n if (norm == "backward") == inverse else 1.0
+
+
+def norm_of(attrs: Attrs) -> Norm:
+    """The norm among the attributes of a checked equation."""
+    return next(norm for norm in NORMS if norm == attrs["norm"])
 
 
 def check_transform(name: str, types: Types, attrs: Attrs) -> tuple[int, Dim]:
@@ -99,7 +106,7 @@ def along(vector: Array, rank: int, axis: int) -> Array:
 def real_transform(x: Array, attrs: Attrs) -> Array:
     """Half the spectrum of real numbers, with the weights of ``interior``."""
     axis = integer(attrs, "axis")
-    spectrum = np.fft.rfft(x, axis=axis, norm=string(attrs, "norm"))  # type: ignore[call-overload]
+    spectrum = np.fft.rfft(x, axis=axis, norm=norm_of(attrs))
     scaled = spectrum * along(weights(x.shape[axis], number(attrs, "interior")), x.ndim, axis)
     return np.asarray(scaled.astype(spectrum.dtype))
 
@@ -108,7 +115,7 @@ def real_inverse(z: Array, attrs: Attrs) -> Array:
     """Real numbers from half their spectrum, with the weights of ``interior``."""
     axis, n = integer(attrs, "axis"), integer(attrs, "n")
     scaled = (z * along(weights(n, number(attrs, "interior")), z.ndim, axis)).astype(z.dtype)
-    return np.asarray(np.fft.irfft(scaled, n, axis=axis, norm=string(attrs, "norm")))  # type: ignore[call-overload]
+    return np.asarray(np.fft.irfft(scaled, n, axis=axis, norm=norm_of(attrs)))
 
 
 def _joined(arrays: Sequence[Array]) -> Array:
@@ -163,8 +170,7 @@ def _full(name: str, doc: str, inverse: bool, real: bool) -> None:
     transform = np.fft.ifft if inverse else np.fft.fft
 
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-        axis, norm = integer(attrs, "axis"), string(attrs, "norm")
-        z = transform(_joined(arrays), axis=axis, norm=norm)  # type: ignore[call-overload]
+        z = transform(_joined(arrays), axis=integer(attrs, "axis"), norm=norm_of(attrs))
         return _parts(z, arrays[0])[: 1 if real else 2]
 
     register(OpSpec(name, doc, "spectral", None, _infer(name, 1 if real else 2), evaluate,
@@ -178,9 +184,10 @@ def _register() -> None:
     _full("fft_real", "real part of the discrete Fourier transform of re + i im", False, True)
     _full("ifft_real", "real part of the inverse discrete Fourier transform of re + i im", True, True)
     half = (("axis", REQUIRED), ("norm", REQUIRED), ("interior", 1.0))
-    register(OpSpec("rfft_pair", "bins 0..n/2 of the discrete Fourier transform of real numbers", "spectral", 1, _rfft_infer,
-                    lambda a, at: _parts(real_transform(a[0], at), a[0]), attrs=half, factors=transform_factors,
-                    flops=transform_flops, samples=lambda: _samples("rfft_pair"), differentiable=False))
+    register(OpSpec("rfft_pair", "bins 0..n/2 of the discrete Fourier transform of real numbers", "spectral", 1,
+                    _rfft_infer, lambda a, at: _parts(real_transform(a[0], at), a[0]), attrs=half,
+                    factors=transform_factors, flops=transform_flops, samples=lambda: _samples("rfft_pair"),
+                    differentiable=False))
     register(OpSpec("irfft_pair", "n real numbers from bins 0..n/2 of their discrete Fourier transform", "spectral", 2,
                     _irfft_infer, lambda a, at: (real_inverse(_joined(a), at).astype(a[0].dtype),),
                     attrs=(*half, ("n", REQUIRED)), factors=transform_factors, flops=transform_flops,

@@ -62,7 +62,8 @@ class Fuse:
         """Inlined values that several groups recompute and had better be kept."""
         values, users = fused.values, dict[Var, set[int]]()
         for index, item in enumerate(fused.groups):
-            for var in item.region.inlined if item.region else ():
+            inlined = [*(item.region.inlined if item.region else ()), *(item.before[0].inlined if item.before else ())]
+            for var in inlined:
                 users.setdefault(var, set()).add(index)
         result: set[Var] = set()
         for var, groups in users.items():

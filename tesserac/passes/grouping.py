@@ -15,6 +15,7 @@ from tesserac.codegen.records import Node
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
 from tesserac.codegen.singles import check_rows, check_stored
 from tesserac.codegen.stage_values import StageValues, stands_alone
+from tesserac.codegen.transform import prologue, root_transform
 from tesserac.codegen.views import VIEW_OPS
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
@@ -25,11 +26,15 @@ MAX_NODES = 400
 
 @dataclass
 class Group:
-    """One kernel to be: a ``rows`` region, a ``contract`` with its epilogue region, or a ``single`` op of its own."""
+    """One kernel to be: a ``rows`` region, a ``contract`` or ``transform`` with its epilogue, or a ``single`` op.
+
+    ``before`` is the prologue of a transform: the region of what it reads, and the nodes of its operands.
+    """
 
     kind: str
     region: Region | None
     lead: Equation
+    before: tuple[Region, tuple[int, ...]] | None = None
 
     @property
     def roots(self) -> list[Equation]:
@@ -78,6 +83,12 @@ class _Grouping:
             index = self._new(Group("contract", region, equation))
             root_product(region, equation)
             self.fused.group_of[equation.result] = index
+            return
+        if kind == "spectral":
+            before = prologue(self.values, equation)
+            region = Region(self.values, equation.results[0].type.sizes, row_values=False)
+            root_transform(region, equation)
+            self._record(self._new(Group("transform", region, equation, before)), equation)
             return
         if stands_alone(equation):
             if kind == "fused":

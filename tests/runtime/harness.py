@@ -24,7 +24,7 @@ VARIANTS: dict[str, list[str]] = {
     "sanitized": ["-O0", "-g1", "-march=native", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 }
 # "quick" is for programs with so many instantiations that optimising them would take most of the test's time.
-FLAGS = {**VARIANTS, "quick": ["-O1", "-march=native"]}
+FLAGS = {**VARIANTS, "quick": ["-O0", "-march=native"]}
 Arrays = Sequence[NDArray[np.generic]]
 
 

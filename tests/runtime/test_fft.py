@@ -1,7 +1,8 @@
-"""fft.h and fft_real.h against NumPy: lengths of every kind, along rows and down columns, both precisions, and their errors.
+"""fft.h and fft_real.h against NumPy: lengths of every kind, along rows and down columns, both precisions.
 
-The bound that the tests hold is the one fft.h states: a relative L2 error of 1.5 u log2 N (u: unit roundoff), three times that
-where a prime factor over 31 leads through a convolution. The oracle transforms the same rounded input in the next wider precision.
+The bound that the tests hold is the one fft.h states: a relative L2 error of 1.5 u log2 N (u: unit roundoff), three
+times that where a prime factor over 31 leads through a convolution. The oracle transforms the same rounded input in the
+next wider precision.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import pytest
 
 from tests.runtime import harness
 
-LARGE = (97, 360, 512, 1000, 1009, 2018, 4096, 6000)
+LARGE = {"float": (97, 360, 512, 1000, 1009, 4096, 6000), "double": (16, 97, 128, 1000, 2018, 4096)}
 ROWS = 19
 ROUNDOFF = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 
 
 def program(cases: list[tuple[int, str]]) -> str:
-    """A program that transforms ROWS rows, and the same numbers as ROWS columns, forwards and backwards, complex and real."""
+    """A program that transforms ROWS rows, and the same numbers as columns, both ways, complex and real."""
     calls = "\n".join(f"  check<{kind}, {n}>(files);" for n, kind in cases)
     return f"""#include "fft_real.h"
 #include "harness.h"
@@ -87,7 +88,8 @@ def transform(x: np.ndarray) -> np.ndarray:
 
 
 def bound(n: int, dtype: np.dtype) -> float:
-    largest = max((p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, int(p**0.5) + 1))), default=1)
+    primes = (p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, int(p**0.5) + 1)))
+    largest = max(primes, default=1)
     return (4.5 if largest > 31 else 1.5) * ROUNDOFF[np.dtype(dtype)] * max(np.log2(n), 1.0)
 
 
@@ -123,20 +125,19 @@ def check(cases: list[tuple[int, str]], variant: str, folder: Path) -> None:
         assert error(upright.T, n * x.astype(np.float64)) <= 3 * limit, (n, kind, "real columns back")
 
 
-@pytest.mark.parametrize(("first", "last", "kind"), [(1, 33, "float"), (33, 65, "float"), (1, 33, "double")])
-def test_every_short_length(first: int, last: int, kind: str, tmp_path: Path) -> None:
-    check([(n, kind) for n in range(first, last)], "quick", tmp_path)
+def test_every_short_length(tmp_path: Path) -> None:
+    check([(n, "double" if n % 4 == 1 else "float") for n in range(1, 65)], "quick", tmp_path)
 
 
 @pytest.mark.parametrize("variant", ["avx2", "sse2"])
 def test_other_instruction_sets(variant: str, tmp_path: Path) -> None:
-    check([(n, "double" if n % 3 == 0 else "float") for n in (5, 8, 24, 37, 60, 64, 128)], variant, tmp_path)
+    check([(n, "double" if n % 3 == 0 else "float") for n in (5, 24, 37, 64, 128)], variant, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["float", "double"])
 def test_lengths_of_every_kind(kind: str, tmp_path: Path) -> None:
-    check([(n, kind) for n in (16, 128, *LARGE)], "native", tmp_path)
+    check([(n, kind) for n in LARGE[kind]], "native" if kind == "float" else "quick", tmp_path)
 
 
 def test_no_access_outside_the_operands(tmp_path: Path) -> None:
-    check([(n, "float") for n in (1, 7, 24, 37, 64, 250, 512)] + [(96, "double")], "sanitized", tmp_path)
+    check([(n, "float") for n in (1, 24, 37, 250)], "sanitized", tmp_path)

@@ -9,9 +9,10 @@ from tesserac.codegen.comments import comment, subject
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.products import ProductRenderer, render_attention, render_line, render_transpose
 from tesserac.codegen.cpu.rows import RowRenderer
+from tesserac.codegen.cpu.transforms import TransformRenderer
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, LineKernel, RowKernel
+from tesserac.codegen.records import AttentionKernel, ContractKernel, FftKernel, Kernel, Launch, LineKernel, RowKernel
 
 PREFIX = {
     "RowKernel": "rows",
@@ -19,6 +20,7 @@ PREFIX = {
     "AttentionKernel": "attention",
     "TransposeKernel": "transpose",
     "LineKernel": "along",
+    "FftKernel": "fft",
 }
 RUNTIME_NAMES = (
     "Vec",
@@ -66,6 +68,10 @@ RUNTIME_NAMES = (
     "begin",
     "end",
     "distance",
+    "Pair",
+    "Share",
+    "share",
+    "line",
     "min",
     "max",
 )
@@ -106,11 +112,14 @@ class KernelCatalogue:
     def _emit(self, launch: Launch, parallel: bool) -> KernelFunction:
         kernel = launch.kernel
         name = self.names.fresh(f"{_prefix(kernel)}_{subject(kernel)}")
-        inner = ("i", "v") if isinstance(kernel, ContractKernel) else ()  # row and value in the epilogue
+        inner = ("i", "v") if isinstance(kernel, (ContractKernel, FftKernel)) else ()  # row and value in the epilogue
         scope = CppNames(parent=self.names, reserved=(*RUNTIME_NAMES, *inner))
         slot_names = [scope.fresh(slot.name) for slot in kernel.slots]
-        first = isinstance(kernel, (RowKernel, ContractKernel)) and any(s.across_tiles for s in kernel.stores)
-        random = isinstance(kernel, (RowKernel, ContractKernel)) and any(n.kind == "random" for n in kernel.nodes)
+        stores = kernel.stores if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)) else ()
+        nodes = kernel.nodes if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)) else ()
+        nodes = (*kernel.before, *nodes) if isinstance(kernel, FftKernel) else nodes
+        first = any(s.across_tiles for s in stores)
+        random = any(n.kind == "random" for n in nodes)
         parameters = [
             f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {n}"
             for s, n in zip(kernel.slots, slot_names, strict=True)
@@ -133,6 +142,8 @@ class KernelCatalogue:
             return "cpu/product.cpp.j2", ProductRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, AttentionKernel):
             return "cpu/attention.cpp.j2", render_attention(kernel, slot_names, self.real)
+        if isinstance(kernel, FftKernel):
+            return "cpu/fft.cpp.j2", TransformRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, LineKernel):
             return "cpu/line.cpp.j2", render_line(kernel, slot_names, scope, parallel)
         return "cpu/transpose.cpp.j2", render_transpose(kernel, slot_names, scope, parallel)
