@@ -14,7 +14,17 @@ from tesserac.elaborate.report import Failed
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.session import ModuleCall, ModuleState, Session
 from tesserac.elaborate.signatures import BadArguments, bind, parse_signature
-from tesserac.elaborate.values import Builtin, Function, Layer, Poison, Slot, Unsupported, Value, describe
+from tesserac.elaborate.values import (
+    Builtin,
+    CustomFunction,
+    Function,
+    Layer,
+    Poison,
+    Slot,
+    Unsupported,
+    Value,
+    describe,
+)
 from tesserac.ir.program import Var
 from tesserac.parser import syntax
 
@@ -61,11 +71,20 @@ def call(it: Interpreter, function: Value, arguments: Arguments) -> Value:
         return _layer(it, function, arguments)
     if isinstance(function, Function):
         return invoke(it, function, arguments)
+    if isinstance(function, CustomFunction):
+        return custom(it, function, arguments)
     if isinstance(function, Unsupported):
         raise unsupported(it, function)
     if isinstance(function, Poison):
         raise Failed
     raise it.report.fail("T0503", f"{describe(function)} cannot be called", arguments.node.span)
+
+
+def custom(it: Interpreter, function: CustomFunction, arguments: Arguments) -> Value:
+    """The value of a function with a derivative rule of its own."""
+    from tesserac.elaborate.catalogue.custom import apply_custom
+
+    return apply_custom(Site(it, it.session, arguments), function)
 
 
 def unsupported(it: Interpreter, what: Unsupported) -> Failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tesserac.elaborate.scopes import Frame
-from tesserac.elaborate.values import Builtin, Function, Unsupported, Value
+from tesserac.elaborate.values import Builtin, CustomFunction, Function, Unsupported, Value
 from tesserac.parser import syntax
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def label_of(node: syntax.FunctionDef) -> str:
 def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
     """The function that a ``def`` makes."""
     kind, attach = "plain", ""
+    custom = False
+    rule_of: CustomFunction | None = None
     for decorator in node.decorators:
         name = dotted(decorator)
         if name in ENTRY_DECORATORS:
@@ -59,7 +61,11 @@ def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
             if isinstance(decorator, syntax.Call):
                 attach = _argument(it, decorator, name, frame)
         elif name not in _PLAIN:
-            value = it.eval(decorator.func if isinstance(decorator, syntax.Call) else decorator, frame)
+            node_of = decorator.func if isinstance(decorator, syntax.Call) else decorator
+            rule_of = _ruled(it, node_of, frame) or rule_of
+            if rule_of is not None:
+                continue
+            value = it.eval(node_of, frame)
             if isinstance(value, Unsupported):
                 raise it.report.fail(
                     "T0501",
@@ -67,7 +73,9 @@ def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
                     decorator.span,
                     notes=[value.what] if value.what else (),
                 )
-            if not (isinstance(value, Builtin) and value.name.startswith("schedule.")):
+            if isinstance(value, Builtin) and value.name == "autodiff.custom_grad":
+                custom = True
+            elif not (isinstance(value, Builtin) and value.name.startswith("schedule.")):
                 raise it.report.fail(
                     "T0303",
                     f"@{name or '...'} is not a decorator that Tessera knows",
@@ -75,7 +83,19 @@ def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
                     help=["@graph.module, @graph.training_step and @graph.loss make entries"],
                 )
     label = label_of(node) if kind in ("module", "step") else node.name
-    return Function(node.name, node.params, node.body, frame, node.span, kind, label, attach, node.returns)
+    function = Function(node.name, node.params, node.body, frame, node.span, kind, label, attach, node.returns)
+    if rule_of is not None:
+        rule_of.rule = function
+    return CustomFunction(function) if custom else function
+
+
+def _ruled(it: Interpreter, node: syntax.Expr, frame: Frame) -> CustomFunction | None:
+    """The function whose derivative rule ``@f.grad`` defines."""
+    if isinstance(node, syntax.Attribute) and node.attr == "grad" and isinstance(node.value, syntax.Name):
+        value = it.eval(node.value, frame)
+        if isinstance(value, CustomFunction):
+            return value
+    return None
 
 
 def _argument(it: Interpreter, decorator: syntax.Call, name: str, frame: Frame) -> str:

@@ -145,6 +145,8 @@ class UnitPlan:
         statement = self.unit.body[index]
         if self._binds[index] & needed:
             return True
+        if isinstance(statement, syntax.FunctionDef):
+            return bool(rules_of(statement) & needed)
         return isinstance(statement, syntax.Assert) and bool(self._uses[index] & needed)
 
     def _referenced(self, function: syntax.FunctionDef) -> bool:
@@ -160,6 +162,12 @@ class UnitPlan:
                 found.append(index)
                 names |= self._binds[index]
         return found
+
+
+def rules_of(function: syntax.FunctionDef) -> set[str]:
+    """Names of the functions whose derivative rule a function is (``@f.grad``)."""
+    return {d.value.id for d in function.decorators
+            if isinstance(d, syntax.Attribute) and d.attr == "grad" and isinstance(d.value, syntax.Name)}
 
 
 def _read_names(statement: syntax.Stmt) -> frozenset[str]:

@@ -105,6 +105,19 @@ class Function:
     returns: syntax.Expr | None = None
 
 
+@dataclass(slots=True, eq=False)
+class CustomFunction:
+    """A function with a derivative rule of the source's own; ``rule`` follows the definition."""
+
+    function: Value
+    rule: Value = None
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return str(getattr(self.function, "name", "the function"))
+
+
 @dataclass(frozen=True, slots=True)
 class Namespace:
     """``op``, ``graph``... or ``tessera`` itself."""
@@ -185,7 +198,7 @@ def describe(value: Value) -> str:
         return f"the input `{value.path}`"
     if isinstance(value, Layer):
         return f"a layer made by op.{value.op}"
-    if isinstance(value, Function):
+    if isinstance(value, Function | CustomFunction):
         return f"the function `{value.name}`"
     if isinstance(value, Builtin | Unsupported):
         return f"the function `{value.name}`"

@@ -160,4 +160,19 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "For a potential nothing has to change. For a stream function write `u = op.grad(psi, \"y\")` and "
         "`v = -op.grad(psi, \"x\")`, or `u, v = op.curl(psi, [\"x\", \"y\"])`.",
     ),
+    Explanation(
+        "T0618",
+        "Wrong derivative rule of a function",
+        "A function under @autodiff.custom_grad takes tensors by position and returns one tensor. Its rule takes the "
+        "same arguments and the cotangent of the result, and returns a cotangent for every tensor. Trainable "
+        "parameters that the function uses are arguments, since otherwise the rule could not give their gradients.",
+        "@autodiff.custom_grad\n"
+        "def clipped(x):\n"
+        "    return op.clip(x, -1, 1)\n"
+        "\n"
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1]):\n"
+        "    return clipped(x)\n",
+        "Write the rule below the function: `@clipped.grad` before `def rule(x, upstream): return upstream`.",
+    ),
 )

@@ -5,6 +5,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     attention,
     complex,
     contract,
+    custom,
     elementwise,
     experts,
     fft_pair,

@@ -16,6 +16,7 @@ from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.coordinates import Coordinates
+from tesserac.passes.custom import drop_custom_rules
 from tesserac.passes.linearize import expanded, linearize, no_rule, push_forward
 from tesserac.passes.rename import renamed_equation, tidy
 from tesserac.passes.transpose import Cotangents, transpose
@@ -62,7 +63,7 @@ class _Differentiation:
         self._names.update(self._coordinates.names())
         outputs = tuple(replace(o, var=self._replaced.get(o.var.name, o.var)) for o in self._function.outputs)
         whole = replace(self._function, equations=tuple(b.equations), outputs=outputs)
-        return tidy(whole, original, self._names)
+        return tidy(drop_custom_rules(whole), original, self._names)
 
     def _gradients(self, backward: Equation) -> list[Var]:
         b, (loss, *wrt) = self._builder, backward.operands

@@ -106,7 +106,6 @@ PENDING: dict[str, str] = {
     },
     "graph.stage": "pipelines arrive with a later stage of tesserac",
     "graph.pipeline": "pipelines arrive with a later stage of tesserac",
-    "autodiff.custom_grad": "",
     "dist.tensor": "sharded tensors arrive with the device mesh, in a later stage of tesserac",
     "optim.Adafactor": "",
     "optim.Lion": "",

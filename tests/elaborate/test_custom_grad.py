@@ -1,0 +1,141 @@
+"""Functions with a derivative rule of the source's own."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pytest
+
+from tesserac.diagnostics import CompileError
+from tesserac.driver import check_source
+from tesserac.ir.evaluate import evaluate
+from tests.elaborate.support import compile_source, infer_of, train_of
+
+RELU = """
+@autodiff.custom_grad
+def leaky(x):
+    return op.maximum(x, 0.0)
+
+@leaky.grad
+def leaky_rule(x, upstream):
+    return upstream * op.where(x > 0, 1.0, 0.1)
+"""
+
+
+def test_reverse_mode_uses_the_rule() -> None:
+    source = (
+        RELU
+        + """
+@graph.module
+def net(x: Tensor[6, 3], W: Tensor[3, 2]):
+    return leaky(leaky(x @ W) * 2)
+
+@graph.training_step(module="t")
+def step(batch):
+    return op.sum(net(batch["x"]))
+"""
+    )
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(6, 3)), rng.normal(size=(3, 2))
+    found = evaluate(train_of(compile_source(source)), {"x": x, "net.W": w}, dtype=np.float64)
+    h = x @ w
+    slope = np.where(h > 0, 1.0, 0.1)
+    outer = np.where(2 * np.maximum(h, 0) > 0, 1.0, 0.1)
+    np.testing.assert_allclose(found["loss"], 2 * np.maximum(h, 0).sum())
+    np.testing.assert_allclose(found["grad:net.W"], x.T @ (2 * outer * slope), rtol=1e-12)
+
+
+def test_several_inputs_second_derivatives_and_the_functional_form() -> None:
+    """f = x*y with the rule (ct*y + x*x, 3*ct*x): the rule itself is differentiated by the second reverse sweep."""
+    source = """
+    scaled = autodiff.custom_grad(lambda x, y, s: x * y * s, lambda x, y, s, up: (up * y * x, 3 * up * x))
+
+    @graph.module
+    def net(x: Tensor[4], y: Tensor[4]):
+        f = lambda a, b: op.sum(scaled(a, b, 2.0))
+        gx, gy = autodiff.reverse(f, inputs=(x, y))
+        gxx, gxy = autodiff.reverse(lambda a, b: op.sum(op.sin(autodiff.reverse(f, (a, b))[0])), inputs=(x, y))
+        return op.sum(scaled(x, y, 2.0)), gx, gy, gxx, gxy
+    """
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=4), rng.normal(size=4)
+    value, gx, gy, gxx, gxy = evaluate(infer_of(compile_source(source)), {"x": x, "y": y}, dtype=np.float64).values()
+    np.testing.assert_allclose(value, 2 * np.sum(x * y))
+    np.testing.assert_allclose(gx, y * x)
+    np.testing.assert_allclose(gy, 3 * x)
+    np.testing.assert_allclose(gxx, np.cos(x * y) * y)
+    np.testing.assert_allclose(gxy, np.cos(x * y) * x)
+
+
+def test_the_gradient_of_a_residual_beside_a_custom_function() -> None:
+    """A custom function of values that derivatives by coordinates made, as a clipped residual would be."""
+    source = (
+        RELU
+        + """
+@graph.module
+def net(x: Tensor[5, 1]):
+    u = op.mlp([x], hidden=[4], out_dim=1, activation="tanh")
+    return u
+
+@graph.loss
+def residual(u):
+    return op.mean(leaky(op.grad(u, "x")))
+"""
+    )
+    train = train_of(compile_source(source, entry="residual"))
+    rng = np.random.default_rng(2)
+    given = {i.path: rng.normal(size=i.var.type.sizes) for i in train.inputs}
+    found = evaluate(train, given, dtype=np.float64)
+    w1, b1, w2 = (given[f"net.u.{n}"] for n in ("w1", "b1", "w2"))
+    slopes = (1 - np.tanh(given["x"] @ w1 + b1) ** 2) * w1[0]
+    kept = np.where(slopes @ w2 > 0, 1.0, 0.1) / 5
+    np.testing.assert_allclose(found["grad:net.u.w2"], slopes.T @ kept, rtol=1e-12)
+
+
+def test_forward_mode_and_coordinates_say_that_there_is_no_rule() -> None:
+    for use in ('op.grad(leaky(x), "x")', "op.jvp(leaky, x, x)[1]"):
+        source = "from tessera import op, graph, autodiff\n" + RELU
+        source += f"\n@graph.module\ndef net(x: Tensor[4, 1]):\n    return {use}\n"
+        with pytest.raises(CompileError) as caught:
+            check_source(source, "m.py")
+        (error,) = [d for d in caught.value.diagnostics if d.severity == "error"]
+        assert (error.code, error.message) == ("T0601", "`custom_grad` has no derivative rule")
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        ("", "`f` has no derivative rule yet"),
+        ("@f.grad\ndef rule(x, up):\n    return up, up\n", "the rule of `f` returns 2 cotangents for 1 inputs"),
+        ("@f.grad\ndef rule(x, up):\n    return op.sum(up)\n", "the rule of `f` returns f32[] for an input f32[4,1]"),
+        ("@f.grad\ndef rule(x):\n    return x\n", "`rule` takes at most 1 arguments, and 2 are given"),
+    ],
+)
+def test_a_wrong_rule_is_explained(definition: str, message: str) -> None:
+    source = "@autodiff.custom_grad\ndef f(x):\n    return op.tanh(x)\n\n" + definition
+    result = compile_source(source + "\n@graph.module\ndef net(x: Tensor[4, 1]):\n    return f(x)\n")
+    assert message in result.text
+    assert result.program is None
+
+
+def test_parameters_inside_are_refused() -> None:
+    result = compile_source(
+        textwrap.dedent("""
+        layer = op.linear(1, 1)
+
+        @autodiff.custom_grad
+        def f(x):
+            return layer(x)
+
+        @f.grad
+        def rule(x, up):
+            return up
+
+        @graph.module
+        def net(x: Tensor[4, 1]):
+            return f(x)
+        """)
+    )
+    assert result.codes == ["T0618"]
+    assert "`f` uses `net.layer.weight` and `net.layer.bias`, of which its derivative rule knows nothing" in result.text
