@@ -15,14 +15,14 @@ from tesserac.elaborate.coordinates import component, constant, directions, fiel
 from tesserac.elaborate.operands import floating, is_tensor
 from tesserac.elaborate.provenance import own_value, reaches
 from tesserac.elaborate.tensors import arithmetic
-from tesserac.elaborate.values import Builtin, Function, Layer, Value, describe
+from tesserac.elaborate.values import Builtin, CustomFunction, Function, Layer, Value, describe
 from tesserac.ir.program import Var
 
 _FAMILY = "calculus"
 
 
 def _is_function(value: Value) -> bool:
-    return isinstance(value, Function | Layer | Builtin)
+    return isinstance(value, Function | Layer | Builtin | CustomFunction)
 
 
 def _function(site: Site, value: Value, op: str) -> Value:
