@@ -41,7 +41,14 @@ def test_first_listing_proves_itself(tesserac: Command, tmp_path: Path, source: 
     assert call(folder / "TransformerLM", "selftest").splitlines()[-1] == "selftest: ok"
 
 
-@pytest.mark.parametrize(("listing", "named"), [(2, "op.grad"), (3, "op.router"), (4, "op.fft")])
+def test_listing_3_is_clean_at_its_printed_size(tesserac: Command) -> None:
+    done = tesserac("check", "examples/chapter6/listing3.py", "--shape", "x=512x4096")
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr
+    assert "warning" not in done.stderr
+
+
+@pytest.mark.parametrize(("listing", "named"), [(2, "op.grad"), (4, "op.fft")])
 def test_later_listings_are_refused_by_name(tesserac: Command, listing: int, named: str) -> None:
     done = tesserac("check", f"examples/chapter6/listing{listing}.py")
     assert done.returncode == 1

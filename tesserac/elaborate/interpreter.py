@@ -154,7 +154,10 @@ class Interpreter:
 
     def _number(self, node: syntax.Number, frame: Frame) -> Value:
         value = node.value
-        return self._literals.get(value, value) if type(value) is int else value
+        if type(value) is not int or value not in self._literals:
+            return value
+        self.session.rescaled.setdefault(self._literals[value], (value, node.span))
+        return self._literals[value]
 
     def _fstring(self, node: syntax.FString, frame: Frame) -> Value:
         try:

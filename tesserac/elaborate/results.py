@@ -13,6 +13,9 @@ from tesserac.elaborate.values import Function, Gradients, Poison, Slot, Value, 
 from tesserac.ir.program import Var
 from tesserac.parser import syntax
 
+MAX_ELEMENTS = 64
+"""Longest vector that may be a metric."""
+
 
 def returned(it: Interpreter, value: Value, function: Function) -> Wanted:
     """The entry that a step or a loss makes: it returns gradients, (gradients, metrics), a loss or (loss, metrics)."""
@@ -77,14 +80,30 @@ def _metrics(session: Session, metrics: Mapping[Value, Value], loss: Var, span: 
         elif isinstance(value, Var) and not value.type.rank and not value.type.dtype.is_complex:
             if value is not loss or name != "loss":
                 found.append((name if name != "loss" else "metric.loss", value))
+        elif isinstance(value, Var) and _is_short_vector(session, value):
+            found += [(f"{name}.{i}", part) for i, part in enumerate(_elements(session, value))]
         elif not isinstance(value, Poison):
             session.report.error(
                 "T0305",
                 f"the metric `{name}` must be a real scalar, not {describe(value)}",
                 span,
+                notes=[f"a vector of up to {MAX_ELEMENTS} elements is reported element by element"]
+                if isinstance(value, Var) and value.type.rank == 1
+                else (),
                 help=["reduce it: op.mean(x)"],
             )
     return found
+
+
+def _is_short_vector(session: Session, value: Var) -> bool:
+    size = session.solver.size(value.type.shape[0]) if value.type.rank == 1 else None
+    return size is not None and 0 < size <= MAX_ELEMENTS and not value.type.dtype.is_complex
+
+
+def _elements(session: Session, value: Var) -> list[Var]:
+    size = session.known(value.type.shape[0], "a metric")
+    parts = [session.emit("slice", value, starts=(i,), limits=(i + 1,), strides=(1,)) for i in range(size)]
+    return [session.emit("reshape", part, shape=()) for part in parts]
 
 
 def predicted(session: Session, loss: Var) -> list[tuple[str, Var]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -82,6 +83,7 @@ class Session:
         self.unscaled: set[str] = set()
         self.bidirectional: list[Span] = []
         self.random_ops = 0
+        self.rescaled: dict[int, tuple[int, Span]] = {}
         self.running: Instance | None = None
         self.instances: list[Instance] = []
         self.origins: dict[str, Instance] = {}
@@ -194,13 +196,21 @@ class Session:
                 self.origins[result.name] = self.running
         return results
 
-    def unify(self, a: Dim, b: Dim, what: str, operands: Sequence[Var] = (), notes: Sequence[str] = ()) -> Dim:
+    def unify(
+        self,
+        a: Dim,
+        b: Dim,
+        what: str,
+        operands: Sequence[Var] = (),
+        notes: Sequence[str] = (),
+        labels: Sequence[Label] = (),
+    ) -> Dim:
         """Requires two dimensions to be equal, outside an equation."""
         self.solver.span = self.span
         try:
             return self.solver.equal(a, b, what, tuple(range(len(operands))))
         except ShapeError as error:
-            raise self.shape_failure(error, operands, notes) from None
+            raise self.shape_failure(error, operands, notes, labels) from None
 
     def divide(self, a: Dim, b: Dim, what: str, operands: Sequence[Var] = ()) -> Dim:
         """a / b, which must be exact."""
@@ -243,9 +253,11 @@ class Session:
                     return f"give it on the command line: --shape {slot.path}={text}, with a number for N"
         return f"give it on the command line: --dim {dim}=N, with a number for N"
 
-    def shape_failure(self, error: ShapeError, operands: Sequence[Var], more: Sequence[str] = ()) -> Failed:
+    def shape_failure(
+        self, error: ShapeError, operands: Sequence[Var], more: Sequence[str] = (), places: Sequence[Label] = ()
+    ) -> Failed:
         """Reports a broken shape rule with the places that forced either side."""
-        labels: list[Label] = []
+        labels = [p for p in places if p.span != self.span] + self._rescaled_here(error)
         notes: list[str] = list(more)
         for anchor in error.anchors if isinstance(error, Contradiction) else ():
             if anchor.span is None:
@@ -278,6 +290,15 @@ class Session:
             notes=list(dict.fromkeys(notes)),
             help=[error.help] if error.help else (),
         )
+
+    def _rescaled_here(self, error: ShapeError) -> list[Label]:
+        """Literals that --set-literal replaced by a size the message names."""
+        sizes = set(map(int, re.findall(r"\b\d+\b", error.message)))
+        return [
+            Label(span, f"{old} is {new} by --set-literal {old}={new}")
+            for new, (old, span) in self.rescaled.items()
+            if new in sizes and span != self.span
+        ]
 
     # ---------------------------------------------------------------------------------------------- texts
 

@@ -84,6 +84,11 @@ class Solver:
         inner = [s for d in relation.operands if d != found for s in self.unknowns(d)]
         return inner or [found]
 
+    def parts(self, dim: Dim) -> tuple[str, tuple[Dim, ...]] | None:
+        """How a derived dimension is made: product or sum, and of what; None for any other."""
+        relation = self._relations.get(dim) if isinstance(dim, str) else None
+        return (relation.kind, relation.operands) if relation is not None and relation.result == dim else None
+
     def size(self, dim: Dim) -> int | None:
         """The size if it is known by now."""
         found = self.resolve(dim)

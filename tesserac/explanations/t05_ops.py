@@ -49,4 +49,28 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         '    return op.mse(net(batch["x"]), batch["y"])\n',
         "op.flash_attention(q, k, v, causal=True), unless the model is meant to be bidirectional.",
     ),
+    Explanation(
+        "T0506",
+        "Experts that do not fit together",
+        "The results of all experts of a mixture are weighted and added, so each of them yields one tensor with a row"
+        " per token, and all have the same width and element type. Inside they may differ.",
+        "router = op.router([op.mlp(8, [16], 8), op.mlp(8, [16], 6)])\n"
+        "\n"
+        "@graph.module\n"
+        "def net(x: Tensor[4, 8]):\n"
+        "    return router(x)\n",
+        "Give all experts the same output width.",
+    ),
+    Explanation(
+        "T0507",
+        "An expert that looks at several tokens",
+        "An expert gets the rows of the tokens that chose it: any number of them, sorted by expert. What it does to a"
+        " row must not depend on the others, on their number, or on where the row stands.",
+        "router = op.router([lambda x: x - op.mean(x, axis=0) for _ in range(4)])\n"
+        "\n"
+        "@graph.module\n"
+        "def net(x: Tensor[4, 8]):\n"
+        "    return router(x)\n",
+        "Combine the features of a token only; attention, sums over tokens and positions belong outside the experts.",
+    ),
 )

@@ -88,7 +88,7 @@ def test_a_mesh_of_several_devices_says_how_to_go_on() -> None:
 
 @pytest.mark.parametrize(
     ("listing", "names"),
-    [(3, ["op.router"]), (4, ["op.fft", "op.recursive_mixture", "op.ifft"])],
+    [(4, ["op.fft", "op.ifft"])],
 )
 def test_later_listings_name_every_op_they_miss(listing: int, names: list[str]) -> None:
     result = compile_source((CHAPTER / f"listing{listing}.py").read_text(), header=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     calculus,
     complex,
+    experts,
     custom,
     language,
     layers,

@@ -45,20 +45,6 @@ SURFACES: dict[str, Surface] = {}
 
 PENDING: dict[str, str] = {
     **{
-        f"op.{name}": "mixtures of experts arrive with a later stage of tesserac"
-        for name in (
-            "router",
-            "recursive_mixture",
-            "mixture_of_experts",
-            "moe",
-            "moe_layer",
-            "moe_apply",
-            "moe_dispatch",
-            "moe_combine",
-            "recursive",
-        )
-    },
-    **{
         f"op.{name}": "spectral ops arrive with a later stage of tesserac"
         for name in (
             "fft",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tesserac.elaborate.annotations import DTYPES
 from tesserac.elaborate.calls import Site
@@ -66,19 +67,24 @@ def dimensions(site: Site, values: Sequence[Value], what: str = "shape") -> tupl
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reciprocal:
+    """1/N for N the product of dimensions, once they are known; equal when the dimensions are."""
+
+    dims: tuple[Dim, ...]
+    size: Callable[[Dim], int | None] = field(compare=False)
+
+    def __call__(self) -> float:
+        count = 1
+        for dim in self.dims:
+            count *= self.size(dim) or 1
+        return 1.0 / count
+
+
 def reciprocal_count(session: Session, dims: Sequence[Dim], dtype: DType) -> Var:
     """1/N as a scalar for N the product of dimensions, filled in once they are known."""
     scalar = session.emit("full", value=0.0, shape=(), dtype=dtype)
-    resolve = session.solver.size
-    kept = tuple(dims)
-
-    def value() -> float:
-        count = 1
-        for dim in kept:
-            count *= resolve(dim) or 1
-        return 1.0 / count
-
-    session.deferred[scalar.name] = value
+    session.deferred[scalar.name] = Reciprocal(tuple(dims), session.solver.size)
     return scalar
 
 
