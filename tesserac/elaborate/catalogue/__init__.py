@@ -8,8 +8,8 @@ from __future__ import annotations
 from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     calculus,
     complex,
-    experts,
     custom,
+    experts,
     language,
     layers,
     linear,
