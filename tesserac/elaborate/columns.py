@@ -2,16 +2,18 @@
 
 Coordinates are one number per point, and the inputs of one call of a module belong to the same points, so one shape
 settles all of them. The assumption is made when an input is first used and must have proved right by the end: the
-input, or another input of its call, is a coordinate of some derivative. Otherwise the shape is unknown after all.
+input, or an input of any call of its module, is a coordinate of some derivative. Otherwise the shape is unknown after
+all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tesserac.diagnostics import Span
 from tesserac.elaborate.provenance import Instance, listed, reaches, variable
-from tesserac.elaborate.values import Slot
+from tesserac.elaborate.values import Slot, Value
 from tesserac.ir.program import Var
 from tesserac.ir.types import Dim
 
@@ -46,12 +48,24 @@ class Columns:
         shapes = [s for v in values if (s := v.type.shape if isinstance(v, Var) else v.shape)]
         return next((s for s in shapes if len(s) > 1), next(iter(shapes), None))
 
+    def stood_up(self, given: Sequence[Value], parts: Sequence[Var]) -> list[Var]:
+        """Vectors [N] that are inputs of the running module as columns [N, 1], where inputs may be coordinates.
+
+        Side by side they are the features of N points; end to end they would be one point with all of them.
+        """
+        session = self._session
+        inputs = list(session.running.inputs.values()) if session.running is not None else []
+        if not self.enabled or any(v.type.rank != 1 for v in parts) or any(v not in inputs for v in given):
+            return list(parts)
+        return [session.emit("reshape", v, shape=(*v.type.shape, 1)) for v in parts]
+
     def check(self) -> None:
         """Reports assumed shapes that no derivative bears out, and remarks on the others."""
         session = self._session
         groups: dict[str, list[Slot]] = {}
         for slot, span in self._assumed.items():
-            calls = [i for i in session.instances if slot in i.inputs.values()]
+            modules = {i.label for i in session.instances if slot in i.inputs.values()}
+            calls = [i for i in session.instances if i.label in modules]
             inputs = [v for i in calls for v in map(variable, i.inputs.values()) if v is not None]
             if slot.var is not None:
                 inputs.append(slot.var)

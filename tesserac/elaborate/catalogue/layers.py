@@ -195,7 +195,8 @@ def mlp(
         raise site.fail("T0504", f"op.mlp takes sizes, a tensor or a list of tensors first, not {describe(x)}")
     session = site.session
     if isinstance(x, list | tuple):
-        operand = concatenated(site, [floating(session, v, "an operand of op.mlp") for v in x], -1)
+        parts = [floating(session, v, "an operand of op.mlp") for v in x]
+        operand = concatenated(site, session.columns.stood_up(x, parts), -1)
     else:
         operand = floating(session, x, "the operand of op.mlp")
     if not operand.type.rank:
