@@ -125,6 +125,7 @@ inline void describe(const Tensor& tensor, tessera_tensor* out) {
   out->dtype = static_cast<int32_t>(tensor.dtype), out->rank = tensor.rank;
   for (int axis = 0; axis < tensor.rank; ++axis) out->shape[axis] = tensor.shape[axis];
   out->row_stride = row_stride(tensor);
+  out->plane_bytes = planes(tensor) > 1 ? static_cast<int64_t>(plane_bytes(tensor)) : 0;
   out->index_bound = tensor.index_bound, out->ignore_index = tensor.ignore_index, out->batched = tensor.batched;
 }
 

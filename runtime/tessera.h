@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define TESSERA_API_VERSION 1
+#define TESSERA_API_VERSION 2
 #define TESSERA_MAX_RANK 8
 
 /* Return codes. */
@@ -48,6 +48,7 @@ typedef struct tessera_tensor {
   int32_t dtype, rank;
   int64_t shape[TESSERA_MAX_RANK];
   int64_t row_stride;       /* elements between rows of the last axis, in `data` and `grad` */
+  int64_t plane_bytes;      /* complex parameters: `data` and `grad` hold the real parts, and so many bytes later the imaginary ones */
   void* data;               /* parameters: their storage, valid while the context lives; else NULL */
   void* grad;               /* parameters: their gradient after tessera_value_and_grad; NULL when forward_only */
   int64_t index_bound;      /* integer inputs: values are 0 .. index_bound-1; 0: unchecked */

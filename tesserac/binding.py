@@ -70,20 +70,34 @@ class TrainStep(NamedTuple):
 
 
 class _Views(Mapping[str, Array]):
-    """Name to array; assigning an item copies into the view."""
+    """Name to array; assigning an item copies into the view.
 
-    def __init__(self, views: dict[str, Array]) -> None:
+    A complex parameter is stored as two planes, its real and its imaginary parts: reading it makes a complex array,
+    which is read-only, because writing to a copy would change nothing.
+    """
+
+    def __init__(self, views: dict[str, tuple[Array, ...]]) -> None:
         self._views = views
 
     def __getitem__(self, name: str) -> Array:
-        return self._views[name]
+        re, *im = self._views[name]
+        if not im:
+            return re
+        array = np.empty(re.shape, np.result_type(re, np.complex64))
+        array.real, array.imag = re, im[0]
+        array.flags.writeable = False
+        return array
 
     def __setitem__(self, name: str, value: ArrayLike) -> None:
-        view = self._views[name]
+        re, *im = self._views[name]
         array = np.asarray(value)
-        if array.shape != view.shape:
-            raise ValueError(f"{name} has shape {view.shape}, the value has shape {array.shape}")
-        view[...] = array
+        if array.shape != re.shape:
+            raise ValueError(f"{name} has shape {re.shape}, the value has shape {array.shape}")
+        if np.iscomplexobj(array) and not im:
+            raise TypeError(f"{name} is real, the value is complex: give its real part")
+        re[...] = array.real
+        for plane in im:
+            plane[...] = array.imag
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
@@ -213,8 +227,15 @@ class Model:
             for t in raw
         )
 
-    def _view(self, info: TensorInfo, raw: Tensor, address: int) -> Array:
-        item = info.numpy_dtype.itemsize
+    def _view(self, info: TensorInfo, raw: Tensor, address: int) -> tuple[Array, ...]:
+        """The parameter's memory; of a complex one its two planes."""
+        if info.numpy_dtype.kind != "c":
+            return (self._plane(info, info.numpy_dtype, raw, address),)
+        part = np.empty(0, info.numpy_dtype).real.dtype
+        return tuple(self._plane(info, part, raw, address + offset) for offset in (0, raw.plane_bytes))
+
+    def _plane(self, info: TensorInfo, dtype: np.dtype[Any], raw: Tensor, address: int) -> Array:
+        item = dtype.itemsize
         strides = [item] * len(info.shape)
         if len(info.shape) > 1:
             strides[-2] = raw.row_stride * item
@@ -223,7 +244,7 @@ class Model:
         last = sum((extent - 1) * stride for extent, stride in zip(info.shape, strides, strict=True)) + item
         memory = (ctypes.c_char * (last if math.prod(info.shape) else 0)).from_address(address)
         memory._owner = self._owner  # type: ignore[attr-defined]  # a view keeps its memory alive
-        return np.ndarray(info.shape, info.numpy_dtype, memoryview(memory), strides=tuple(strides))
+        return np.ndarray(info.shape, dtype, memoryview(memory), strides=tuple(strides))
 
     def _metrics(self, values: Sequence[float]) -> dict[str, float]:
         return {info.name: values[index] for index, info in enumerate(self.values) if index > 0}

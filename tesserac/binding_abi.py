@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["API_VERSION", "DTYPES", "INFER", "TRAIN", "Options", "Tensor", "declare"]
 
-API_VERSION = 1
+API_VERSION = 2
 MAX_RANK = 8
 TRAIN, INFER = 0, 1
 DTYPES: tuple[tuple[str, type[np.generic]], ...] = (
@@ -54,6 +54,7 @@ class Tensor(ctypes.Structure):
         ("rank", ctypes.c_int32),
         ("shape", ctypes.c_int64 * MAX_RANK),
         ("row_stride", ctypes.c_int64),
+        ("plane_bytes", ctypes.c_int64),
         ("data", ctypes.c_void_p),
         ("grad", ctypes.c_void_p),
         ("index_bound", ctypes.c_int64),

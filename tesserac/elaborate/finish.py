@@ -244,14 +244,27 @@ class Writer:
         var = self._vars[slot.var.name]
         path = self.paths[slot]
         if slot.is_parameter:
-            rule = slot.init or default_init
-            return Input(var, path, rule(var.type.sizes), var.type.rank >= 2, span=slot.span)
+            first = (slot.init or default_init)(var.type.sizes)
+            if var.type.dtype.is_complex:
+                first = complex_init(first)
+            return Input(var, path, first, var.type.rank >= 2, span=slot.span)
         bound, ignore = bounds.get(var.name, (0, None))
         return Input(var, path, index_bound=bound, ignore_index=ignore, span=slot.span)
 
 
 def _replace(attrs: tuple[tuple[str, Attr], ...], name: str, value: float) -> tuple[tuple[str, Attr], ...]:
     return tuple((key, value if key == name else old) for key, old in attrs)
+
+
+def complex_init(real: Initializer) -> Initializer:
+    """First values of both parts of a complex parameter: the real one's distribution made narrower by sqrt(2).
+
+    That keeps the mean of |w|^2. Constants stay real numbers.
+    """
+    if real.kind not in ("uniform", "normal"):
+        return real
+    factor = math.sqrt(0.5)
+    return Initializer(real.kind, real.a * factor, real.b * factor)
 
 
 def default_init(shape: tuple[int, ...]) -> Initializer:

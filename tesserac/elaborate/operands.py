@@ -64,9 +64,15 @@ def complex_constant(session: Session, number: complex, shape: Sequence[Dim], dt
     return session.emit("complex", *parts)
 
 
-def floating(session: Session, value: Value, what: str, shape: Sequence[Dim] | None = None) -> Var:
-    """A tensor of floating or complex elements; integers are an error that names the cast."""
-    var = tensor(session, value, what, shape=shape)
+def floating(
+    session: Session, value: Value, what: str, shape: Sequence[Dim] | None = None, like: Var | None = None
+) -> Var:
+    """A tensor of floating or complex elements; integers are an error that names the cast.
+
+    A parameter of no declared dtype is complex where ``like``, what it is multiplied with, is.
+    """
+    complex_ = like is not None and like.type.dtype.is_complex and isinstance(value, Slot) and value.is_parameter
+    var = tensor(session, value, what, like.type.dtype if like is not None and complex_ else None, shape)
     if var.type.dtype.is_differentiable:
         return var
     raise integer_refused(session, var, what)
@@ -258,6 +264,8 @@ def _pending(session: Session, slot: Slot, like: Var | None, what: str) -> Var:
     """An input of unknown shape beside a tensor: a parameter becomes a vector over the last axis."""
     assert like is not None
     dtype = like.type.dtype
+    if not slot.is_parameter and dtype.is_complex:
+        dtype = dtype.real  # data is real unless the source says complex
     if slot.shape is not None or not slot.is_parameter:
         return session.materialise(slot, None, dtype)
     if slot.init is None and what == "multiplication":

@@ -176,11 +176,11 @@ def matmul(session: Session, left: Value, right: Value) -> Var:
     if _unshaped(left) and not _unshaped(right):
         b = floating(session, right, "the right operand of `@`")
         inner = b.type.shape[-2 if b.type.rank > 1 else -1] if b.type.rank else 1
-        a = floating(session, left, "the left operand of `@`", shape=_matrix(session, left, 1, inner))
+        a = floating(session, left, "the left operand of `@`", _matrix(session, left, 1, inner), b)
     else:
         a = floating(session, left, "the left operand of `@`")
         inner = a.type.shape[-1] if a.type.rank else 1
-        b = floating(session, right, "the right operand of `@`", shape=_matrix(session, right, 0, inner))
+        b = floating(session, right, "the right operand of `@`", _matrix(session, right, 0, inner), a)
     return product(session, a, b)
 
 

@@ -115,7 +115,8 @@ class Generator:
         if kind == "split":
             return b.op("complex", *(b.op("gelu", b.op(part, x)) for part in ("real", "imag")))
         if kind == "select":
-            mask = b.op("gt", self.real(), self.real())
+            part = b.op("real", self.pool[0])  # of an input: rounding must not decide
+            mask = b.op("gt", part, b.constant(0.0, part.type))
             return b.op("select", mask, x, b.constant(0.5, KIND))
         return b.op("neg", b.op("conj", b.op("square", x)))
 

@@ -6,7 +6,6 @@ given and with parameters of their own otherwise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -62,14 +61,12 @@ def activated(session: Session, function: str, x: Var) -> Var:
 def layer_parameters(session: Session, layer: Layer, x: Var) -> dict[str, Var]:
     """The parameters of a layer that is applied to ``x``; complex ones when that is complex.
 
-    The first application decides. Real and imaginary part are drawn from the real layer's distribution made narrower
-    by sqrt(2), which keeps the mean of |w|^2; constants stay real.
+    The first application decides.
     """
     complex_ = x.type.dtype.is_complex
     for slot in layer.slots.values():
         if complex_ and slot.var is None and slot.dtype is not None and not slot.dtype.is_complex:
             slot.dtype = slot.dtype.complex
-            slot.init = None if slot.init is None else _complex_init(slot.init)
         elif complex_ and slot.dtype is not None and not slot.dtype.is_complex:
             raise session.report.fail(
                 "T0414",
@@ -80,17 +77,6 @@ def layer_parameters(session: Session, layer: Layer, x: Var) -> dict[str, Var]:
                 help=["make a second layer, or apply this one to op.complex(x, 0.0) where x is real"],
             )
     return {key: session.materialise(slot) for key, slot in layer.slots.items()}
-
-
-def _complex_init(rule: InitRule) -> InitRule:
-    def narrowed(shape: tuple[int, ...]) -> Initializer:
-        real = rule(shape)
-        if real.kind not in ("uniform", "normal"):
-            return real
-        factor = math.sqrt(0.5)
-        return Initializer(real.kind, real.a * factor, real.b * factor)
-
-    return narrowed
 
 
 def affine(session: Session, x: Var, weight: Var, bias: Var | None) -> Var:
@@ -121,14 +107,14 @@ def linear(site: Site, x: Value, out: Value, bias: Value, init: Value, name: Val
         operand = _rows(site, x)
         if isinstance(out, Slot) and out.shape is None and out.is_parameter:
             out.shape = (operand.type.shape[-1], session.open_dim(out, 1))
-        weight = floating(session, out, "the weight of op.linear")
+        weight = floating(session, out, "the weight of op.linear", like=operand)
         return affine(
             session,
             operand,
             weight,
             None
             if isinstance(bias, bool) or bias is None
-            else floating(session, bias, "the bias of op.linear", weight.type.shape[-1:]),
+            else floating(session, bias, "the bias of op.linear", weight.type.shape[-1:], operand),
         )
     if is_tensor(x):
         operand = _rows(site, x)

@@ -1,0 +1,72 @@
+"""Programs on complex numbers as emitted C++, against complex arithmetic of the evaluator in double precision."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tesserac.driver import CompileOptions
+from tesserac.ir.builder import Builder
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.program import Function, Initializer, Input, Output, Var
+from tesserac.ir.text import print_function
+from tesserac.ir.types import DType, TensorType
+from tesserac.passes.differentiate import differentiate
+from tests.codegen.compiled import call, compile_functions
+from tests.passes.complex_programs import complex_programs, values_for
+
+
+def check(functions: Sequence[Function], options: CompileOptions = CompileOptions(), workers: int = 2) -> None:
+    """Compiles the functions into one library and compares every output."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = compile_functions(functions, Path(folder), options)
+        for number, function in enumerate(functions):
+            values = values_for(function)
+            wanted = evaluate(differentiate(function), values, dtype=np.float64)
+            found = call(library, number, function, values, workers=workers)
+            for name, want in wanted.items():
+                scale = max(1.0, float(np.abs(want).max(initial=0.0)))
+                close = np.allclose(found[name], want, rtol=1e-3, atol=2e-4 * scale)
+                assert close, f"{name}:\n{print_function(function)}"
+
+
+@pytest.mark.property
+@settings(max_examples=1, phases=[Phase.generate], deadline=None)
+@given(st.lists(complex_programs(), min_size=8, max_size=8))
+def test_emitted_programs_equal_the_evaluator(functions: list[Function]) -> None:
+    check(functions)
+
+
+def complex_net(rows: int, inner: int, columns: int, dtype: DType = DType.C64) -> Function:
+    """Mean |split(x w + b)|^2 with the gradients of w and b, and the outputs."""
+    b = Builder()
+    x = b.add_input(Input(Var("x", TensorType(dtype, (rows, inner))), "x"))
+    w, v = (
+        b.add_input(Input(Var(n, TensorType(dtype, shape)), n, Initializer("uniform", -1.0, 1.0)))
+        for n, shape in (("w", (inner, columns)), ("v", (columns,)))
+    )
+    y = b.op("contract", x, w, spec="ab,bc->ac")
+    y = b.op("add", y, b.op("broadcast", v, shape=y.type.shape, axes=(1,)))
+    z = b.op("complex", *(b.op("gelu", b.op(part, y)) for part in ("real", "imag")))
+    size = b.op("add", *(b.op("square", b.op(part, z)) for part in ("real", "imag")))
+    loss = b.op("reduce_sum", b.op("mul", size, b.constant(1.0 / size.type.size, size.type)), axes=(0, 1))
+    grads = b.ops("backward", (loss, w, v))
+    outputs = [Output("loss", loss), Output("z", z), *(Output(f"grad:{n}", g) for n, g in zip("wv", grads, strict=True))]
+    return b.finish("net", outputs)
+
+
+def test_forms_of_products_and_sizes() -> None:
+    """Three products (large), four (small), padded rows of both planes, odd sizes, one sample, double precision."""
+    functions = [complex_net(256, 384, 320), complex_net(5, 256, 7), complex_net(7, 3, 131), complex_net(1, 9, 4)]
+    check(functions)
+    check([complex_net(48, 40, 36, DType.C128)], workers=1)
+
+
+def test_not_cut_into_tiles() -> None:
+    check([complex_net(6, 256, 5)], CompileOptions(tile_rows=0), workers=1)
