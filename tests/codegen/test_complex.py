@@ -18,11 +18,11 @@ from tesserac.ir.program import Function, Initializer, Input, Output, Var
 from tesserac.ir.text import print_function
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate
-from tests.codegen.compiled import call, compile_functions
+from tests.codegen.compiled import DEFAULT, call, compile_functions
 from tests.passes.complex_programs import complex_programs, values_for
 
 
-def check(functions: Sequence[Function], options: CompileOptions = CompileOptions(), workers: int = 2) -> None:
+def check(functions: Sequence[Function], options: CompileOptions = DEFAULT, workers: int = 2) -> None:
     """Compiles the functions into one library and compares every output."""
     with tempfile.TemporaryDirectory() as folder:
         library = compile_functions(functions, Path(folder), options)
@@ -57,8 +57,8 @@ def complex_net(rows: int, inner: int, columns: int, dtype: DType = DType.C64) -
     size = b.op("add", *(b.op("square", b.op(part, z)) for part in ("real", "imag")))
     loss = b.op("reduce_sum", b.op("mul", size, b.constant(1.0 / size.type.size, size.type)), axes=(0, 1))
     grads = b.ops("backward", (loss, w, v))
-    outputs = [Output("loss", loss), Output("z", z), *(Output(f"grad:{n}", g) for n, g in zip("wv", grads, strict=True))]
-    return b.finish("net", outputs)
+    outputs = [Output(f"grad:{n}", g) for n, g in zip("wv", grads, strict=True)]
+    return b.finish("net", [Output("loss", loss), Output("z", z), *outputs])
 
 
 def test_forms_of_products_and_sizes() -> None:

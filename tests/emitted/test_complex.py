@@ -81,7 +81,7 @@ def test_files_hold_complex_tensors(library: Library, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     model.save_weights(path)
     stored = load_file(path)
-    assert {name: value.dtype for name, value in stored.items()} == {n: np.complex64 for n in model.params}
+    assert {name: value.dtype for name, value in stored.items()} == dict.fromkeys(model.params, np.complex64)
     for name, value in stored.items():
         np.testing.assert_array_equal(value, model.params[name])
     stored[W1] = numbers(10, 12)
