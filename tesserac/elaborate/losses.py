@@ -78,7 +78,7 @@ def loss_arguments(
     (observations, points of a boundary). Where no name is an output's, the first ones by position.
     """
     known: dict[str, Value] = {**inputs, **dict(outputs)}
-    names = {name for name, _ in outputs}
+    names = [name for name, _ in outputs]
     required = [p.name for p in loss.params if p.default is None]
     by_name = any(n in names for n in required) and (bool(loss.attach) or all(n in known for n in required))
     found: dict[str, Value] = {p.name: known[p.name] for p in loss.params if p.name in known} if by_name else {}
@@ -92,7 +92,7 @@ def loss_arguments(
                 help=["name the parameters of the loss as the outputs of the module"],
             )
         found = dict(zip(required, values, strict=False))
-        _note_positions(session, loss, module, list(found), [n for n, _ in outputs])
+        _note_positions(session, loss, module, list(found), names)
     for param in loss.params:
         if param.name not in found and param.default is None:
             found[param.name] = session.slot(
