@@ -60,6 +60,7 @@ inline void describe_text(const Program& program, int threads) {
   if (program.optimizer.kind) printf("\noptimizer fixed by the source: %s, lr %g\n", program.optimizer.kind, program.optimizer.lr);
   if (program.train) describe_function(program, *program.train, "training step", threads, true);
   if (program.infer) describe_function(program, *program.infer, "forward", threads, false);
+  if (program.validate) describe_function(program, *program.validate, "validation", threads, false);
   if (program.kernel_count > 0) printf("\nkernels\n  %-32s %-16s %6s %12s %12s  %s\n", "name", "source", "calls", "MFLOP/call", "kB/call", "formula");
   for (int i = 0; i < program.kernel_count; ++i) {
     const Kernel& kernel = program.kernels[i];
@@ -94,7 +95,7 @@ inline void describe_json(const Program& program) {
   std::string out = "{\"program\":" + json_string(program.name) + ",\"source\":" + json_string(program.source_file) + ",\"version\":" + json_string(program.version) +
                     format(",\"parameter_count\":%lld,\"parameter_bytes\":%zu", static_cast<long long>(parameter_count(program)), program.param_bytes) +
                     ",\"parameters\":" + tensors_json(program.params, program.param_count, true) + ",\"optimizer\":" +
-                    (program.optimizer.kind ? json_string(program.optimizer.kind) : std::string("null")) + ",\"train\":" + function_json(program.train) + ",\"infer\":" + function_json(program.infer) + ",\"kernels\":[";
+                    (program.optimizer.kind ? json_string(program.optimizer.kind) : std::string("null")) + ",\"train\":" + function_json(program.train) + ",\"infer\":" + function_json(program.infer) + ",\"validate\":" + function_json(program.validate) + ",\"kernels\":[";
   for (int i = 0; i < program.kernel_count; ++i) {
     const Kernel& kernel = program.kernels[i];
     out += std::string(i ? "," : "") + "{\"name\":" + json_string(kernel.name) + ",\"source\":" + json_string(kernel.source) + ",\"formula\":" + json_string(kernel.formula) +

@@ -88,6 +88,7 @@ struct Program {
   int kernel_count;
   double (*peak)(int threads, double seconds) = nullptr;  // GFLOP/s of a loop of multiply-adds with the kernels' instructions (null: unknown)
   bool mixed = false;        // matrix products read bf16 (parameters, gradients and everything else stay fp32)
+  const Function* validate = nullptr;  // outputs of train without gradients, nothing dropped out; null: those of train are the same
 };
 
 }  // namespace tsr

@@ -29,7 +29,7 @@ class Selftest {
  public:
   Selftest(const Program& program, uint64_t seed, double tolerance, int threads)
       : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), session_(program, threads), single_(program, 1) {
-    session_.reserve(true, true, 0);
+    session_.reserve(true, true, 0, true);
     single_.reserve(true, false, 0);
     session_.map(false);
     single_.map(false);
@@ -39,6 +39,7 @@ class Selftest {
   bool run() {
     if (program_.train) check_train(*program_.train);
     if (program_.infer) check_infer(*program_.infer);
+    if (program_.validate) check_validate(*program_.validate);
     return passed_;
   }
 
@@ -223,6 +224,18 @@ class Selftest {
       if (function.outputs[k].batched)
         compare_output(function.outputs[k], part.buffers[static_cast<size_t>(k)].data(), wide.buffers[static_cast<size_t>(k)].data(), std::string("1 sample: ") + function.outputs[k].name,
                        sample_elements(function.outputs[k]));
+  }
+
+  void check_validate(const Function& function) {
+    need_reference(function);
+    Inputs inputs;
+    make_inputs(function, &inputs);
+    Outputs own(function, false), wide(function, true);
+    function.reference({inputs.wide_pointers.data(), wide.pointers.data(), reinterpret_cast<const char*>(params_.data()), nullptr, nullptr, nullptr, 1, function.batch, seed_, 0});
+    session_.validate(inputs.own_pointers.data(), own.pointers.data(), seed_, 0);
+    for (int k = 0; k < function.output_count; ++k)
+      compare_output(function.outputs[k], own.buffers[static_cast<size_t>(k)].data(), wide.buffers[static_cast<size_t>(k)].data(), std::string("validation ") + function.outputs[k].name,
+                     elements(function.outputs[k]));
   }
 
   const Program& program_;

@@ -16,13 +16,14 @@ class Session {
   Session(const Program& program, int workers) : program_(program), workers_(workers) {}
 
   // What this run needs; then map(). Callers may reserve more in arena() in between.
-  void reserve(bool train, bool infer, int moments) {
+  void reserve(bool train, bool infer, int moments, bool validate = false) {
     params_ = arena_.reserve(program_.param_bytes);
     if (train && program_.train) {
       grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(workers_));
       train_ = reserve_function(*program_.train);
     }
     if (infer && program_.infer) infer_ = reserve_function(*program_.infer);
+    if (validate && program_.validate) validate_ = reserve_function(*program_.validate);
     for (int i = 0; i < moments; ++i) moment_offsets_.push_back(arena_.reserve(program_.param_bytes));
   }
   void map(bool populate) {
@@ -33,6 +34,11 @@ class Session {
   // outputs: dense buffers, outputs[0] the loss. Gradients are in grads() afterwards.
   void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
     program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step});
+  }
+  // Loss and metrics of data that is not trained on; gradients stay as they are if the program can do without.
+  void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
+    if (!program_.validate) return train(inputs, outputs, seed, step);
+    program_.validate->run({inputs, outputs, params(), nullptr, arena_.at(validate_.shared), arena_.at(validate_.scratch), workers_, program_.validate->batch, seed, step});
   }
   void infer(const void* const* inputs, void* const* outputs, int64_t count, uint64_t seed, uint64_t step) {
     program_.infer->run({inputs, outputs, params(), nullptr, arena_.at(infer_.shared), arena_.at(infer_.scratch), workers_, count, seed, step});
@@ -57,7 +63,7 @@ class Session {
   int workers_;
   Arena arena_;
   size_t params_ = 0, grads_ = 0;
-  Offsets train_{0, 0}, infer_{0, 0};
+  Offsets train_{0, 0}, infer_{0, 0}, validate_{0, 0};
   std::vector<size_t> moment_offsets_;
   std::vector<char*> moments_;
 };

@@ -38,8 +38,8 @@ class Trainer {
       : program_(program), options_(options), session_(program, options.threads), scalars_(*program.train),
         data_(*program.train, options.data, options.seed, "--data", options.resample), updater_(program, options.optimizer, options.threads),
         checkpoints_(options.checkpoint) {
-    if (!options.validation.empty()) validation_.reset(new Dataset(*program.train, options.validation, options.seed, "--val"));
-    session_.reserve(true, false, moments_of(options.optimizer));
+    if (!options.validation.empty()) validation_.reset(new Dataset(program.validate ? *program.validate : *program.train, options.validation, options.seed, "--val"));
+    session_.reserve(true, false, moments_of(options.optimizer), !options.validation.empty());
     if (options.optimizer.rule == Rule::lbfgs) {
       lbfgs_.reset(new Lbfgs(program, options.optimizer, options.threads));
       lbfgs_->reserve(program, &session_.arena());
@@ -160,10 +160,10 @@ class Trainer {
     double sum = 0;
     for (int64_t batch = 0; batch < options_.validation_batches; ++batch) {
       validation_->fill(static_cast<uint64_t>(batch));
-      session_.train(validation_->inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(batch));
+      session_.validate(validation_->inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(batch));
       sum += scalars_.value(0);
     }
-    if (lbfgs_) lbfgs_->forget();
+    if (lbfgs_ && !program_.validate) lbfgs_->forget();
     return sum / static_cast<double>(options_.validation_batches);
   }
 

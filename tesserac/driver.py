@@ -107,17 +107,14 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     trace = Trace(after)
     table = [parameter.item.path for parameter in parameters_of(entry)]
     tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0)
-    plans: list[Plan | None] = []
-    for function in (entry.train, entry.infer):
-        if function is None:
-            plans.append(None)
-            continue
+    plans: dict[str, Plan] = {}
+    for role, function in entry.roles():
         optimized = optimize(function, trace, reorder=options.reassociate, mixed=entry.mixed)
-        plans.append(schedule(optimized, table, tile, trace=trace))
+        plans[role] = schedule(optimized, table, tile, trace=trace)
     if seconds is not None:
         for name, value in trace.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value
-    return EntryPlans(entry, *plans)
+    return EntryPlans(entry, **plans)
 
 
 def compile_source(
@@ -199,8 +196,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
         plan = plan_entry(entry, options, after, seconds)
         plans.append(plan)
         files.update(render_entry(plan, stem=stem, source=file, lines=lines))
-        roles = (("train", entry.train), ("infer", entry.infer))
-        references = [(f"{stem}_{role}", reference_function(f)) for role, f in roles if f is not None]
+        references = [(f"{stem}_{role}", reference_function(f)) for role, f in entry.roles()]
         files[f"{stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
         for part in ("main", "dispatch") if options.portable else ("main",):
             files[f"{stem}.{part}.cpp"] = render_template(
@@ -230,7 +226,7 @@ def _refuse_floats(program: Program, main: DType) -> None:
     diagnostics = Diagnostics()
     for entry in program.entries:
         seen: set[str] = set()
-        for function in (f for f in (entry.train, entry.infer) if f is not None):
+        for _, function in entry.roles():
             places = [(f"`{i.path}`", i.var, i.span) for i in function.inputs]
             made = [
                 (f"what `{e.op}` gives here", v, e.span)

@@ -56,7 +56,7 @@ def elaborate_unit(unit: syntax.Unit, options: Options, diagnostics: Diagnostics
                 f"--shape {name}=... names nothing in this program",
                 None,
                 help=nearest(
-                    name, [i.path for e in entries for f in (e.train, e.infer) if f is not None for i in f.inputs]
+                    name, [i.path for e in entries for _, f in e.roles() for i in f.inputs]
                 ),
             )
     for name, size in options.dims:

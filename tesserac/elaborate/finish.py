@@ -44,15 +44,17 @@ def finish(session: Session, wanted: Wanted, label: str) -> Entry | None:
     if not _all_known(session, used):
         return None
     writer = Writer(session, used)
-    train = infer = None
+    train = infer = validate = None
     if wanted.gradients is not None:
-        outputs = [("loss", wanted.gradients.loss), *wanted.metrics]
-        outputs += [(f"grad:{writer.paths[slot]}", var) for slot, var in wanted.gradients.items]
+        scalars = [("loss", wanted.gradients.loss), *wanted.metrics]
+        outputs = scalars + [(f"grad:{writer.paths[slot]}", var) for slot, var in wanted.gradients.items]
         train = writer.function(f"{label}.train", outputs, {})
+        if not _needed(session.builder.equations, [v for _, v in scalars], {}).isdisjoint(session.dropped):
+            validate = writer.function(f"{label}.validate", scalars, session.dropped)
     if wanted.predictions:
         infer = writer.function(f"{label}.infer", wanted.predictions, session.dropped)
     optimizer = None if session.optimizer is None else OptimizerSpec(session.optimizer.kind, session.optimizer.settings)
-    return Entry(label, train, infer, optimizer, session.mixed)
+    return Entry(label, train, infer, optimizer, session.mixed, validate)
 
 
 # ------------------------------------------------------------------------------------------------ sizes

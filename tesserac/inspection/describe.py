@@ -19,14 +19,8 @@ from tesserac.passes.plan import Plan, rounded
 def describe_entry(plans: EntryPlans, executable: str, kernels: Sequence[EmittedKernel]) -> dict[str, Any]:
     """One entry: its parameters, functions and kernels."""
     parameters = parameters_of(plans.entry)
-    functions = {
-        role: _function(plan, declared)
-        for role, plan, declared in (
-            ("train", plans.train, plans.entry.train),
-            ("infer", plans.infer, plans.entry.infer),
-        )
-        if plan is not None and declared is not None
-    }
+    declared = dict(plans.entry.roles())
+    functions = {role: _function(plan, declared[role]) for role, plan in plans.roles()}
     size = sum(-(-p.elements * p.type.dtype.itemsize // 64) * 64 for p in parameters)
     return {
         "label": plans.entry.label,

@@ -21,9 +21,7 @@ Where = tuple[int, Var]
 def fusion_lines(plans: EntryPlans, kernels: list[EmittedKernel]) -> Iterator[str]:
     """Every stage with its launches in order: kernel, sizes, work, lines, formulas, and who reads each result."""
     names = {id(use.launch): kernel.name for kernel in kernels for use in kernel.uses}
-    for role, plan in (("train", plans.train), ("infer", plans.infer)):
-        if plan is None:
-            continue
+    for role, plan in plans.roles():
         flops = sum(use.launch.flops * use.times for use in launches(plan, role))
         count = sum(len(stage.launches) for stage in plan.stages)
         equations = len(plan.staged.function.equations)

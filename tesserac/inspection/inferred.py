@@ -12,8 +12,7 @@ def summary_line(program: Program) -> str:
     parameters = {
         (e.label, i.path): i.var.type.size
         for e in program.entries
-        for f in (e.train, e.infer)
-        if f is not None
+        for _, f in e.roles()
         for i in f.parameters
     }
     equations = sum(len(f.equations) for f in program.functions())
@@ -28,10 +27,9 @@ def signature_lines(program: Program) -> Iterator[str]:
     """Every entry with its functions: inputs, parameters and outputs with their types and source lines."""
     for entry in program.entries:
         yield entry.label + (": mixed precision (matrix products read bf16, all else is fp32)" if entry.mixed else "")
-        for role, function in (("train", entry.train), ("infer", entry.infer)):
-            if function is not None:
-                yield f"  {role}"
-                yield from _function(function)
+        for role, function in entry.roles():
+            yield f"  {role}"
+            yield from _function(function)
 
 
 def _function(function: Function) -> Iterator[str]:

@@ -66,8 +66,8 @@ def emitted_kernels(plans: EntryPlans, file: str, text: str) -> list[EmittedKern
     """
     functions = _functions(file, text)
     known: dict[tuple[Kernel, bool], EmittedKernel] = {}
-    for role, plan in (("train", plans.train), ("infer", plans.infer)):
-        for use in launches(plan, role) if plan is not None else ():
+    for role, plan in plans.roles():
+        for use in launches(plan, role):
             blank = tuple(replace(slot, name="") for slot in use.launch.kernel.slots)
             key = replace(use.launch.kernel, slots=blank), use.stage.fused.values.stage.tiles is None
             if key not in known:

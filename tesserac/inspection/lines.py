@@ -29,9 +29,8 @@ def line_report(project: Project, line: int) -> Iterator[str]:
     """Inputs, equations, derivative equations and kernels of one line."""
     for plans in project.plans:
         entry = plans.entry
-        for role, function in (("train", entry.train), ("infer", entry.infer)):
-            if function is not None:
-                yield from _function(f"{entry.label} {role}", function, line)
+        for role, function in entry.roles():
+            yield from _function(f"{entry.label} {role}", function, line)
         found = [k for k in project.kernels[entry.label] if line in kernel_lines(k)]
         if found:
             yield f"\n{entry.label}: {'1 kernel computes' if len(found) == 1 else f'{len(found)} kernels compute'} it"

@@ -38,9 +38,8 @@ def memory_lines(plans: EntryPlans) -> Iterator[str]:
         size = rounded(parameter.elements * parameter.type.dtype.itemsize)
         yield f"  {offset:>12,}  {size:>12,}  {parameter.shape_text}"
         offset += size
-    for role, plan in (("train", plans.train), ("infer", plans.infer)):
-        if plan is not None:
-            yield from _function(f"{plans.entry.label} {role}", plan)
+    for role, plan in plans.roles():
+        yield from _function(f"{plans.entry.label} {role}", plan)
 
 
 def _function(title: str, plan: Plan) -> Iterator[str]:

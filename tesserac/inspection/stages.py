@@ -52,7 +52,7 @@ def print_passes(source: Source, console: Console, print_after: str | None, stop
             console.show(f"# after {name}\n{function_text(function, program.file)}")
 
     for entry in program.entries:
-        for function in (f for f in (entry.train, entry.infer) if f is not None):
+        for _, function in entry.roles():
             show("elaborate", function)
             if last != "elaborate":
                 optimize(function, Trace(show), last, source.options.reassociate, entry.mixed)

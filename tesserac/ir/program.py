@@ -135,6 +135,8 @@ class OptimizerSpec:
 class Entry:
     """One executable: a train function (loss first, then metrics, then gradients) and/or a forward function.
 
+    ``validate``: loss and metrics as they are when nothing is dropped out, without gradients; None where that is the
+    train function's own loss.
     ``mixed``: matrix products read bf16 (see tesserac.passes.mixed).
     """
 
@@ -143,6 +145,13 @@ class Entry:
     infer: Function | None
     optimizer: OptimizerSpec | None = None
     mixed: bool = False
+    validate: Function | None = None
+
+    def roles(self) -> Iterator[tuple[str, Function]]:
+        """The functions there are, by what they are for: train, infer, validate."""
+        for role, function in (("train", self.train), ("infer", self.infer), ("validate", self.validate)):
+            if function is not None:
+                yield role, function
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +164,8 @@ class Program:
     def functions(self) -> Iterator[Function]:
         """Every function of every entry."""
         for entry in self.entries:
-            for function in (entry.train, entry.infer):
-                if function is not None:
-                    yield function
+            for _, function in entry.roles():
+                yield function
 
 
 def sorted_attrs(attrs: Mapping[str, Attr]) -> tuple[tuple[str, Attr], ...]:

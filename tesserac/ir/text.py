@@ -32,9 +32,8 @@ def print_entry(entry: Entry) -> str:
         settings = ", ".join(f"{key}={print_attr(value)}" for key, value in entry.optimizer.settings)
         head += f" optimizer {_name(entry.optimizer.kind)}({settings})"
     text = head + "\n"
-    for role, function in (("train", entry.train), ("infer", entry.infer)):
-        if function is not None:
-            text += f"{role} {print_function(function)}"
+    for role, function in entry.roles():
+        text += f"{role} {print_function(function)}"
     return text
 
 

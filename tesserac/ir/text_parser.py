@@ -123,7 +123,8 @@ class Reader:
             optimizer = OptimizerSpec(kind, tuple(settings))
         train = self._function() if self._accept("train") else None
         infer = self._function() if self._accept("infer") else None
-        return Entry(label, train, infer, optimizer, mixed)
+        validate = self._function() if self._accept("validate") else None
+        return Entry(label, train, infer, optimizer, mixed, validate)
 
     def _float(self) -> float:
         value = self._attr()

@@ -214,6 +214,19 @@ def test_dropout_is_absent_from_inference() -> None:
     losses = [float(evaluate(train, {"x": x, "net.W": w}, seed=3, step=i)["loss"]) for i in range(2)]
     assert losses[0] != losses[1]
     assert abs(losses[0] - 1) < 0.03
+    validate = result.entry.validate
+    assert validate is not None
+    assert [o.name for o in validate.outputs] == ["loss"]
+    assert float(evaluate(validate, {"x": x, "net.W": w})["loss"]) == 1
+
+
+def test_a_validation_function_only_where_dropout_reaches_the_loss() -> None:
+    assert compile_source(LINEAR).entry.validate is None
+    result = compile_source(LINEAR.replace("op.abs(out)", "op.dropout(op.abs(out), 0.5)"))
+    validate = result.entry.validate
+    assert validate is not None
+    assert [o.name for o in validate.outputs] == [o.name for o in train_of(result).outputs][:2] == ["loss", "size"]
+    assert all(e.op not in ("random_uniform", "select") for e in validate.equations)
 
 
 def test_metric_called_loss_that_is_another_tensor_keeps_both() -> None:

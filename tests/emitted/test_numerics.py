@@ -134,3 +134,19 @@ def test_dropout_depends_on_seed_and_step_alone(zoo: Project, data: Path) -> Non
     assert losses(zoo, data, *still, "--seed", 1) != first
     for threads in (1, 3, 16):
         assert losses(zoo, data, *still, "--threads", threads) == pytest.approx(first, rel=1e-6)
+
+
+def test_validation_drops_nothing_out(zoo: Project, data: Path) -> None:
+    """The loss that --val reports is that of the forward function, and no step of training changes by it."""
+    flags = ("--steps", 3, "--save", "trained.safetensors", "--val", "x=x13.npy", "--val", "labels=classes.npy")
+    plain = losses(zoo, data, *flags[:2])
+    assert losses(zoo, data, *flags) == plain
+    log = [json.loads(line) for line in (data / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    infer = ("--input", "x=x13.npy", "--weights", "trained.safetensors", "--output", "scores.npy")
+    zoo.run("drops", "infer", *infer, cwd=data)
+    scores = np.load(data / "scores.npy").astype(np.float64)
+    scores -= np.log(np.exp(scores).sum(1, keepdims=True))
+    want = -scores[np.arange(13), np.load(data / "classes.npy")].mean()
+    assert log[-1]["val_loss"] == pytest.approx(want, rel=1e-5)
+    described = [json.loads(zoo.run(name, "describe", "--json", cwd=data).stdout) for name in ("drops", "decoder")]
+    assert [entry["validate"] is None for entry in described] == [False, True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,15 @@ class EntryPlans:
     """An entry with the plans of its functions."""
 
     entry: Entry
-    train: Plan | None
-    infer: Plan | None
+    train: Plan | None = None
+    infer: Plan | None = None
+    validate: Plan | None = None
+
+    def roles(self) -> Iterator[tuple[str, Plan]]:
+        """The plans there are, in the order of ``Entry.roles``."""
+        for role, plan in (("train", self.train), ("infer", self.infer), ("validate", self.validate)):
+            if plan is not None:
+                yield role, plan
 
 
 def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[str, list[str]]) -> dict[str, str]:
@@ -36,13 +43,10 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
     real = CPP_TYPE[_real_type(plans)]
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
+    declared = dict(plans.entry.roles())
     functions = [
-        FunctionRenderer(plan, declared, parameters, kernels, label).render()
-        for label, plan, declared in (
-            ("train", plans.train, plans.entry.train),
-            ("infer", plans.infer, plans.entry.infer),
-        )
-        if plan is not None and declared is not None
+        FunctionRenderer(plan, declared[label], parameters, kernels, label).render()
+        for label, plan in plans.roles()
     ]
     common: dict[str, Any] = {
         "title": plans.entry.label,
@@ -61,6 +65,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
         kernels=[_kernel_row(f) for f in kernels.functions],
         has_train=plans.train is not None,
         has_infer=plans.infer is not None,
+        has_validate=plans.validate is not None,
         optimizer=_optimizer(plans.entry.optimizer),
         mixed=plans.entry.mixed,
     )
@@ -82,8 +87,7 @@ def _real_type(plans: EntryPlans) -> DType:
     """The one floating type that an entry's kernels compute in (bf16 is a form of storage)."""
     found = {
         v.type.dtype
-        for plan in (plans.train, plans.infer)
-        if plan is not None
+        for _, plan in plans.roles()
         for v in plan.staged.function.variables()
         if v.type.dtype.is_float and v.type.dtype is not DType.BF16
     }

@@ -53,8 +53,8 @@ class Parameter:
 def declared_parameters(entry: Entry) -> list[Input]:
     """Parameters of an entry in declaration order (the training function's, then the forward function's)."""
     items: dict[str, Input] = {}
-    for function in (entry.train, entry.infer):
-        for item in function.parameters if function is not None else ():
+    for _, function in entry.roles():
+        for item in function.parameters:
             items.setdefault(item.path, item)
     return list(items.values())
 

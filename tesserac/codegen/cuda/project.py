@@ -28,13 +28,10 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
     real = CPP_TYPE[_real_type(plans)]
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
+    declared = dict(plans.entry.roles())
     functions = [
-        FunctionRenderer(plan, declared, parameters, kernels, label).render()
-        for label, plan, declared in (
-            ("train", plans.train, plans.entry.train),
-            ("infer", plans.infer, plans.entry.infer),
-        )
-        if plan is not None and declared is not None
+        FunctionRenderer(plan, declared[label], parameters, kernels, label).render()
+        for label, plan in plans.roles()
     ]
     common: dict[str, Any] = {
         "title": plans.entry.label,
@@ -70,8 +67,7 @@ def _real_type(plans: EntryPlans) -> DType:
     """The one floating type of an entry's kernels."""
     found = {
         v.type.dtype
-        for plan in (plans.train, plans.infer)
-        if plan is not None
+        for _, plan in plans.roles()
         for v in plan.staged.function.variables()
         if v.type.dtype.is_float
     }
