@@ -77,4 +77,5 @@ def gpt(layers: int, width: int, heads: int, vocabulary: int, batch: int, length
 def unit(function: Function) -> Program:
     """A compilation unit around a training function."""
     optimizer = OptimizerSpec("adamw", (("lr", 3e-4), ("weight_decay", 0.0)))
-    return Program("model.py", (Entry("net", function, None, optimizer), Entry("odd label!", None, function, validate=function)))
+    odd = Entry("odd label!", None, function, validate=function)
+    return Program("model.py", (Entry("net", function, None, optimizer), odd))
