@@ -19,7 +19,16 @@ from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
 from tesserac.ops.numerics import re
-from tesserac.ops.rules import add_optional, need_float, need_integer, same_dtype, same_shape
+from tesserac.ops.planes import Pair, bilinear_planes, each_plane
+from tesserac.ops.rules import (
+    add_optional,
+    conjugated,
+    need_field,
+    need_float,
+    need_integer,
+    same_dtype,
+    same_shape,
+)
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -128,7 +137,7 @@ def _moved_infer(name: str, types: Types, dims: Dims) -> None:
     if len(types) not in (3, 4):
         raise ShapeError(f"{name} takes rows, order, inverse and perhaps gates, not {len(types)} operands")
     _matrix(name, types, 0)
-    need_float(name, types, (0,))
+    need_field(name, types, (0,))
     if len(types) == 4:
         same_dtype(name, types, (0, 3))
         same_shape(name, types, (3, 2), dims)
@@ -164,7 +173,7 @@ def _combine(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 def _dot_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     for position in (0, 1):
         _matrix("gate_dot", types, position)
-    need_float("gate_dot", types, (0, 1))
+    need_field("gate_dot", types, (0, 1))
     dtype = same_dtype("gate_dot", types, (0, 1))
     dims.equal(types[0].shape[1], types[1].shape[1], "gate_dot, width", (0, 1))
     _indices("gate_dot", types, 2, 1, 0, dims)
@@ -190,9 +199,10 @@ def _moved_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: S
     found: list[Optional] = [None] * len(e.operands)
     spreads = e.op == "dispatch"
     if ct is not None and linear[0]:
-        found[0] = b.op("combine" if spreads else "dispatch", ct, order, inverse, *gates)
+        found[0] = b.op("combine" if spreads else "dispatch", ct, order, inverse, *(conjugated(b, g) for g in gates))
     elif ct is not None:
-        found[3] = b.op("gate_dot", *((rows, ct) if spreads else (ct, rows)), order, inverse)
+        other = conjugated(b, rows)
+        found[3] = b.op("gate_dot", *((other, ct) if spreads else (ct, other)), order, inverse)
     return tuple(found)
 
 
@@ -208,8 +218,16 @@ def _dot_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Seq
     if ct is None:
         return (None,) * 4
     if linear[0]:
-        return (b.op("combine", ys, order, inverse, ct), None, None, None)
-    return (None, b.op("dispatch", x, order, inverse, ct), None, None)
+        return (b.op("combine", conjugated(b, ys), order, inverse, ct), None, None, None)
+    return (None, b.op("dispatch", conjugated(b, x), order, inverse, ct), None, None)
+
+
+def _moved_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    return bilinear_planes(b, e, operands, (0,), (3,)) if len(operands) == 4 else each_plane(b, e, operands)
+
+
+def _dot_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    return bilinear_planes(b, e, operands, (0,), (1,))
 
 
 def _moved_factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
@@ -263,18 +281,21 @@ def _limit_samples() -> tuple[Sample, ...]:
 
 def _dispatch_samples() -> tuple[Sample, ...]:
     order, inverse = _places()
-    x = waves(4, 6)
-    return Sample((x, order, inverse)), Sample((x, order, inverse, waves(4, 2, start=1.1)))
+    x, gates = waves(4, 6), waves(4, 2, start=1.1)
+    return (Sample((x, order, inverse)), Sample((x, order, inverse, gates)),
+            Sample((x + 1j * np.cos(x), order, inverse, gates - 1j * np.cos(2 * gates))))
 
 
 def _combine_samples() -> tuple[Sample, ...]:
     order, inverse = _places()
-    ys = waves(8, 6)
-    return Sample((ys, order, inverse)), Sample((ys, order, inverse, waves(4, 2, start=1.1)))
+    ys, gates = waves(8, 6), waves(4, 2, start=1.1)
+    return (Sample((ys, order, inverse)), Sample((ys, order, inverse, gates)),
+            Sample((ys + 1j * np.cos(ys), order, inverse, gates - 1j * np.cos(2 * gates))))
 
 
 def _dot_samples() -> tuple[Sample, ...]:
-    return (Sample((waves(4, 6, start=0.9), waves(8, 6), *_places())),)
+    x, ys = waves(4, 6, start=0.9), waves(8, 6)
+    return Sample((x, ys, *_places())), Sample((x - 1j * np.cos(x), ys + 1j * np.cos(3 * ys), *_places()))
 
 
 register(OpSpec("route", "stable counting sort of slots by expert: slot at each position, first position of each "
@@ -285,10 +306,13 @@ register(OpSpec("limit", "the capacity slots of largest gate of every expert kee
                 ("capacity", REQUIRED)), jvp=_no_tangent, factors=_limit_factors, flops=_counting,
                 samples=_limit_samples))
 register(OpSpec("dispatch", "rows of tokens at the positions of their slots, times gates if given", "routing", None,
-                _dispatch_infer, _dispatch, jvp=_moved_jvp, transpose=_moved_transpose, factors=_moved_factors,
+                _dispatch_infer, _dispatch, jvp=_moved_jvp, transpose=_moved_transpose,
+                planar=_moved_planar, factors=_moved_factors,
                 flops=_dispatch_flops, samples=_dispatch_samples))
 register(OpSpec("combine", "sum over a token's slots, first to last, of their rows, times gates if given", "routing",
-                None, _combine_infer, _combine, jvp=_moved_jvp, transpose=_moved_transpose, factors=_moved_factors,
+                None, _combine_infer, _combine, jvp=_moved_jvp, transpose=_moved_transpose,
+                planar=_moved_planar, factors=_moved_factors,
                 flops=_combine_flops, samples=_combine_samples))
 register(OpSpec("gate_dot", "dot product of a token with the row of each of its slots", "routing", 4, _dot_infer, _dot,
-                jvp=_dot_jvp, transpose=_dot_transpose, factors=_dot_factors, flops=_dot_flops, samples=_dot_samples))
+                jvp=_dot_jvp, transpose=_dot_transpose, planar=_dot_planar, factors=_dot_factors, flops=_dot_flops,
+                samples=_dot_samples))

@@ -19,7 +19,17 @@ from tesserac.ops.attributes import dims_of, integer, integers
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, register
 from tesserac.ops.base import as_tuple as one
 from tesserac.ops.experts import waves
-from tesserac.ops.rules import LETTERS, add_optional, linear_jvp, need_float, need_integer, same_dtype, same_shape
+from tesserac.ops.planes import Pair, bilinear_planes, each_plane
+from tesserac.ops.rules import (
+    LETTERS,
+    add_optional,
+    conjugated,
+    linear_jvp,
+    need_field,
+    need_integer,
+    same_dtype,
+    same_shape,
+)
 from tesserac.ops.view import no_flops
 
 if TYPE_CHECKING:
@@ -73,7 +83,7 @@ def _contract_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType,
         raise ShapeError("grouped_contract takes rows, offsets and a matrix per expert")
     ids = _ids("grouped_contract", attrs, len(types) - 2)
     floating = (0, *range(2, len(types)))
-    need_float("grouped_contract", types, floating)
+    need_field("grouped_contract", types, floating)
     dtype = same_dtype("grouped_contract", types, floating)
     _check_offsets("grouped_contract", types, 1, ids)
     shape = same_shape("grouped_contract, matrices of the experts", types, floating[1:], dims)
@@ -113,9 +123,10 @@ def _contract_transpose(b: Builder, e: Equation, cts: Sequence[Optional],
         return (None,) * len(e.operands)
     turned = bool(e.attr("transposed"))
     if linear[0]:
-        back = b.op(e.op, ct, offsets, *weights, experts=e.attr("experts"), transposed=not turned)
+        own = [conjugated(b, w) for w in weights]
+        back = b.op(e.op, ct, offsets, *own, experts=e.attr("experts"), transposed=not turned)
         return (back, None, *(None for _ in weights))
-    pair = (ct, x) if turned else (x, ct)
+    pair = (ct, conjugated(b, x)) if turned else (conjugated(b, x), ct)
     grads = iter(b.ops("grouped_outer", (*pair, offsets), {"experts": _pick(e.attributes, linear[2:])}))
     return (None, None, *(next(grads) if flag else None for flag in linear[2:]))
 
@@ -134,7 +145,7 @@ def _contract_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
 
 def _outer_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     ids = _ids("grouped_outer", attrs)
-    need_float("grouped_outer", types, (0, 1))
+    need_field("grouped_outer", types, (0, 1))
     dtype = same_dtype("grouped_outer", types, (0, 1))
     if types[0].rank != 2 or types[1].rank != 2:
         raise ShapeError(f"grouped_outer multiplies matrices, not {types[0]} and {types[1]}", (0, 1))
@@ -161,8 +172,16 @@ def _outer_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: S
     given = [ct for ct in cts if ct is not None]
     ids = _pick(e.attributes, [ct is not None for ct in cts])
     if linear[0]:
-        return (b.op("grouped_contract", y, offsets, *given, experts=ids, transposed=True), None, None)
-    return (None, b.op("grouped_contract", x, offsets, *given, experts=ids), None)
+        return (b.op("grouped_contract", conjugated(b, y), offsets, *given, experts=ids, transposed=True), None, None)
+    return (None, b.op("grouped_contract", conjugated(b, x), offsets, *given, experts=ids), None)
+
+
+def _contract_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    return bilinear_planes(b, e, operands, (0,), range(2, len(operands)))
+
+
+def _outer_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
+    return bilinear_planes(b, e, operands, (0,), (1,))
 
 
 def _outer_factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
@@ -182,7 +201,7 @@ def _rows_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...
         raise ShapeError("grouped_rows takes offsets and a tensor per expert")
     ids = _ids("grouped_rows", attrs, len(types) - 1)
     _check_offsets("grouped_rows", types, 0, ids)
-    need_float("grouped_rows", types, range(1, len(types)))
+    need_field("grouped_rows", types, range(1, len(types)))
     dtype = same_dtype("grouped_rows", types, range(1, len(types)))
     shape = same_shape("grouped_rows, tensors of the experts", types, range(1, len(types)), dims)
     rows: tuple[Dim, ...] = dims_of({"rows": (attrs["rows"],)}, "rows")
@@ -215,7 +234,7 @@ def _rows_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Se
 
 def _sum_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     ids = _ids("grouped_sum", attrs)
-    need_float("grouped_sum", types, (0,))
+    need_field("grouped_sum", types, (0,))
     _rows_of("grouped_sum", types, 0)
     _check_offsets("grouped_sum", types, 1, ids)
     return tuple(types[0].with_shape(types[0].shape[1:]) for _ in ids)
@@ -233,7 +252,7 @@ def _sum_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Seq
 
 def _keep_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     ids = _ids("grouped_keep", attrs)
-    need_float("grouped_keep", types, (0,))
+    need_field("grouped_keep", types, (0,))
     _rows_of("grouped_keep", types, 0)
     _check_offsets("grouped_keep", types, 1, ids)
     return (types[0],)
@@ -284,39 +303,50 @@ def _group_samples(arrays: Callable[[tuple[int, ...]], tuple[Array, ...]], **att
     return tuple(Sample(arrays(ids), (("experts", ids), *attrs.items())) for ids in _GROUPS)
 
 
+def _with_phases(sample: Sample) -> Sample:
+    """The sample with complex numbers."""
+    turned = tuple(a if a is _OFFSETS else a * np.exp(1j * np.cos(3 * a)) for a in sample.arrays)
+    return Sample(turned, sample.attrs)
+
+
 def _contract_samples() -> tuple[Sample, ...]:
     def arrays(*shape: int) -> Callable[[tuple[int, ...]], tuple[Array, ...]]:
         return lambda ids: (waves(8, 4), _OFFSETS, *(waves(*shape, start=1.0 + i) for i in ids))
 
-    return _group_samples(arrays(4, 6), transposed=False)[:1] + _group_samples(arrays(6, 4), transposed=True)
+    real = _group_samples(arrays(4, 6), transposed=False)[:1] + _group_samples(arrays(6, 4), transposed=True)
+    return (*real, *map(_with_phases, real[:2]))
 
 
 def _outer_samples() -> tuple[Sample, ...]:
-    return _group_samples(lambda ids: (waves(8, 4), waves(8, 6, start=2.0), _OFFSETS))
+    real = _group_samples(lambda ids: (waves(8, 4), waves(8, 6, start=2.0), _OFFSETS))
+    return (*real, _with_phases(real[1]))
 
 
 def _rows_samples() -> tuple[Sample, ...]:
     vectors = _group_samples(lambda ids: (_OFFSETS, *(waves(4, start=1.0 + i) for i in ids)), rows=8)
-    return vectors + _group_samples(lambda ids: (_OFFSETS, *(waves(2, 4, start=1.0 + i) for i in ids)), rows=8)[:1]
+    matrices = _group_samples(lambda ids: (_OFFSETS, *(waves(2, 4, start=1.0 + i) for i in ids)), rows=8)[:1]
+    return (*vectors, *matrices, _with_phases(vectors[1]))
 
 
 def _row_samples() -> tuple[Sample, ...]:
-    return (*_group_samples(lambda ids: (waves(8, 4), _OFFSETS)), Sample((waves(8), _OFFSETS), (("experts", (2,)),)))
+    matrices = _group_samples(lambda ids: (waves(8, 4), _OFFSETS))
+    return (*matrices, Sample((waves(8), _OFFSETS), (("experts", (2,)),)), _with_phases(matrices[1]))
 
 
 register(OpSpec("grouped_contract", "rows times the matrix of their expert (its transpose if transposed)", "grouped",
                 None, _contract_infer, _contract, attrs=(("experts", REQUIRED), ("transposed", False)),
-                jvp=_contract_jvp, transpose=_contract_transpose, factors=_contract_factors, flops=_contract_flops,
-                samples=_contract_samples))
+                jvp=_contract_jvp, transpose=_contract_transpose, planar=_contract_planar, factors=_contract_factors,
+                flops=_contract_flops, samples=_contract_samples))
 register(OpSpec("grouped_outer", "x^T y over the rows of every expert: the gradients of the experts' matrices",
                 "grouped", 3, _outer_infer, _outer, attrs=(("experts", REQUIRED),), jvp=_outer_jvp,
-                transpose=_outer_transpose, factors=_outer_factors, flops=_outer_flops, samples=_outer_samples))
+                transpose=_outer_transpose, planar=_outer_planar, factors=_outer_factors, flops=_outer_flops,
+                samples=_outer_samples))
 register(OpSpec("grouped_rows", "the tensor of its expert in every row", "grouped", None, _rows_infer, _rows,
                 attrs=(("experts", REQUIRED), ("rows", REQUIRED)), jvp=_rows_jvp, transpose=_rows_transpose,
-                factors=_rows_factors, flops=no_flops, samples=_rows_samples))
+                planar=each_plane, factors=_rows_factors, flops=no_flops, samples=_rows_samples))
 register(OpSpec("grouped_sum", "sum of the rows of every expert", "grouped", 2, _sum_infer, _sum,
-                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_sum_transpose, factors=_sum_factors,
-                flops=_sum_flops, samples=_row_samples))
+                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_sum_transpose, planar=each_plane,
+                factors=_sum_factors, flops=_sum_flops, samples=_row_samples))
 register(OpSpec("grouped_keep", "rows of some experts, zeros elsewhere", "grouped", 2, _keep_infer, _keep,
-                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_keep_transpose, factors=_keep_factors,
-                flops=no_flops, samples=_row_samples))
+                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_keep_transpose, planar=each_plane,
+                factors=_keep_factors, flops=no_flops, samples=_row_samples))

@@ -120,13 +120,13 @@ def each_plane(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair,
 
     Operands that are not complex (indices, masks) are the same for both.
     """
-    planes: list[Plane | None] = []
+    planes: list[list[Plane | None]] = []
     for imaginary in (False, True):
         parts = [pair.im if imaginary else pair.re for pair in operands]
         numbers = [p for v, p in zip(e.operands, parts, strict=True) if v.type.dtype.is_complex]
         given = [p for p in numbers if p is not None]
         if not given:
-            planes.append(None)
+            planes.append([None] * len(e.results))
             continue
         common = len(given) == len(numbers) and len({p.negative for p in given}) == 1
         values = []
@@ -135,6 +135,33 @@ def each_plane(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair,
                 values.append(whole(b, pair.re, var.type))
             else:
                 values.append(part.var if common and part is not None else whole(b, part, var.type))
-        (plane,) = b.ops(e.op, values, e.attributes)
-        planes.append(Plane(plane, common and given[0].negative))
-    return (Pair(*planes),)
+        negative = common and given[0].negative
+        planes.append([Plane(plane, negative) for plane in b.ops(e.op, values, e.attributes)])
+    return tuple(Pair(re, im) for re, im in zip(*planes, strict=True))
+
+
+def bilinear_planes(b: Builder, e: Equation, operands: Sequence[Pair], left: Sequence[int],
+                    right: Sequence[int]) -> tuple[Pair, ...]:
+    """For ops that are bilinear in the operands at ``left`` and those at ``right``: (l + i m)(r + i s) by definition.
+
+    Any number of results; a side whose imaginary planes are all zero takes part in half of the products only.
+    """
+
+    def planes(positions: Sequence[int], imaginary: bool) -> dict[int, Var] | None:
+        parts = {i: operands[i].im if imaginary else operands[i].re for i in positions}
+        if all(p is None for p in parts.values()):
+            return None
+        return {i: whole(b, p, e.operands[i].type) for i, p in parts.items()}
+
+    def product(left_imaginary: bool, right_imaginary: bool) -> list[Plane | None]:
+        first, second = lefts[left_imaginary], rights[right_imaginary]
+        if first is None or second is None:
+            return [None] * len(e.results)
+        given = [first.get(i, second.get(i, v)) for i, v in enumerate(e.operands)]
+        return [Plane(v) for v in b.ops(e.op, given, e.attributes)]
+
+    lefts = [planes(left, imaginary) for imaginary in (False, True)]
+    rights = [planes(right, imaginary) for imaginary in (False, True)]
+    res = zip(product(False, False), product(True, True), strict=True)
+    ims = zip(product(False, True), product(True, False), strict=True)
+    return tuple(Pair(minus(b, *re), plus(b, *im)) for re, im in zip(res, ims, strict=True))

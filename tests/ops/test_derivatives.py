@@ -118,17 +118,19 @@ def test_forward_mode_against_differences(case: Case):
     speeds = [along[f"x{i}"] for i in case.floating]
     tangents = operands(b, speeds, "t")
     known = push_forward(b, block, {xs[i].name: t for i, t in zip(case.floating, tangents, strict=True)})
-    (result,) = results
-    function = b.finish("f", [Output("y", result), Output("t", known[result.name])])
+    values = [Output(f"y{k}", v) for k, v in enumerate(results)]
+    function = b.finish("f", [*values, *(Output(f"t{k}", known[v.name]) for k, v in enumerate(results))])
     verify(function)
 
     def at(amount: float) -> dict[str, np.ndarray]:
         return evaluate(function, moved(fed(case.sample.arrays), along, amount) | fed(speeds, "t"))
 
-    def slope(step: float) -> np.ndarray:
-        return (at(step)["y"] - at(-step)["y"]) / (2 * step)
+    def slope(name: str, step: float) -> np.ndarray:
+        return (at(step)[name] - at(-step)[name]) / (2 * step)
 
-    np.testing.assert_allclose(at(0.0)["t"], (4 * slope(1e-3) - slope(2e-3)) / 3, rtol=1e-8, atol=1e-8)
+    for k in range(len(results)):
+        expected = (4 * slope(f"y{k}", 1e-3) - slope(f"y{k}", 2e-3)) / 3
+        np.testing.assert_allclose(at(0.0)[f"t{k}"], expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("case", [c for c in DIFFERENTIABLE if c.spec.jvp], ids=lambda c: c.id)
