@@ -27,7 +27,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 SEED, STEP = 0x9876543210, 3
 DTYPES = {np.dtype("f8"): DType.F64, np.dtype("i8"): DType.I64, np.dtype("i4"): DType.I32, np.dtype("?"): DType.BOOL,
           np.dtype("u1"): DType.U8, np.dtype("f4"): DType.F32, np.dtype("i2"): DType.I16, np.dtype("i1"): DType.I8}
-PRIMITIVES = [s for s in all_specs() if s.kind not in ("fused", "transform", "layout") and s.expand is None]
+PRIMITIVES = [s for s in all_specs() if s.kind not in ("fused", "transform", "layout", "complex") and s.expand is None]
 
 
 class Call(ctypes.Structure):
@@ -105,9 +105,13 @@ def sample_functions() -> list[tuple[str, Function, Arrays]]:
     found = []
     for spec in PRIMITIVES:
         for number, sample in enumerate(spec.samples() if spec.samples else ()):
+            if any(np.iscomplexobj(a) for a in sample.arrays):
+                continue  # the reference sees planes, see tests/passes/test_planar.py
             builder = Builder()
             operands = [data_input(builder, f"x{i}", np.asarray(a)) for i, a in enumerate(sample.arrays)]
             results = builder.ops(spec.name, operands, dict(sample.attrs))
+            if any(v.type.dtype.is_complex for v in results):
+                continue
             outputs = [Output(f"y{i}", v) for i, v in enumerate(results)]
             function = builder.finish(f"{spec.name}.{number}", outputs)
             arrays = {f"x{i}": np.asarray(a) for i, a in enumerate(sample.arrays)}
