@@ -296,4 +296,4 @@ def reference_function(function: Function) -> Function:
     from tesserac.passes.expand import expand
     from tesserac.passes.planar import planar
 
-    return planar(differentiate(expand(function)), plain=True)
+    return planar(differentiate(expand(function), plain=True), plain=True)

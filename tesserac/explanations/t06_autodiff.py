@@ -64,7 +64,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "\n"
         "@graph.module\n"
         "def residual(x):\n"
-        "    u = op.mlp(x, hidden=[8], out_dim=1, act=\"relu\")\n"
+        "    u = op.mlp(x, hidden=[8], out_dim=1, activation=\"relu\")\n"
         "    return op.grad(op.grad(u, x), x)\n",
         "Use a smooth activation: `tanh`, `gelu`, `silu`, `sin`. Where the operator only limits a value, and its "
         "own curvature does not matter, the warning can be ignored.",

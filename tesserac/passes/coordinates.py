@@ -15,8 +15,12 @@ from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.attributes import integer
 from tesserac.ops.transform import point_rank
+from tesserac.passes.covector import Covectors, add_coefficients
+from tesserac.passes.decision import Decision, decide
+from tesserac.passes.multiindex import Index
 from tesserac.passes.rows import Rows
-from tesserac.passes.taylor import Direction, Jets, Program
+from tesserac.passes.taylor import Jets
+from tesserac.passes.varying import Direction, Program
 
 _HELP = ("take the derivative of a value from before the points are joined",
          "or wrap what joins them in op.stop_gradient(...) if it is meant to be a constant there")
@@ -25,8 +29,10 @@ _HELP = ("take the derivative of a value from before the points are joined",
 class Coordinates:
     """Replaces the ``derivative`` equations of one function, which the builder copies."""
 
-    def __init__(self, b: Builder, function: Function) -> None:
+    def __init__(self, b: Builder, function: Function, plain: bool) -> None:
         self._builder = b
+        self._plain = plain
+        self._function = function
         self._groups = independent(function)
         self._jets: dict[tuple[Direction, ...], Jets] = {}
         self._rows: dict[str, Rows] = {}
@@ -39,7 +45,8 @@ class Coordinates:
         group = next(group for group in self._groups if direction in group)
         if group not in self._jets:
             known = [replace(d, coordinate=replaced.get(d.coordinate.name, d.coordinate)) for d in group]
-            self._jets[group] = Jets(Program(b, known))
+            program = Program(b, known)
+            self._jets[group] = Jets(program) if self._plain else Shortcuts(program, decide(self._function, group)).jets
         jets, number = self._jets[group], group.index(direction)
         value = replaced.get(asked.operands[0].name, asked.operands[0])
         proven = self._prove(jets, jets.origin(value).value, jets.program.directions[number].coordinate, asked)
@@ -75,6 +82,22 @@ class Coordinates:
         for jets in self._jets.values():
             found.update(jets.names)
         return found
+
+
+class Shortcuts:
+    """Coefficients along independent directions, those that a decision planned from reverse rows."""
+
+    def __init__(self, program: Program, decision: Decision) -> None:
+        self.jets = Jets(program, self._take)
+        self._decision = decision
+
+    def _take(self, value: Var, a: Index) -> bool:
+        chosen = self._decision.chosen
+        planned = chosen.planned.get(value.name, ())
+        if a not in planned:
+            return False
+        add_coefficients(self.jets, Covectors(value, planned, chosen.kept, self._decision.points))
+        return True
 
 
 def _coupled(culprit: Equation | None, value: Var, coordinate: Var) -> str:

@@ -1,8 +1,6 @@
 """Differentiation: replaces every equation that asks for derivatives by the equations of those derivatives.
 
-Equations are visited from the loss back. Each is linearised at its operands and the linear piece is
-transposed at once, so that the primal values its derivative needs are computed next to their use; an op with
-a vjp rule is turned around as one unit. Requests are replaced in order, so that a later one may differentiate the
+Requests are replaced in order, so that a later one may differentiate the
 results of an earlier one, to any order. Derivatives by coordinate are left to coordinates.py.
 """
 
@@ -11,38 +9,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tesserac.diagnostics import Diagnostics, InternalError, Label
+from tesserac.diagnostics import Diagnostics, Label
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.coordinates import Coordinates
 from tesserac.passes.custom import drop_custom_rules
-from tesserac.passes.linearize import expanded, linearize, no_rule, push_forward
+from tesserac.passes.linearize import push_forward
 from tesserac.passes.rename import renamed_equation, tidy
-from tesserac.passes.transpose import Cotangents, transpose
+from tesserac.passes.reverse import forward_active, pull_back
+from tesserac.passes.transpose import Cotangents
 
 
-def differentiate(function: Function) -> Function:
+def differentiate(function: Function, plain: bool = False) -> Function:
     """The same outputs without equations that ask for derivatives.
 
     The cotangent of ``%h`` is called ``%d_h`` and carries the span of the equation it comes from. A parameter
     that the loss does not use gets zeros; an op without a derivative rule on the way is CompileError T0601, and a
-    parameter that reaches the loss only where derivatives vanish is T0602.
+    parameter that reaches the loss only where derivatives vanish is T0602. With ``plain`` derivatives by coordinate are
+    Taylor coefficients throughout, whatever they cost: a second derivation for others to be compared with.
     """
     if not any(spec_of(equation.op).kind == "transform" for equation in function.equations):
         return function
-    return _Differentiation(function).run()
+    return _Differentiation(function, plain).run()
 
 
 class _Differentiation:
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, plain: bool) -> None:
         self._function = function
         self._builder = Builder()
         self._builder.reserve(v.name for v in function.variables())
         self._paths = {item.var.name: item.path for item in function.inputs}
         self._replaced: dict[str, Var] = {}
         self._names: dict[str, str] = {}
-        self._coordinates = Coordinates(self._builder, function)
+        self._coordinates = Coordinates(self._builder, function, plain)
 
     def run(self) -> Function:
         b = self._builder
@@ -153,60 +153,3 @@ def _reached(equations: Sequence[Equation], start: set[str]) -> set[str]:
 
 def _vanishes(equation: Equation) -> bool:
     return equation.op in ("floor", "sign") or not any(v.type.dtype.is_differentiable for v in equation.results)
-
-
-def forward_active(equations: Sequence[Equation], start: set[str]) -> set[str]:
-    """Names of the values that carry a tangent when those in ``start`` do."""
-    active = set(start)
-    for equation in equations:
-        if equation.op != "stop_gradient" and any(v.name in active for v in equation.operands):
-            active.update(v.name for v in equation.results if v.type.dtype.is_differentiable)
-    return active
-
-
-def pull_back(b: Builder, equations: Sequence[Equation], sums: Cotangents, active: set[str],
-              paths: Mapping[str, str]) -> None:
-    """Adds to ``sums`` the cotangents of all active values, from those of the results already in it."""
-    for equation in reversed(equations):
-        given = [sums.get(v.name) for v in equation.results]
-        flags = [v.name in active for v in equation.operands]
-        if not any(flags) or all(ct is None for ct in given):
-            continue
-        with b.at(equation.span, prefix=f"{equation.results[0].name}_"):
-            found = _equation_back(b, equation, given, flags, paths)
-            for operand, flag, ct in zip(equation.operands, flags, found, strict=True):
-                if flag and ct is not None:
-                    sums.add(operand.name, ct, equation.results[0].name)
-
-
-def _equation_back(b: Builder, equation: Equation, given: Sequence[Var | None], flags: Sequence[bool],
-                   paths: Mapping[str, str]) -> tuple[Var | None, ...]:
-    """Cotangents of one equation's operands."""
-    spec = spec_of(equation.op)
-    if spec.vjp is not None:
-        closed = spec.vjp(b, equation, given)
-        if closed is not None:
-            return closed
-    if spec.jvp is not None:
-        return transpose(b, linearize(b, equation, flags), given)
-    if spec.expand is None:
-        raise no_rule(equation, next((paths[v.name] for v in equation.operands if v.name in paths), None))
-    return _expansion_back(b, equation, given, flags, paths)
-
-
-def _expansion_back(b: Builder, equation: Equation, given: Sequence[Var | None], flags: Sequence[bool],
-                    paths: Mapping[str, str]) -> tuple[Var | None, ...]:
-    block, results = expanded(b, equation)
-    seeds = Cotangents(b)
-    for var, ct in zip(results, given, strict=True):
-        if ct is not None:
-            seeds.add(var.name, ct)
-    start = {v.name for v, flag in zip(equation.operands, flags, strict=True) if flag}
-    if any(v.name in start for v in results):
-        raise InternalError(f"the expansion of {equation.op} returns one of its operands")
-    pull_back(b, block, seeds, forward_active(block, start), paths)
-    found: list[Var | None] = []
-    for var, flag in zip(equation.operands, flags, strict=True):
-        found.append(seeds.get(var.name) if flag and var.name in start else None)
-        start.discard(var.name)
-    return tuple(found)

@@ -13,29 +13,20 @@ the square of the number of coefficients, whatever the order. (Griewank and Walt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
-from tesserac.ops.elementwise import zero_jvp
 from tesserac.ops.rules import add_optional, scaled
-from tesserac.passes.linearize import Linear, expanded, linearize, no_rule
-from tesserac.passes.multiindex import Index, below, factorials, minus, plus, unit
+from tesserac.passes.linearize import Linear
+from tesserac.passes.multiindex import Index, below, closure, factorials, graded, minus, plus, unit
+from tesserac.passes.varying import Program
 
 Look = Callable[[Var, Index], Var | None]
 """Coefficient of a value at an index; None stands for zero."""
 
 PRODUCTS = ("mul", "contract")
-
-
-@dataclass(frozen=True, slots=True)
-class Direction:
-    """One component of a coordinate."""
-
-    coordinate: Var
-    component: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,117 +38,15 @@ class Origin:
     factor: float
 
 
-class Program:
-    """The equations of a builder as Taylor mode reads them: who defines what, and what depends on which direction.
+class Jets:
+    """Coefficients of values, each computed once.
 
-    Equations may be added to the builder at any time; they are taken up when they are asked about.
+    ``shortcut`` is asked first: it may compute a coefficient in another way, ``set`` it and answer True.
     """
 
-    def __init__(self, b: Builder, directions: Sequence[Direction]) -> None:
-        self.builder = b
-        self.directions = tuple(directions)
-        self._coordinates: dict[str, int] = {}
-        for i, direction in enumerate(self.directions):
-            name = direction.coordinate.name
-            self._coordinates[name] = self._coordinates.get(name, 0) | 1 << i
-        self._letters = [f"{d.coordinate.name}{d.component if (self._columns(d.coordinate) > 1) else ''}"
-                         for d in self.directions]
-        self._seen = 0
-        self._definitions: dict[str, tuple[Equation, int]] = {}
-        self._support: dict[str, int] = dict(self._coordinates)
-        self._linear: dict[str, Linear] = {}
-        self._expansions: dict[str, tuple[Var, ...]] = {}
-
-    def _catch_up(self) -> None:
-        equations = self.builder.equations
-        while self._seen < len(equations):
-            equation = equations[self._seen]
-            self._seen += 1
-            bits = 0
-            if equation.op != "stop_gradient" and spec_of(equation.op).jvp is not zero_jvp:
-                for operand in equation.operands:
-                    bits |= self._support.get(operand.name, 0)
-            for position, var in enumerate(equation.results):
-                self._definitions[var.name] = equation, position
-                if bits and var.name not in self._coordinates and var.type.dtype.is_differentiable:
-                    self._support[var.name] = bits
-
-    def depends(self, var: Var, a: Index | None = None) -> bool:
-        """Whether a value varies along some direction, or along every direction of an index."""
-        self._catch_up()
-        bits = self._support.get(var.name, 0)
-        return bool(bits) if a is None else all(bits >> i & 1 for i, n in enumerate(a) if n)
-
-    def carries(self, var: Var, coordinate: Var) -> bool:
-        """Whether a value varies smoothly with one coordinate."""
-        self._catch_up()
-        return bool(self._support.get(var.name, 0) & self._coordinates[coordinate.name])
-
-    def definition(self, var: Var) -> tuple[Equation, int] | None:
-        """The equation of a value and the position of the value among its results; None for coordinates and inputs."""
-        self._catch_up()
-        return None if var.name in self._coordinates else self._definitions.get(var.name)
-
-    def linearized(self, equation: Equation) -> Linear:
-        """The tangent equations of an equation, in whatever varies."""
-        name = equation.results[0].name
-        if name not in self._linear:
-            with self.builder.at(equation.span, prefix="t_"):
-                self._linear[name] = linearize(self.builder, equation, [self.depends(v) for v in equation.operands])
-        return self._linear[name]
-
-    def expansion(self, equation: Equation) -> tuple[Var, ...]:
-        """The results of a fused op as its primitives compute them."""
-        name = equation.results[0].name
-        if name not in self._expansions:
-            if spec_of(equation.op).expand is None:
-                raise no_rule(equation)
-            with self.builder.at(equation.span, prefix=f"{name}_"):
-                self._expansions[name] = expanded(self.builder, equation)[1]
-        return self._expansions[name]
-
-    def suffix(self, a: Index) -> str:
-        """The index as it stands in names: xxy."""
-        return "".join(self._letters[i] * n for i, n in enumerate(a))
-
-    def ancestors(self, var: Var) -> list[Equation]:
-        """The varying equations that a value is computed from, in program order."""
-        self._catch_up()
-        wanted, found = {var.name}, []
-        for equation in reversed(self.builder.equations):
-            varies = any(v.name in wanted and self._support.get(v.name) for v in equation.results)
-            if varies and not any(v.name in self._coordinates for v in equation.results):
-                found.append(equation)
-                wanted.update(v.name for v in equation.operands)
-        return found[::-1]
-
-    def seed(self, coordinate: Var, a: Index) -> Var | None:
-        """The coefficient of a coordinate itself: one along its own directions, else zero."""
-        if sum(a) != 1:
-            return None
-        direction = self.directions[a.index(1)]
-        if direction.coordinate != coordinate:
-            return None
-        b, like = self.builder, coordinate.type
-        columns = self._columns(coordinate)
-        if columns == 1:
-            return b.constant(1.0, like, named=f"one_{coordinate.name}")
-        ones = b.constant(1.0, like.with_shape((*like.shape[:-1], 1)), named=f"one_{coordinate.name}")
-        before = (0,) * (like.rank - 1)
-        return b.op("pad", ones, low=(*before, direction.component), high=(*before, columns - 1 - direction.component),
-                    named=f"unit_{coordinate.name}")
-
-
-    @staticmethod
-    def _columns(coordinate: Var) -> int:
-        return coordinate.type.sizes[-1] if coordinate.type.rank > 1 else 1
-
-
-class Jets:
-    """Coefficients of values, each computed once."""
-
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, shortcut: Callable[[Var, Index], bool] | None = None) -> None:
         self.program = program
+        self._shortcut = shortcut
         self.builder = program.builder
         self._known: dict[tuple[str, Index], Var | None] = {}
         self._origins: dict[str, Origin] = {}
@@ -169,17 +58,38 @@ class Jets:
 
     def origin(self, value: Var) -> Origin:
         """The value that this one is a derivative of, or itself."""
-        return self._origins.get(value.name) or Origin(value, self._zero(), 1.0)
+        return self._origin_of(value) or Origin(value, self._zero(), 1.0)
+
+    def put(self, value: Var, a: Index, coefficient: Var | None) -> None:
+        """Makes a value that was computed in another way the coefficient from now on."""
+        self._known[value.name, a] = coefficient
+        if coefficient is not None:
+            self._origins[coefficient.name] = Origin(value, a, 1.0)
+            self._name(coefficient, value, a)
+
+    def prepare(self, value: Var, indices: Iterable[Index]) -> None:
+        """Computes what coefficients are made of, from the first equation on: recursion stays shallow."""
+        missing = [a for a in graded(closure(indices)) if any(a) and (value.name, a) not in self._known]
+        if missing:
+            for equation in self.program.ancestors(value):
+                for a in missing:
+                    for var in equation.results:
+                        self.coefficient(var, a)
 
     def derivative(self, value: Var, direction: int) -> Var | None:
         """The partial derivative of a value, which may be a derivative itself; None for zero."""
         origin = self.origin(value)
         index = plus(origin.index, unit(direction, len(self.program.directions)))
-        found = self._prepared(origin.value, index)
+        self.prepare(origin.value, [index])
+        found = self.coefficient(origin.value, index)
         if found is None:
             return None
         factor = origin.factor * (factorials(index) / factorials(origin.index))
-        return self._times(found, factor, Origin(origin.value, index, factor))
+        whole = Origin(origin.value, index, factor)
+        result = self._times(found, factor, whole)
+        # It may be the coefficient of an earlier value as well; what it was asked for is what it is.
+        self._origins[result.name] = whole
+        return result
 
     def coefficient(self, value: Var, a: Index) -> Var | None:
         """(1/a!) d^a of a value; None for zero."""
@@ -189,9 +99,12 @@ class Jets:
             return None
         key = value.name, a
         if key not in self._known:
-            origin = self._origins.get(value.name)
+            origin = self._origin_of(value)
             mark = len(self.builder.equations)
-            found = self._of_origin(origin, a) if origin else self._of_definition(value, a)
+            if self._shortcut is not None and self._shortcut(value, a):
+                found = self._known[key]
+            else:
+                found = self._of_origin(origin, a) if origin else self._of_definition(value, a)
             self._known[key] = found
             if found is not None and found.name not in self._plain and self._made_since(mark, found):
                 self._origins.setdefault(found.name, Origin(value, a, 1.0))
@@ -202,15 +115,12 @@ class Jets:
     def _zero(self) -> Index:
         return (0,) * len(self.program.directions)
 
-    def _prepared(self, value: Var, a: Index) -> Var | None:
-        """The coefficient, after those it is made of, from the first equation on: recursion stays shallow."""
-        if (value.name, a) not in self._known:
-            indices = [c for c in below(a) if any(c)]
-            for equation in self.program.ancestors(value):
-                for c in indices:
-                    for var in equation.results:
-                        self.coefficient(var, c)
-        return self.coefficient(value, a)
+    def _origin_of(self, value: Var) -> Origin | None:
+        return self._origins.get(value.name)
+
+    def _name(self, var: Var, value: Var, a: Index) -> None:
+        name, over = f"{value.name}_{self.program.suffix(a)}", factorials(a)
+        self.names.setdefault(var.name, name if over == 1 else f"{name}_over{over}")
 
     def _made_since(self, mark: int, var: Var) -> bool:
         return any(var in e.results for e in self.builder.equations[mark:])
@@ -242,12 +152,10 @@ class Jets:
         if defined is None:
             return self.program.seed(value, a)
         equation, position = defined
-        name = f"{value.name}_{self.program.suffix(a)}"
-        with self.builder.at(equation.span, prefix=f"{name}_"):
+        with self.builder.at(equation.span, prefix=f"{value.name}_{self.program.suffix(a)}_"):
             found = self._of_equation(equation, position, a)
         if found is not None:
-            over = factorials(a)
-            self.names.setdefault(found.name, name if over == 1 else f"{name}_over{over}")
+            self._name(found, value, a)
         return found
 
     # ---- rules -----------------------------------------------------------------------------------------------
@@ -362,6 +270,8 @@ class Jets:
         key = equation.results[0].name, direction
         if key not in self._tangents:
             given = [self.coefficient(v, step) for v in equation.operands]
+            self._origins.update((t.name, Origin(v, step, 1.0)) for v, t in zip(equation.operands, given, strict=True)
+                                 if t is not None and isinstance(self, Remainder))
             self._tangents[key] = self.tangent(equation, given)
             self._plain.update(v.name for v in self._tangents[key] if v is not None)
         tangent = self._tangents[key][position]
@@ -408,3 +318,24 @@ class _TangentScope:
             return direct[0]
         given = [self.look(v, c) if mine else None for mine, v in zip(own, equation.operands, strict=True)]
         return self._jets.tangent(equation, given)[position]
+
+
+class Remainder(Jets):
+    """Coefficients of one equation's results when its operands have only the coefficients in ``kept``.
+
+    This is what the equation adds by itself at an index outside ``kept``. Inside, everything is as it is.
+    """
+
+    def __init__(self, whole: Jets, equation: Equation, kept: frozenset[Index]) -> None:
+        super().__init__(whole.program)
+        self._whole = whole
+        self._kept = kept
+        self._operands = {v.name for v in equation.operands}
+
+    def coefficient(self, value: Var, a: Index) -> Var | None:
+        """See Jets."""
+        if not any(a):
+            return value
+        if a in self._kept:
+            return self._whole.coefficient(value, a)
+        return None if value.name in self._operands else super().coefficient(value, a)

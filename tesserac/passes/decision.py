@@ -1,0 +1,54 @@
+"""The choice between the ways to compute derivatives by coordinate, and what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tesserac.ir.program import Function
+from tesserac.ops.transform import point_rank
+from tesserac.passes.demand import requests, unit_of
+from tesserac.passes.multiindex import Index
+from tesserac.passes.schemes import Scheme, cheapest_scheme, taylor_scheme
+from tesserac.passes.varying import Direction
+from tesserac.passes.work import Counted, Counter
+
+WORTH = 0.98
+"""Reverse rows are taken where they leave at most this part of the work of plain Taylor mode."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a group of directions is asked for, and how it is computed; ``points``: leading axes that number points."""
+
+    directions: tuple[Direction, ...]
+    points: int
+    asked: Mapping[str, frozenset[Index]]
+    taylor: Scheme
+    chosen: Scheme
+
+
+NOTHING = Scheme(frozenset(), {}, {}, Counted(0.0, 0.0))
+
+
+def decide(function: Function, directions: Sequence[Direction]) -> Decision:
+    """The cheapest scheme for everything that a function asks along some independent directions."""
+    found = unit_of(function, directions)
+    asked = {name: frozenset(indices) for name, indices in requests(function, found).items()}
+    ranks = {point_rank(d.coordinate.type) for d in directions}
+    if not asked or len(ranks) != 1:
+        return Decision(tuple(directions), 0, asked, NOTHING, NOTHING)
+    (points,) = ranks
+    types = {v.name: v.type for v in function.variables()}
+    columns = {name: types[name].size // max(_product(types[name].sizes[:points]), 1) for name in asked}
+    counter = Counter(function, found, columns)
+    taylor, best = taylor_scheme(counter, asked), cheapest_scheme(counter, asked)
+    chosen = best if best.counted.flops <= WORTH * taylor.counted.flops else taylor
+    return Decision(tuple(directions), points, asked, taylor, chosen)
+
+
+def _product(sizes: Sequence[int]) -> int:
+    count = 1
+    for size in sizes:
+        count *= size
+    return count
