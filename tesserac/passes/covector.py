@@ -97,8 +97,8 @@ class _Sweep:
         jets, b = self._jets, self._jets.builder
         active = {v.name for e in self._equations for v in (*e.operands, *e.results) if jets.program.depends(v)}
         pull_back(b, self._equations, self._sums, active, {})
-        by = f"{self._plan.value.name}_by_"
-        jets.names.update((k, by + name.removeprefix("d_")) for k, name in self._sums.readable_names().items())
+        by, names = f"{self._plan.value.name}_by_", self._sums.readable_names(jets.names)
+        jets.names.update((key, by + name.removeprefix("d_")) for key, name in names.items())
         totals: dict[Index, Var | None] = dict.fromkeys(self._plan.indices)
         for coordinate in dict.fromkeys(d.coordinate for d in jets.program.directions):
             for a in self._plan.indices:

@@ -72,7 +72,7 @@ class _Differentiation:
         with b.at(backward.span):
             sums = Cotangents(b, [(loss.name, b.constant(1.0, loss.type, named=f"d_{loss.name}"))])
         pull_back(b, equations, sums, active, self._path_through(equations, wrt))
-        self._names.update(sums.readable_names())
+        self._names.update(sums.readable_names(self._names | self._coordinates.names()))
         gradients = []
         # A derivative of a derivative may well vanish everywhere (relu's second, say): then zeros are the answer.
         first = loss.name not in _reached(equations, {v.name for v in self._replaced.values()})
@@ -104,7 +104,7 @@ class _Differentiation:
         behind = [e for e in b.equations if not any(v.name in names for v in e.results)]
         sums = Cotangents(b, [(value.name, cotangent)])
         pull_back(b, behind, sums, forward_active(behind, names), self._path_through(behind, inputs))
-        self._names.update(sums.readable_names())
+        self._names.update(sums.readable_names(self._names | self._coordinates.names()))
         found = [sums.get(v.name) for v in inputs]
         with b.at(pullback.span):
             return [b.constant(0.0, v.type, named=f"d_{v.name}") if ct is None else ct

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
 from tesserac.ops.rules import add_optional, scaled
+from tesserac.passes.columns import product_of_columns
 from tesserac.passes.linearize import Linear
 from tesserac.passes.multiindex import Index, below, closure, factorials, graded, minus, plus, unit
 from tesserac.passes.varying import Program
@@ -119,7 +120,7 @@ class Jets:
         return self._origins.get(value.name)
 
     def _name(self, var: Var, value: Var, a: Index) -> None:
-        name, over = f"{value.name}_{self.program.suffix(a)}", factorials(a)
+        name, over = f"{self.names.get(value.name, value.name)}_{self.program.suffix(a)}", factorials(a)
         self.names.setdefault(var.name, name if over == 1 else f"{name}_over{over}")
 
     def _made_since(self, mark: int, var: Var) -> bool:
@@ -133,7 +134,8 @@ class Jets:
             made = scaled(self.builder, var, factor)
             self._known[key] = made
             if factor == factorials(origin.index):
-                self.names[made.name] = f"{origin.value.name}_{self.program.suffix(origin.index)}"
+                name = self.names.get(origin.value.name, origin.value.name)
+                self.names[made.name] = f"{name}_{self.program.suffix(origin.index)}"
             self._origins[made.name] = origin
         found = self._known[key]
         assert found is not None
@@ -202,6 +204,8 @@ class Jets:
             return (self._convolution(equation, a, look),)
         if op == "square":
             return (self._squares(operands[0], a, look),)
+        if op == "contract":
+            return product_of_columns(self.program, look, equation, flags, a)
         if op == "div" and flags[1]:
             return (self._quotient(equation, a, look),)
         return None

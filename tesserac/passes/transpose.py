@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tesserac.diagnostics import InternalError
 from tesserac.ir.builder import Builder
@@ -34,15 +34,20 @@ class Cotangents:
         self._sums[name] = self._builder.op("add", known, cotangent)
         self._partial.setdefault(name, []).append(self._sums[name])
 
-    def readable_names(self) -> dict[str, str]:
-        """Proposed names: the cotangent of h is d_h, a contribution to it through q is d_h_from_q."""
+    def readable_names(self, known: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Proposed names: the cotangent of h is d_h, a contribution to it through q is d_h_from_q.
+
+        ``known``: what values will be called that have a name proposed already.
+        """
         names: dict[str, str] = {}
-        for name, parts in self._parts.items():
-            names.setdefault(self._sums[name].name, f"d_{name}")
-            for var in self._partial.get(name, ()):
+        called = known or {}
+        for key, parts in self._parts.items():
+            name = called.get(key, key)
+            names.setdefault(self._sums[key].name, f"d_{name}")
+            for var in self._partial.get(key, ()):
                 names.setdefault(var.name, f"d_{name}_part")
             for var, origin in parts:
-                names.setdefault(var.name, f"d_{name}_from_{origin}")
+                names.setdefault(var.name, f"d_{name}_from_{called.get(origin, origin)}")
         return names
 
 

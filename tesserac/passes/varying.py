@@ -112,15 +112,19 @@ class Program:
         direction = self.directions[a.index(1)]
         if direction.coordinate != coordinate:
             return None
-        b, like = self.builder, coordinate.type
+        b, like, ones = self.builder, coordinate.type, self.one(coordinate)
         columns = self._columns(coordinate)
         if columns == 1:
-            return b.constant(1.0, like, named=f"one_{coordinate.name}")
-        ones = b.constant(1.0, like.with_shape((*like.shape[:-1], 1)), named=f"one_{coordinate.name}")
+            return ones
         before = (0,) * (like.rank - 1)
         return b.op("pad", ones, low=(*before, direction.component), high=(*before, columns - 1 - direction.component),
                     named=f"unit_{coordinate.name}")
 
+    def one(self, coordinate: Var) -> Var:
+        """The derivative of a component of a coordinate by itself."""
+        like = coordinate.type
+        column = like if self._columns(coordinate) == 1 else like.with_shape((*like.shape[:-1], 1))
+        return self.builder.constant(1.0, column, named=f"one_{coordinate.name}")
 
     @staticmethod
     def _columns(coordinate: Var) -> int:
