@@ -47,7 +47,7 @@ def attached_module(plan: UnitPlan, loss: syntax.FunctionDef, report: Report) ->
         labels=[
             Label(m.span, f"`{m.name}` returns {', '.join(_outputs(m)) or 'nothing'}") for m in fitting or plan.modules
         ],
-        help=['name it: @graph.loss(module="...")'],
+        help=['name it: @graph.loss(module="..."); parameters that it does not return are then inputs of the loss'],
     )
     return None
 

@@ -232,7 +232,7 @@ def test_two_candidates_are_both_shown() -> None:
     15 | def fit(u, v):
        | ^^^^^^^^^^^^^^
        |
-       = help: name it: @graph.loss(module="...")
+       = help: name it: @graph.loss(module="..."); parameters that it does not return are then inputs of the loss
     """)
 
 
