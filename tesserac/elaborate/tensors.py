@@ -79,9 +79,9 @@ def power(session: Session, base: Value, exponent: Value) -> Var:
             return session.emit("mul", session.emit("square", x), x)
         if exponent == 4:
             return session.emit("square", session.emit("square", x))
-        if exponent == 0.5:
+        if exponent == 0.5 and not x.type.dtype.is_complex:
             return session.emit("sqrt", x)
-        if exponent == -0.5:
+        if exponent == -0.5 and not x.type.dtype.is_complex:
             return session.emit("rsqrt", x)
         if exponent == -1:
             return session.emit("reciprocal", x)

@@ -59,6 +59,7 @@ def _topk_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Op
 
 def _sort_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     need_rank("sort", types, 0, 1)
+    need_real("sort", types, (0,))
     return (types[0],)
 
 
