@@ -2,8 +2,8 @@
 
 Coordinates are one number per point, and the inputs of one call of a module belong to the same points, so one shape
 settles all of them. The assumption is made when an input is first used and must have proved right by the end: the
-input, or an input of any call of its module, is a coordinate of some derivative. Otherwise the shape is unknown after
-all.
+input, or an input of any call of its module, is a coordinate of some derivative, or has the name of one that another
+entry takes. Otherwise the shape is unknown after all.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
 
 class Columns:
-    """What one session takes to be columns. ``enabled``: the unit asks for derivatives by coordinates at all."""
+    """What one session takes to be columns. ``names``: what the unit may take derivatives by; none if it takes none."""
 
     def __init__(self, session: Session) -> None:
-        self.enabled = False
+        self.names: frozenset[str] = frozenset()
         self.coordinates: dict[str, Var] = {}
         self._session = session
         self._assumed: dict[Slot, Span] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the unit asks for derivatives by coordinates at all."""
+        return bool(self.names)
 
     def assume(self, slot: Slot) -> tuple[Dim, ...] | None:
         """The shape to take for an input that declares none; None where nothing speaks for a column."""
@@ -69,7 +74,8 @@ class Columns:
             inputs = [v for i in calls for v in map(variable, i.inputs.values()) if v is not None]
             if slot.var is not None:
                 inputs.append(slot.var)
-            if any(reaches(session, c, v) for c in self.coordinates.values() for v in inputs):
+            named = any(n in self.names for i in calls for n in i.inputs) or slot.name in self.names
+            if named or any(reaches(session, c, v) for c in self.coordinates.values() for v in inputs):
                 assert slot.shape is not None
                 rows = session.solver.resolve(slot.shape[0])
                 shape = f"[{rows}, 1]" if len(slot.shape) > 1 else f"[{rows}]"

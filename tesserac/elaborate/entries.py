@@ -77,7 +77,7 @@ class Elaboration:
         self.session = session
         self.it = Interpreter(session, context.literals, context.sets)
         self.report = context.report
-        session.columns.enabled = context.plan.takes_coordinates()
+        session.columns.names = context.plan.coordinates()
 
     def run(self) -> Entry | None:
         """The finished entry; None after errors."""

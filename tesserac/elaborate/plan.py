@@ -128,9 +128,17 @@ class UnitPlan:
         """Integer literals of the unit."""
         return {n.value for n in walk(self.unit.body) if isinstance(n, syntax.Number) and type(n.value) is int}
 
-    def takes_coordinates(self) -> bool:
-        """Whether any function of the unit may ask for derivatives by coordinates."""
-        return any(isinstance(n, syntax.Attribute) and n.attr in DERIVATIVES for n in walk(self.unit.body))
+    def coordinates(self) -> frozenset[str]:
+        """Names that may be coordinates somewhere in the unit: strings other than keys, and what derivatives are given.
+
+        None where the unit takes no derivatives.
+        """
+        nodes = list(walk(self.unit.body))
+        asking = [n for n in nodes if isinstance(n, syntax.Call) and dotted(n).rpartition(".")[2] in DERIVATIVES]
+        given = {n for c in asking for n in used_names((c.args, tuple(k.value for k in c.keywords)))}
+        keys = {id(n.index) for n in nodes if isinstance(n, syntax.Subscript)}
+        texts = {n.value for n in nodes if isinstance(n, syntax.String) and id(n) not in keys}
+        return frozenset(given | texts) if asking else frozenset()
 
     def constants(self) -> set[str]:
         """Names that the top level assigns."""

@@ -172,6 +172,24 @@ def test_one_flag_settles_the_shapes_of_all_coordinates_and_a_note_says_so() -> 
     assert [i.var.type.sizes for i in infer_of(vectors).data] == [(9,), (9,)]
 
 
+def test_a_module_whose_derivatives_another_entry_takes() -> None:
+    source = """
+    from tessera.op import laplacian, mlp, mse
+
+    @graph.module
+    def net(x, y):
+        u = mlp([x, y], hidden=4, out_dim=1)
+        return u
+
+    @graph.loss
+    def fit(u):
+        return mse(laplacian(u, ["x", "y"]), 1)
+    """
+    result = compile_source(source, shapes=(("y", "6x1"),))
+    assert result.program is not None, result.text
+    assert [[i.var.type.sizes for i in f.data] for f in result.program.functions()] == [[(6, 1), (6, 1)]] * 3
+
+
 def test_an_input_that_is_no_coordinate_needs_its_shape() -> None:
     result = compile_source(
         """
