@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from tesserac.build import progress
 from tesserac.console import Console
 from tesserac.driver import Project, compile_source, front_end
+from tesserac.inspection.derivatives import derivative_lines
 from tesserac.inspection.fusion import fusion_lines
 from tesserac.inspection.memory import memory_lines
 from tesserac.inspection.stages import function_text, graph_text, unknown
+from tesserac.ir.program import Function
 from tesserac.passes.pipeline import optimize
 
 if TYPE_CHECKING:
@@ -24,8 +26,7 @@ def stage_text(source: Source, console: Console, stage: str, kernel: str | None 
         if stage == "graph":
             return graph_text(program)
         console.stage = "differentiation"
-        functions = [optimize(f, stop_after="simplify") for f in program.functions()]
-        return "\n".join(function_text(f, program.file) for f in functions)
+        return "\n".join(_differentiated(f, program.file) for f in program.functions())
     project = compile_source(source.text, source.path, source.options, progress(console))
     console.stage = f"inspect --stage {stage}"
     if stage == "source":
@@ -38,6 +39,12 @@ def stage_text(source: Source, console: Console, stage: str, kernel: str | None 
         )
     ]
     return "\n".join(lines)
+
+
+def _differentiated(function: Function, file: str) -> str:
+    """The function with its derivatives, below what was decided about those by coordinate."""
+    head = "".join(f"# {line}\n" for line in derivative_lines(function))
+    return head + function_text(optimize(function, stop_after="simplify"), file)
 
 
 def _source(project: Project, kernel: str | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tesserac.ir.program import Function
 from tesserac.ops.transform import point_rank
-from tesserac.passes.demand import requests, unit_of
+from tesserac.passes.demand import Unit, requests, unit_of
 from tesserac.passes.multiindex import Index
 from tesserac.passes.schemes import Scheme, cheapest_scheme, taylor_scheme
 from tesserac.passes.varying import Direction
@@ -26,6 +26,8 @@ class Decision:
     asked: Mapping[str, frozenset[Index]]
     taylor: Scheme
     chosen: Scheme
+    counter: Counter | None = None
+    unit: Unit | None = None
 
 
 NOTHING = Scheme(frozenset(), {}, {}, Counted(0.0, 0.0))
@@ -44,7 +46,7 @@ def decide(function: Function, directions: Sequence[Direction]) -> Decision:
     counter = Counter(function, found, columns)
     taylor, best = taylor_scheme(counter, asked), cheapest_scheme(counter, asked)
     chosen = best if best.counted.flops <= WORTH * taylor.counted.flops else taylor
-    return Decision(tuple(directions), points, asked, taylor, chosen)
+    return Decision(tuple(directions), points, asked, taylor, chosen, counter, found)
 
 
 def _product(sizes: Sequence[int]) -> int:

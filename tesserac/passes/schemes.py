@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tesserac.passes.covector import reverse_indices
-from tesserac.passes.multiindex import Index, below, closure, graded, within
+from tesserac.passes.multiindex import Index, below, closure, graded, minus, unit, within
 from tesserac.passes.work import Counted, Counter
 
 LARGEST_SEARCH = 60
@@ -35,6 +35,30 @@ def taylor_scheme(counter: Counter, asked: Asked) -> Scheme:
     found = _scheme(counter, asked, frozenset(closure(a for indices in asked.values() for a in indices)))
     assert found is not None
     return found
+
+
+def forward_over_reverse(counter: Counter, asked: Asked) -> Scheme:
+    """One reverse sweep gives first derivatives, along which the others are taken: counted for comparison.
+
+    Of every index one direction is left to the sweep, the one that keeps the set of the others smallest.
+    """
+    kept: set[Index] = {tuple(0 for _ in a) for indices in asked.values() for a in indices}
+    wanted = graded({a for indices in asked.values() for a in indices})
+    for a in sorted(wanted, key=lambda a: sum(n > 0 for n in a)):
+        choices = [minus(a, unit(i, len(a))) for i, n in enumerate(a) if n]
+        kept.update(below(min(choices, key=lambda c: (sum(b not in kept for b in below(c)), graded([c])))))
+    rows = {root: tuple(graded(b for b in kept if any(within(b, a) for a in indices)))
+            for root, indices in asked.items()}
+    curving = {root: frozenset(found) for root, found in rows.items()}
+    return Scheme(frozenset(kept), rows, {}, counter.count({root: frozenset() for root in asked}, rows, curving))
+
+
+def lower_scheme(counter: Counter, asked: Asked) -> Scheme:
+    """Everything but the highest indices forward, which collapsed Taylor mode adds combinations to."""
+    lower = {root: frozenset(a for a in closure(indices) if any(a != b and within(a, b) for b in indices))
+             for root, indices in asked.items()}
+    kept = frozenset(a for indices in lower.values() for a in indices)
+    return Scheme(kept, {}, {}, counter.count(lower, {}, {}))
 
 
 def cheapest_scheme(counter: Counter, asked: Asked) -> Scheme:

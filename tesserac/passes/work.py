@@ -61,6 +61,12 @@ class Counter:
         weights = sum(v.name in self._moved and not self._unit.support.get(v.name) for v in equation.operands)
         return Work(equation, flops, 1 + moved, 1 + weights + trained)
 
+    def widest(self) -> str:
+        """The shape of the weight in the widest product."""
+        work = max(self.works, key=lambda w: w.flops)
+        weight = next((v for v in work.equation.operands if not self._unit.support.get(v.name)), None)
+        return "x".join(map(str, weight.type.sizes)) if weight is not None else f"`{work.equation.op}`"
+
     def channel(self) -> float:
         """Operations of one more forward channel in the products that matter."""
         return sum(w.flops * w.forward for w in self._weighty if not self._is_flat(w.equation))
@@ -91,6 +97,16 @@ class Counter:
         wide = [i for i, w in enumerate(self.works) if w.flops == self._widest]
         return Counted(sum(n * self.works[i].flops for i, n in done.items()),
                        sum(done[i] for i in wide) / max(len(wide), 1))
+
+    def collapsed(self, lower: Counted, combinations: int) -> Counted:
+        """``lower`` and one forward channel per combination of highest derivatives.
+
+        Their cotangents are multiples of one row per column, so that is all that comes back.
+        """
+        back = min(combinations, sum(self.columns.values()))
+        extra = [(w, combinations + back * (w.forward - 1)) for w in self.works if not self._is_flat(w.equation)]
+        wide = [n for w, n in extra if w.flops == self._widest]
+        return Counted(lower.flops + sum(n * w.flops for w, n in extra), lower.rows + sum(wide) / max(len(wide), 1))
 
     # ---- what a product sees -----------------------------------------------------------------------------------
 

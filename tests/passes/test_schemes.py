@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tesserac.inspection.derivatives import derivative_lines
 from tesserac.ir.program import Function, Var
 from tesserac.ir.types import DType
 from tesserac.ir.verify import verify
@@ -188,3 +189,35 @@ def test_without_a_gradient_only_the_forward_rows_count():
     decision = decision_of(function)
     assert (decision.taylor.counted.rows, decision.chosen.counted.rows) == (5, 4)
     assert products(simplify(differentiate(function)), 3, 64, 64) == 4
+
+
+def test_the_explanation_lists_every_way_with_its_rows():
+    field = Field(points=64)
+    lines = derivative_lines(field.train(printed(field, (256, 256))))
+    rows = {line[:24].strip(): int(line[24:30]) for line in lines if line.startswith("    ")}
+    assert rows == {"Taylor": 24, "collapsed Taylor": 16, "forward over reverse": 18, "shared covector": 15}
+    (taken,) = (line for line in lines if line.endswith("<- taken"))
+    assert "shared covector" in taken
+    assert "channels 1 x y t; reverse rows of z3 1" in taken
+    assert lines[1] == "  of z3: x y t xx xy xt yy"
+
+
+def test_forward_over_reverse_costs_what_is_counted():
+    """Built by hand: a pullback to the coordinates, then derivatives of its results."""
+    field = Field()
+    b = field.b
+    x, y, t = (field.coordinate(n) for n in "xyt")
+    psi = field.mlp([x, y, t], (11, 13))
+    u, v, p = b.ops("pullback", (psi, b.constant(1.0, psi.type), x, y, t))
+    continuity = b.op("add", field.d(u, x), field.d(v, y))
+    convection = b.op("add", b.op("mul", u, field.d(u, x)), b.op("mul", v, field.d(u, y)))
+    # u_t = p_x: the tangent along t is not needed.
+    momentum = b.op("add", b.op("add", field.d(p, x), convection), field.d(p, x))
+    function = field.train(field.mean_square(continuity, momentum))
+    assert products(simplify(differentiate(function, plain=True)), 3, 11, 13) == 18
+    values = values_for(function)
+    other = Field()
+    expected = run(differentiate(other.train(printed(other, (11, 13))), plain=True), values)
+    found = run(differentiate(function), values)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-11)
