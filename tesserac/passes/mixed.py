@@ -4,7 +4,8 @@ A product here is a contraction with rows, columns and terms: sums of elementwis
 norms) and products with a vector are bound by memory, gain nothing, and stay in float32 like all other reductions. Each
 operand is rounded once, where it is stored: the cast goes in front of the views through which products read it, so that
 what is only read by products lies in memory as bf16, and a weight is rounded once a step. Sums come out as float32, and
-with them everything behind them: epilogues, residuals, softmax, norms, losses, gradients and the optimizer.
+with them everything behind them: epilogues, residuals, softmax, norms, losses, gradients and the optimizer. A product
+whose largest elements are chosen (the gate of a mixture of experts) stays in float32, or rounding would choose.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class _Mixing:
 
     def run(self) -> Function:
         """See mix."""
+        chosen = {v for e in self.function.equations if e.op == "topk" for v in e.operands}
         for equation in self.function.equations:
-            if not is_matrix_product(equation):
+            if not is_matrix_product(equation) or equation.result in chosen:
                 self.builder.append(equation)
                 continue
             with self.builder.at(equation.span):

@@ -9,7 +9,7 @@ import pytest
 
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function
-from tests.elaborate.mixtures import Arrays, dense_mixture, mixture_source, mlp, values_for
+from tests.elaborate.mixtures import Arrays, Expert, dense_mixture, mixture_source, mlp, values_for
 from tests.elaborate.support import EXAMPLES, compile_source, infer_of, paths, train_of
 
 
@@ -222,3 +222,56 @@ def test_a_loss_from_the_command_line_trains_a_mixture_without_module() -> None:
     found = evaluate(function, p, dtype=np.float64)
     prediction = evaluate(infer_of(result), p, dtype=np.float64)["Y"]
     assert found["loss"] == pytest.approx(float(((prediction - p["target"]) ** 2).mean()), rel=1e-7)
+
+
+@pytest.mark.parametrize("strategy", ["dense", "top2", "switch"])
+def test_complex_tokens_are_gated_by_both_of_their_parts(strategy: str) -> None:
+    source = f"""
+    mixture = op.recursive_mixture([op.mlp(6, [5], 6, activation="tanh") for _ in range(3)], 2, "{strategy}")
+
+    @graph.module
+    def net(a: Tensor[7, 6], b: Tensor[7, 6]):
+        y = mixture(op.complex(a, b))
+        return op.real(y), op.imag(y)
+
+    @graph.training_step(module="t")
+    def step(batch: {{"a": Tensor[7, 6], "b": Tensor[7, 6]}}):
+        re, im = net(batch["a"], batch["b"])
+        return op.mean(op.square(re)) + op.mean(re * im)
+    """
+    result = compile_source(source)
+    assert result.program is not None, result.text
+    function = infer_of(result)
+    rng = np.random.default_rng(3)
+    p = {i.path: rng.normal(size=i.var.type.sizes) for i in function.inputs}
+    p |= {i.path: p[i.path] + 1j * rng.normal(size=i.var.type.sizes)
+          for i in function.inputs if i.var.type.dtype.is_complex}
+    assert p["net.mixture.gate"].shape == (12, 3)
+    assert np.iscomplexobj(p[next(path for path in p if path.endswith(".w1"))])
+
+    def split_mlp(stem: str) -> Expert:
+        def run(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            h = z @ p[f"{stem}.w1"] + p[f"{stem}.b1"]
+            return (np.tanh(h.real) + 1j * np.tanh(h.imag)) @ p[f"{stem}.w2"] + p[f"{stem}.b2"]
+
+        return run
+
+    experts = [split_mlp(path.removesuffix(".w1")) for path in p if path.endswith(".w1")]
+    z = p["a"] + 1j * p["b"]
+    for _ in range(2):
+        features = np.concatenate([z.real, z.imag], 1)
+        weights = dense_mixture(features, p["net.mixture.gate"], [lambda x, e=e: np.eye(3)[[e] * 7] for e in range(3)],
+                                {"dense": 3, "top2": 2, "switch": 1}[strategy], strategy == "switch")
+        z = sum(weights[:, e: e + 1] * f(z) for e, f in enumerate(experts))
+    found = list(evaluate(function, p, dtype=np.float64).values())
+    np.testing.assert_allclose(found[0] + 1j * found[1], z, rtol=1e-11, atol=1e-12)
+    train = train_of(result)
+    gradients = evaluate(train, p, dtype=np.float64)
+    for item in train.parameters:
+        along = rng.normal(size=item.var.type.sizes)
+        if item.var.type.dtype.is_complex:
+            along = along + 1j * rng.normal(size=item.var.type.sizes)
+        up, down = (evaluate(train, p | {item.path: p[item.path] + s * along}, dtype=np.float64)["loss"]
+                    for s in (1e-6, -1e-6))
+        slope = float((np.conj(gradients[f"grad:{item.path}"]) * along).sum().real)
+        assert slope == pytest.approx(float(up - down) / 2e-6, rel=2e-6, abs=2e-8), item.path

@@ -167,3 +167,15 @@ def test_what_is_refused() -> None:
     with pytest.raises(CompileError) as caught:
         compile_source(source, "net.py")
     assert [d.message.partition(":")[0] for d in caught.value.diagnostics] == ["`net.w` is bf16", "`x` is bf16"]
+
+
+def test_the_gate_of_a_mixture_stays_in_float32() -> None:
+    function = function_of(
+        "%x: f32[4,8] %gate: f32[8,6] %w: f32[8,6]",
+        [
+            '%logits: f32[4,6] = contract %x, %gate {spec="ab,bc->ac"}',
+            "%best: f32[4,2], %who: i64[4,2] = topk %logits {k=2}",
+            '%y: f32[4,6] = contract %x, %w {spec="ab,bc->ac"}',
+        ],
+    )
+    assert [e.op for e in mix(function).equations] == ["contract", "topk", "cast", "cast", "contract_wide"]
