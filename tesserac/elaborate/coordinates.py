@@ -96,6 +96,13 @@ def partial(site: Site, u: Var, direction: Direction, op: str) -> Var:
     session.columns.coordinates[found.name] = found
     if not found.type.rank:
         return session.emit("pushforward", u, found, constant(session, found, 1.0))
+    source = session.definitions.get(found.name)
+    if isinstance(source, Slot) and source.is_parameter:
+        raise site.fail(
+            "T0614",
+            f"{op}: `{source.path}` is a trainable parameter, not a coordinate with a row per point",
+            help=("graph.backward gives the gradients of a loss; op.vjp and op.jvp differentiate by any tensor",),
+        )
     points = point_rank(found.type)
     if u.type.rank < points:
         raise site.fail(

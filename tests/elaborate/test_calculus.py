@@ -254,6 +254,61 @@ def test_functions_of_several_inputs() -> None:
     check(found["ds"], (np.sin(1.0) + np.cos(1.0)) * np.e)
 
 
+TRAINED = [
+    'op.grad(u, "x", order=3)',
+    'op.biharmonic(u, ["x", "y"])',
+    'op.div([u, u * u], ["x", "y"]) * op.curl([u, u * u], ["x", "y"])',
+    'op.hessian(u, ["x", "y"])[0][1] - op.hessian(u, ["x", "y"])[0][0] ** 2',
+    "op.jvp(lambda z: net_of(z, y), x, op.sin(y))[1]",
+    "op.grad(op.jvp(lambda z: net_of(z, y), x, op.sin(y))[1], y)",
+    "op.vjp(lambda z: net_of(z, y), x, op.sin(u))[1]",
+    "graph.hvp(lambda z: op.sum(net_of(z, y) ** 2), wrt=x, dir=y)",
+    'graph.hvp(u, "x", op.cos(y))',
+    "autodiff.reverse(lambda z: op.sum(op.grad(net_of(z, y), z) ** 2), inputs=x)",
+]
+
+
+def test_losses_made_of_derivatives_have_the_right_gradients() -> None:
+    """Every term is trained: its gradient along a random direction against a complex step, and central differences."""
+    terms = "\n    ".join(f"e{i} = op.mse({text}, 0.3)" for i, text in enumerate(TRAINED))
+    names = ", ".join(f'"e{i}": e{i}' for i in range(len(TRAINED)))
+    source = f"""
+layer = op.mlp(2, [5], 1, "tanh")
+
+def net_of(x, y):
+    return layer(op.concat([x, y], axis=1))
+
+@graph.module
+def net(x, y):
+    u = net_of(x, y)
+    return u
+
+@graph.training_step(module="t")
+def step(batch):
+    x, y = batch["x"], batch["y"]
+    u = net(x, y)
+    {terms}
+    return {" + ".join(f"e{i}" for i in range(len(TRAINED)))}, {{{names}}}
+"""
+    result = compile_source(source, shapes=(("x", "4x1"), ("y", "4x1")))
+    assert result.program is not None, result.text
+    train = result.entry.train
+    assert train is not None
+    rng = np.random.default_rng(8)
+    given = {i.path: rng.normal(size=i.var.type.sizes) for i in train.inputs}
+    along = {i.path: rng.normal(size=i.var.type.sizes) for i in train.parameters}
+    base = evaluate(train, given, dtype=np.float64)
+    slope = sum(float(np.sum(base[f"grad:{k}"] * v)) for k, v in along.items())
+
+    def moved(step: complex) -> dict[str, Any]:
+        return {k: v + step * along[k] if k in along else v for k, v in given.items()}
+
+    stepped = evaluate(train, moved(1e-30j), dtype=np.complex128)["loss"]
+    np.testing.assert_allclose(slope, stepped.imag / 1e-30, rtol=1e-10)
+    up, down = (evaluate(train, moved(s), dtype=np.float64)["loss"] for s in (1e-6, -1e-6))
+    np.testing.assert_allclose(slope, (up - down) / 2e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("activation", ["gelu", "tanh", "sine", "silu"])
 def test_through_a_network_against_differences(activation: str) -> None:
     """Second derivatives of a network and of its gradients, by central differences in double precision."""

@@ -315,6 +315,19 @@ def test_an_ambiguous_name_shows_both_calls() -> None:
     assert "= help: give the tensor instead of its name: op.grad(u, x)" in text
 
 
+def test_a_parameter_is_no_coordinate() -> None:
+    text = refused("""
+    @graph.module
+    def net(x: Tensor[4, 1], W: Tensor[1, 3]):
+        return op.grad(x @ W, W)
+
+    @graph.training_step(module="t")
+    def step(batch):
+        return op.mean(net(batch["x"]))
+    """)
+    assert "error[T0614]: op.grad: `net.W` is a trainable parameter, not a coordinate with a row per point" in text
+
+
 def test_a_derivative_that_is_zero_is_a_warning_and_zero() -> None:
     source = """
     @graph.module
