@@ -80,10 +80,6 @@ inline TensorPair fft_pair(Tensor re, Tensor im, int axis, const char* norm) { r
 inline TensorPair fft_pair(Tensor re, int axis, const char* norm) { return full_transform(re, nullptr, axis, norm, false); }
 inline TensorPair ifft_pair(Tensor re, Tensor im, int axis, const char* norm) { return full_transform(re, &im, axis, norm, true); }
 inline TensorPair ifft_pair(Tensor re, int axis, const char* norm) { return full_transform(re, nullptr, axis, norm, true); }
-inline Tensor fft_real(Tensor re, Tensor im, int axis, const char* norm) { return full_transform(re, &im, axis, norm, false).first; }
-inline Tensor fft_real(Tensor re, int axis, const char* norm) { return full_transform(re, nullptr, axis, norm, false).first; }
-inline Tensor ifft_real(Tensor re, Tensor im, int axis, const char* norm) { return full_transform(re, &im, axis, norm, true).first; }
-inline Tensor ifft_real(Tensor re, int axis, const char* norm) { return full_transform(re, nullptr, axis, norm, true).first; }
 
 // Whether bin k of n stands for itself alone, and not for bin n - k as well.
 inline bool alone(int64_t k, int64_t n) { return k == 0 || 2 * k == n; }

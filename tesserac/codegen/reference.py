@@ -77,7 +77,7 @@ _CALLS: Mapping[str, str] = {
     "irfft_pair": "irfft_pair({0}, {1}, {axis}, {interior}, {n}, {norm})",
 }
 
-_TRANSFORMS = frozenset(("fft_pair", "ifft_pair", "fft_real", "ifft_real"))
+_TRANSFORMS = frozenset(("fft_pair", "ifft_pair"))
 """Written with one operand (real numbers) or two (real and imaginary parts)."""
 
 _INLINE = frozenset(("full", "broadcast"))

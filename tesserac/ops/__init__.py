@@ -8,6 +8,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     custom,
     elementwise,
     experts,
+    fft,
     fft_pair,
     gather,
     grouped,

@@ -1,7 +1,7 @@
 """Discrete Fourier transforms on pairs of real tensors: what the planar pass makes of the ops in ``fft.py``.
 
-A complex operand is two real ones, (re, im); one operand alone has no imaginary part. Results are (re, im), or re alone
-for the ops called ``..._real`` and for ``irfft_pair``. They come after differentiation and have no derivatives.
+A complex operand is two real ones, (re, im); one operand alone has no imaginary part. Results are (re, im), of
+``irfft_pair`` one real tensor. These ops come after differentiation and have no derivatives.
 Attributes: ``axis`` >= 0; ``norm`` is "backward", "ortho" or "forward", as in NumPy; ``interior`` of the transforms
 between real numbers and half a spectrum is a factor on the bins that stand for two: by that their adjoints differ.
 """
@@ -18,7 +18,7 @@ from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.types import Dim, TensorType
 from tesserac.ops.attributes import integer, number, string
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, InferRule, OpSpec, Sample, register
-from tesserac.ops.rules import LETTERS, check_axis, need_float, same_dtype, same_shape
+from tesserac.ops.rules import LETTERS, check_axis, need_field, same_dtype, same_shape
 
 Types = Sequence[TensorType]
 
@@ -42,7 +42,9 @@ def norm_of(attrs: Attrs) -> Norm:
 
 def check_transform(name: str, types: Types, attrs: Attrs) -> tuple[int, Dim]:
     """The axis and its size; ShapeError for what cannot be transformed."""
-    need_float(name, types, range(len(types)))
+    need_field(name, types, range(len(types)))
+    if types[0].dtype.complex.real != types[0].dtype.real:
+        raise ShapeError(f"{name}: there are no complex numbers of {types[0].dtype}", (0,), "op.cast it to float32")
     axis = integer(attrs, "axis")
     check_axis(name, axis, types[0].rank)
     if string(attrs, "norm") not in NORMS:
@@ -127,12 +129,12 @@ def _parts(z: Array, like: Array) -> tuple[Array, Array]:
     return z.real.astype(like.dtype), z.imag.astype(like.dtype)
 
 
-def _infer(name: str, results: int) -> InferRule:
+def _infer(name: str) -> InferRule:
     def infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
         check_transform(name, types, attrs)
         same_dtype(name, types, range(len(types)))
         same_shape(name, types, range(len(types)), dims)
-        return (types[0],) * results
+        return types[0], types[0]
 
     return infer
 
@@ -166,23 +168,20 @@ def _samples(name: str) -> tuple[Sample, ...]:
     return (*two, Sample((x,), (("axis", 1), ("norm", "forward"))))
 
 
-def _full(name: str, doc: str, inverse: bool, real: bool) -> None:
+def _full(name: str, doc: str, inverse: bool) -> None:
     transform = np.fft.ifft if inverse else np.fft.fft
 
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-        z = transform(_joined(arrays), axis=integer(attrs, "axis"), norm=norm_of(attrs))
-        return _parts(z, arrays[0])[: 1 if real else 2]
+        return _parts(transform(_joined(arrays), axis=integer(attrs, "axis"), norm=norm_of(attrs)), arrays[0])
 
-    register(OpSpec(name, doc, "spectral", None, _infer(name, 1 if real else 2), evaluate,
+    register(OpSpec(name, doc, "spectral", None, _infer(name), evaluate,
                     attrs=(("axis", REQUIRED), ("norm", REQUIRED)), factors=transform_factors, flops=transform_flops,
                     samples=lambda: _samples(name), differentiable=False))
 
 
 def _register() -> None:
-    _full("fft_pair", "discrete Fourier transform of re + i im", False, False)
-    _full("ifft_pair", "inverse discrete Fourier transform of re + i im", True, False)
-    _full("fft_real", "real part of the discrete Fourier transform of re + i im", False, True)
-    _full("ifft_real", "real part of the inverse discrete Fourier transform of re + i im", True, True)
+    _full("fft_pair", "discrete Fourier transform of re + i im", False)
+    _full("ifft_pair", "inverse discrete Fourier transform of re + i im", True)
     half = (("axis", REQUIRED), ("norm", REQUIRED), ("interior", 1.0))
     register(OpSpec("rfft_pair", "bins 0..n/2 of the discrete Fourier transform of real numbers", "spectral", 1,
                     _rfft_infer, lambda a, at: _parts(real_transform(a[0], at), a[0]), attrs=half,

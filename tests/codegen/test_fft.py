@@ -37,7 +37,7 @@ def filtered(shape: Sequence[int]) -> Function:
     again = b.op("broadcast", h, shape=tuple(shape), axes=(last,))
     re, im = b.ops("fft_pair", (b.op("mul", x, b.constant(2.0, x.type)),), {"axis": last, "norm": "ortho"})
     products = [b.op("mul", part, again) for part in (re, im)]
-    y = b.op("ifft_real", *products, axis=last, norm="ortho")
+    y, _ = b.ops("ifft_pair", products, {"axis": last, "norm": "ortho"})
     return b.finish("f", [Output("y", b.op("tanh", y)), Output("im", im)])
 
 
@@ -58,8 +58,8 @@ def functions() -> list[Function]:
         one_op("fft_pair", (6, 48), 1, "ortho"),
         one_op("ifft_pair", (37,), 0, "backward"),
         one_op("fft_pair", (5, 12, 7), 1, "forward", operands=1),
-        one_op("fft_real", (4, 30, 2, 3), 1, "backward"),
-        one_op("ifft_real", (30, 33), 0, "ortho", DType.F64),
+        one_op("fft_pair", (4, 30, 2, 3), 1, "backward"),
+        one_op("ifft_pair", (30, 33), 0, "ortho", DType.F64),
         one_op("rfft_pair", (5, 64), 1, "ortho", operands=1),
         one_op("rfft_pair", (7, 5), 0, "ortho", operands=1, interior=0.5),
         one_op("irfft_pair", (6, 33), 1, "ortho", n=64, interior=0.5),
