@@ -9,7 +9,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0501",
         "Not supported yet",
         "The name is part of Tessera and this version of tesserac does not compile it.",
-        "@graph.module\ndef net(x: Tensor[8]):\n    return op.fft(x)\n",
+        "@graph.module\ndef net(x: Tensor[8]):\n    return op.conv2d(x, x)\n",
         "`tesserac ops` lists what can be compiled.",
     ),
     Explanation(
@@ -72,5 +72,14 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "def net(x: Tensor[4, 8]):\n"
         "    return router(x)\n",
         "Combine the features of a token only; attention, sums over tokens and positions belong outside the experts.",
+    ),
+    Explanation(
+        "T0510",
+        "Orthonormal transforms by default",
+        "A Fourier transform without `norm=` is orthonormal in Tessera: 1/sqrt(n) in either direction. Other libraries"
+        " put no factor in front of the transform and 1/n in front of the inverse. Where something that is not linear"
+        " stands between the two, the results differ.",
+        "@graph.module\ndef net(x: Tensor[8]):\n    return op.abs(op.fft(x))\n",
+        'norm="ortho" settles it; norm="backward" is what NumPy, PyTorch and JAX do.',
     ),
 )

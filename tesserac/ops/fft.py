@@ -106,7 +106,8 @@ def _to_planes(name: str) -> PlanarRule:
 
 def _irfft_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
     (z,), kind = operands, e.operands[0].type
-    return (Pair(Plane(b.op("irfft_pair", whole(b, z.re, kind), whole(b, z.im, kind), **e.attributes))),)
+    (found,) = b.ops("irfft_pair", (whole(b, z.re, kind), whole(b, z.im, kind)), e.attributes)
+    return (Pair(Plane(found)),)
 
 
 def _numbers(rows: int, columns: int) -> Array:

@@ -10,6 +10,7 @@ from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     complex,
     custom,
     experts,
+    frames,
     language,
     layers,
     linear,
@@ -19,6 +20,7 @@ from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     random,
     reduce,
     shape,
+    spectral,
     transforms,
 )
 from tesserac.elaborate.catalogue.registry import PENDING, SURFACES, TENSOR_METHODS, Surface, documentation

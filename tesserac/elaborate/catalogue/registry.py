@@ -44,25 +44,8 @@ SURFACES: dict[str, Surface] = {}
 """Ops by qualified name (``op.softmax``, ``graph.backward``)."""
 
 PENDING: dict[str, str] = {
-    **{
-        f"op.{name}": "spectral ops arrive with a later stage of tesserac"
-        for name in (
-            "fft",
-            "ifft",
-            "rfft",
-            "irfft",
-            "fft2",
-            "ifft2",
-            "dct",
-            "idct",
-            "stft",
-            "istft",
-            "wavelet",
-            "iwavelet",
-            "spectral_filter",
-            "conv_fft",
-        )
-    },
+    "op.wavelet": "",
+    "op.iwavelet": "",
     **{
         f"{space}.{name}": "collectives arrive with the device mesh, in a later stage of tesserac"
         for space in ("op", "dist")
