@@ -9,6 +9,9 @@ import click
 from tesserac.commands.program_options import program_options, read
 from tesserac.console import Console
 
+ALWAYS = ("T0510",)
+"""Notes shown without -v: choices of the language that change results, and which other libraries make otherwise."""
+
 
 @click.command("check")
 @click.argument("file")
@@ -28,10 +31,10 @@ def command(console: Console, /, file: str, verbose: bool, quiet: bool, **flags:
     source = read(console, file, **flags)
     console.stage = "checking"
     program, notes = check_source(source.text, source.path, source.options)
-    console.diagnostics(d for d in notes if verbose or d.severity != "note")
+    console.diagnostics(d for d in notes if verbose or d.severity != "note" or d.code in ALWAYS)
     if verbose:
         for line in signature_lines(program):
             console.say(line)
-    hidden = sum(d.severity == "note" for d in notes)
+    hidden = sum(d.severity == "note" and d.code not in ALWAYS for d in notes)
     more = "" if verbose or not hidden else f"; -v shows {hidden} inferred"
     console.say(f"{file}: ok, {summary_line(program)} ({time.perf_counter() - start:.2f} s{more})")
