@@ -139,9 +139,9 @@ class Interpreter:
                 ) from None
         if len(values) != len(targets):
             raise self.report.fail("T0206", f"{len(targets)} names for {len(values)} values", span)
-        for index, (target, item) in enumerate(zip(targets, values, strict=True)):
-            if isinstance(target, syntax.Name) and isinstance(value, tuple):
-                name_unpacked(item, index, target.id)
+        if isinstance(value, tuple):
+            name_unpacked(value, [t.id if isinstance(t, syntax.Name) else "" for t in targets])
+        for target, item in zip(targets, values, strict=True):
             self.bind(target, item, frame)
 
     # ---------------------------------------------------------------------------------------------- leaves

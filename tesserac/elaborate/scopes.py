@@ -19,6 +19,7 @@ and finds them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tesserac.elaborate.values import Layer, Value
@@ -140,9 +141,25 @@ def _name_helper(place: Scope, name: str, scope: Scope, inclusive: bool = False)
     helper.rename(stem if stem and last == place.label else name)
 
 
-def name_unpacked(value: Value, index: int, name: str) -> None:
-    """Replaces a tuple index by the variable that unpacking gave the layer (``blocks.0.1`` to ``blocks.0.qkv``)."""
+def name_unpacked(values: Sequence[Value], names: Sequence[str]) -> None:
+    """Replaces tuple indices by the variables that unpacking gave the layers (``blocks.0.1`` to ``blocks.0.qkv``).
+
+    Only where the layers were kept in this very tuple: a pair that ``zip`` made has its layers from elsewhere.
+    """
+    stems = {stem for index, item in enumerate(values) for stem in _stems(item, index)}
+    stem = stems.pop() if len(stems) == 1 else None
+    for item, name in zip(values, names, strict=True) if stem else ():
+        if name and isinstance(item, Layer):
+            item.scope.rename(f"{stem}.{name}")
+
+
+def _stems(value: Value, index: int) -> Iterator[str | None]:
+    """What the labels of the layers in element ``index`` of a tuple say the tuple is called; None for no tuple."""
     if isinstance(value, Layer):
         stem, _, last = value.scope.label.rpartition(".")
-        if stem and last == str(index):
-            value.scope.rename(f"{stem}.{name}")
+        yield stem if stem and last == str(index) else None
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            for inner in _stems(item, place):
+                stem, _, last = (inner or "").rpartition(".")
+                yield stem if stem and last == str(index) else None

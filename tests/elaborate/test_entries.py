@@ -138,6 +138,12 @@ def test_a_bound_parameter_is_an_input_of_the_call() -> None:
             "fs[1](fs[0](x))",
             ["fs.0.inner.weight", "fs.1.inner.weight"],
         ),
+        (
+            "fs = [(op.linear(4, 4, False), op.rmsnorm(4)) for _ in range(2)]\ngs = [op.rmsnorm(4) for _ in range(2)]\n"
+            "def both(x):\n    for layers, g in zip(fs, gs):\n        x = g(use(x, layers))\n    return x",
+            "both(x)",
+            [*(f"fs.{i}.{n}.weight" for i in range(2) for n in ("project", "scale")), "gs.0.weight", "gs.1.weight"],
+        ),
         ("a, b = op.rmsnorm(4), op.rmsnorm(4)", "a(b(x))", ["a.weight", "b.weight"]),
         ("", "op.mlp(op.mlp(x, out_dim=4), [5], 4, bias=False)", ["mlp.0.w1", "mlp.0.b1", "mlp.1.w1", "mlp.1.w2"]),
         ("f = op.linear(4, 4, False, name='proj')", "f(x)", ["proj.weight"]),
