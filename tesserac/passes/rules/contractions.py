@@ -111,19 +111,35 @@ def _lonely_letters(graph: Rewriter, equation: Equation) -> Var | None:
 
 
 def _as_product(graph: Rewriter, equation: Equation) -> Var | None:
-    """No sum at all, or the same letters on both sides: products and a sum without reuse of any element."""
+    """No sum at all, or one operand with all letters: products and a sum without reuse of the larger one's elements."""
     left, right, result = _parts(equation)
     sizes = _sizes(equation)
     summed = [c for c in left if c not in result]
-    if summed and set(left) != set(right):
+    if summed and not (set(left) <= set(right) or set(right) <= set(left)):
         return None
     if any(c not in left or c not in right for c in (left + right) if c not in result):
         return None  # letters of one operand alone are summed first
-    order = result + "".join(summed)
+    # In the order of the larger operand where the result is only a part of its letters: nothing is transposed.
+    whole = max((left, right), key=len)
+    order = whole if [c for c in whole if c in result] == list(result) else result + "".join(summed)
     factors = [_placed(graph, var, own, order, sizes)
                for var, own in zip(equation.operands, (left, right), strict=True)]
     product = graph.op("mul", *factors)
-    return reduced(graph, "reduce_sum", product, range(len(result), len(order)))
+    return reduced(graph, "reduce_sum", product, [axis for axis, c in enumerate(order) if c not in result])
+
+
+def _of_column(graph: Rewriter, equation: Equation) -> Var | None:
+    """An axis of size 1 that only one operand and the result have needs no letter."""
+    left, right, result = _parts(equation)
+    sizes = _sizes(equation)
+    units = [c for c in result if sizes[c] == 1 and (c in left) != (c in right)]
+    if not units:
+        return None
+    operands = [reshaped(graph, var, [sizes[c] for c in own if c not in units])
+                for var, own in zip(equation.operands, (left, right), strict=True)]
+    letters = ["".join(c for c in own if c not in units) for own in (left, right)]
+    value = _contract(graph, operands, letters, "".join(c for c in result if c not in units))
+    return reshaped(graph, value, equation.result.type.sizes)
 
 
 def _scaled_operand(graph: Rewriter, equation: Equation) -> Var | None:
@@ -201,6 +217,7 @@ RULES = (
          _of_broadcast),
     Rule("contract-units", ("contract",), "axes of size 1 need no letter", _of_units),
     Rule("contract-unit-sum", ("contract",), "a sum of one term is the term", _units_of_input),
+    Rule("contract-column", ("contract",), "a matrix of one column is a vector", _of_column),
     Rule("reshape-contract", ("reshape",), "axes of size 1 need no letter", _unit_result),
     Rule("contract-lonely", ("contract",), "a sum over one operand's own letter comes before the product",
          _lonely_letters),
