@@ -21,6 +21,13 @@ from tesserac.ir.program import Var
 from tesserac.ops.transform import point_rank
 
 
+MAX_COLUMNS = 64
+"""Every column is a direction of its own, with equations of its own."""
+
+MAX_ORDER = 16
+"""The highest order that one call may ask for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Direction:
     """One column of a coordinate; ``given`` is how the source spelled the coordinate."""
@@ -53,9 +60,9 @@ def coordinate_of(site: Site, u: Var, given: Value, op: str) -> Var | Slot:
 
 def directions(site: Site, u: Var, given: Value, op: str) -> list[Direction]:
     """The directions that one coordinate, or a list of them, offers to ``u``."""
-    if isinstance(given, list | tuple):
+    if isinstance(given, list | tuple) and given:
         return [d for item in given for d in directions(site, u, item, op)]
-    if given is None:
+    if given is None or isinstance(given, list | tuple):
         raise unnamed(site, u, op)
     found = coordinate_of(site, u, given, op)
     text = given if isinstance(given, str) else site.session.name_of(found) if isinstance(found, Var) else found.path
@@ -84,7 +91,14 @@ def columns(site: Site, found: Var | Slot) -> int:
     session = site.session
     if found.type.rank < 2 or session.solver.is_one(found.type.shape[-1]):
         return 1
-    return session.known(found.type.shape[-1], f"the derivative by `{session.name_of(found)}`")
+    count = session.known(found.type.shape[-1], f"the derivative by `{session.name_of(found)}`")
+    if count > MAX_COLUMNS:
+        raise site.fail(
+            "T0614",
+            f"`{session.name_of(found)}` has {count} columns, and a coordinate has at most {MAX_COLUMNS}",
+            help=("op.vjp(f, x, cotangent) differentiates by any number of elements at once",),
+        )
+    return count
 
 
 def partial(site: Site, u: Var, direction: Direction, op: str) -> Var:

@@ -144,11 +144,11 @@ def coordinate(session: Session, value: Var, name: str) -> Var | Slot:
     own = here.inputs.get(name) if here is not None else None
     levels = list(producers(session, value))
     for level in levels:
-        found = {id(i.inputs[name]): i for i in level if name in i.inputs}
+        found = {_identity(i.inputs[name]): i for i in level if name in i.inputs}
         if found:
             chosen = next(iter(found.values()))
             rivals = list(found.values())[1:]
-            if here is not None and own is not None and own is not chosen.inputs[name]:
+            if here is not None and own is not None and _identity(own) not in found:
                 rivals.append(here)
             if rivals:
                 raise _ambiguous(session, value, name, chosen, rivals)
@@ -161,6 +161,12 @@ def coordinate(session: Session, value: Var, name: str) -> Var | Slot:
             if data and slot.var is not None and reaches(session, value, slot.var):
                 return slot
     raise _unknown(session, value, name, levels)
+
+
+def _identity(value: Var | Slot) -> str:
+    """What two bindings of one tensor have in common, whether or not it was used between them."""
+    var = variable(value)
+    return f"%{var.name}" if var is not None else value.name
 
 
 def is_input_of(session: Session, value: Var, candidate: Var) -> bool:

@@ -136,7 +136,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Tangents have the types of the inputs, cotangents those of the outputs, one each; a gradient belongs to a "
         "function that returns a scalar.",
         "@graph.module\n"
-        "def net(x: Tensor[64, 1], dx: Tensor[64, 2]):\n"
+        "def net(x: Tensor[64, 1], dx: Tensor[64]):\n"
         "    y, dy = op.jvp(op.tanh, x, dx)\n"
         "    return dy\n",
         "Give one seed per input (or output), of the same shape and dtype.",

@@ -13,7 +13,7 @@ from tesserac.diagnostics_catalogue import CATALOGUE, Explanation
 from tests.elaborate.support import compile_source
 
 CHAPTER = Path(__file__).resolve().parents[2] / "examples" / "chapter6"
-OWN = ("T02", "T03", "T04", "T05", "T07")
+OWN = ("T02", "T03", "T04", "T05", "T061", "T07")
 
 
 def module(body: str, params: str = "x: Tensor[4, 8, fp32]") -> str:

@@ -8,6 +8,7 @@ from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import integer
 from tesserac.elaborate.coordinates import (
+    MAX_ORDER,
     Direction,
     constant,
     directions,
@@ -53,6 +54,8 @@ def grad(site: Site, u: Value, x: Value, wrt: Value, axis: Value, order: Value) 
     """du/dx of u's shape; [N,d] (or [N,m,d]) for a coordinate [N,d]; the gradient of x's shape if u is a scalar."""
     given = _chosen(site, "op.grad", x, wrt, axis)
     times = integer(site, order, "order")
+    if times > MAX_ORDER:
+        raise site.fail("T0504", f"order is {times}, and derivatives are taken up to order {MAX_ORDER}")
 
     def by(value: Value, wanted: Value) -> Value:
         result = value
@@ -60,7 +63,7 @@ def grad(site: Site, u: Value, x: Value, wrt: Value, axis: Value, order: Value) 
             result = _gradient(site, field(site, result, "op.grad"), wanted)
         return result
 
-    if isinstance(given, list | tuple):
+    if isinstance(given, list | tuple) and given:
         return _each(u, lambda value: [by(value, item) for item in given])
     return _each(u, lambda value: by(value, given))
 
@@ -86,7 +89,7 @@ def div(site: Site, a: Value, b: Value, wrt: Value, axis: Value) -> Value:
             raise site.fail("T0503", "op.div needs at least one tensor", help=("numbers divide with `/`",))
         return arithmetic(site.session, "/", a, b)
     given = _chosen(site, "op.div", b, by)
-    if isinstance(a, list | tuple) and isinstance(given, list | tuple) and len(a) == len(given):
+    if isinstance(a, list | tuple) and isinstance(given, list | tuple) and 0 < len(a) == len(given):
         parts = [field(site, f, "op.div") for f in a]
         where = [_single(site, f, g) for f, g in zip(parts, given, strict=True)]
     else:
