@@ -20,7 +20,6 @@ from tesserac.elaborate.values import Slot, Value, describe
 from tesserac.ir.program import Var
 from tesserac.ops.transform import point_rank
 
-
 MAX_COLUMNS = 64
 """Every column is a direction of its own, with equations of its own."""
 

@@ -357,7 +357,7 @@ def test_a_derivative_that_is_zero_is_a_warning_and_zero() -> None:
         ("op.grad(u, axis=0)", "T0504", "as the name of an input or as a tensor, not the integer 0"),
         ("op.grad(u, 'x', order=0)", "T0504", "order must be an integer of at least 1"),
         ("op.grad(u, 'x', order=1000000)", "T0504", "derivatives are taken up to order 16"),
-        ("op.laplacian(op.sum(op.tanh(q), axis=1), q)", "T0614", "`q` has 100 columns, and a coordinate has at most 64"),
+        ("op.laplacian(op.sum(op.tanh(q), axis=1), q)", "T0614", "`q` has 100 columns, and a coordinate"),
         ("op.grad(u, [])", "T0504", "op.grad needs the coordinates to differentiate by"),
         ("op.grad(2.0, 'x')", "T0503", "op.grad differentiates a tensor, not the number 2.0"),
         ("op.div([u, u, u], ['x', 'y'])", "T0614", "op.div: a field of 3 components and 2 coordinates"),
