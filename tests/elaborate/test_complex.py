@@ -137,7 +137,8 @@ def test_a_complex_operand_makes_a_layer_complex() -> None:
     assert first.b == pytest.approx((2 * 3) ** -0.5)
     torch: Any = pytest.importorskip("torch")
     values = {i.path: numbers(i.var.type.sizes, n, i.var.type.dtype) for n, i in enumerate(function.inputs)}
-    w1, b1, w2, b2, last = (torch.tensor(values[p]) for p in found)
+    names = [*(f"net.mlp.{n}" for n in ("w1", "b1", "w2", "b2")), "net.W"]
+    w1, b1, w2, b2, last = (torch.tensor(values[name]) for name in names)
     h = torch.tensor(values["z"]) @ w1 + b1
     h = torch.complex(torch.relu(h.real), torch.relu(h.imag))
     y = (h @ w2 + b2) @ last.to(h.dtype)
