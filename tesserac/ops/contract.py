@@ -157,7 +157,7 @@ class ComplexForm:
     reason: str
 
 
-SUMS_ARE_WORTH = 240.0
+SUMS_ARE_WORTH = 24.0
 """Operations that the third product must save per element that its sums read or write (measured: docs/language.md)."""
 
 

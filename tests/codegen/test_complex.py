@@ -17,6 +17,7 @@ from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function, Initializer, Input, Output, Var
 from tesserac.ir.text import print_function
 from tesserac.ir.types import DType, TensorType
+from tesserac.ops.contract import complex_form
 from tesserac.passes.differentiate import differentiate
 from tests.codegen.compiled import DEFAULT, call, compile_functions
 from tests.passes.complex_programs import complex_programs, values_for
@@ -64,6 +65,8 @@ def complex_net(rows: int, inner: int, columns: int, dtype: DType = DType.C64) -
 def test_forms_of_products_and_sizes() -> None:
     """Three products (large), four (small), padded rows of both planes, odd sizes, one sample, double precision."""
     functions = [complex_net(256, 384, 320), complex_net(5, 256, 7), complex_net(7, 3, 131), complex_net(1, 9, 4)]
+    forms = [complex_form("ab,bc->ac", [f.inputs[0].var.type, f.inputs[1].var.type]).products for f in functions]
+    assert forms == [3, 4, 4, 4]
     check(functions)
     check([complex_net(48, 40, 36, DType.C128)], workers=1)
 
