@@ -8,33 +8,12 @@
 // Scaling is the caller's. The relative L2 error is below 1.5 u log2 N, u the unit roundoff, and three times that for lengths
 // with a prime factor over 31.
 #pragma once
-#include <memory>
 #include <omp.h>
 
 #include "fft_rows.h"
+#include "workspace.h"
 
 namespace tsr {
-
-/// Working memory of one thread: on its stack, or where that might be too small kept from the first call on.
-template <class T, long Size>
-class Workspace {
- public:
-  static constexpr bool small = Size * long(sizeof(T)) <= 512 * 1024;
-  T* get() {
-    if constexpr (small) {
-      return memory_;
-    } else {
-      thread_local std::unique_ptr<Line[]> kept(new Line[Size * sizeof(T) / sizeof(Line) + 1]);
-      return reinterpret_cast<T*>(kept.get());
-    }
-  }
-
- private:
-  struct alignas(kVectorBytes) Line {
-    char bytes[kVectorBytes];
-  };
-  alignas(kVectorBytes) T memory_[small && Size > 0 ? Size : 1];
-};
 
 /// The calling thread's part of `count` lines, in whole multiples of `grain` but for the last.
 struct Share {
@@ -58,7 +37,7 @@ constexpr long fft_rows_work() {
 template <class T, int N, class In, class Out>
 void fft_rows(long begin, long end, In&& in, Out&& out, T* work) {
   using namespace detail;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   if constexpr (row_way<T, N>() == RowWay::many) {
     constexpr int L = lanes<T>;
     for (long row = begin; row < end; row += L)
@@ -91,7 +70,7 @@ constexpr long fft_columns_work() {
 /// bin k, c within [begin, end).
 template <class T, int N, class In, class Out>
 void fft_columns(long begin, long end, In&& in, Out&& out, T* work) {
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   detail::columns_of<T>(begin, end, [&](auto c) {
     detail::SideBySide<T, N>::run([&](int j) TSR_LAMBDA { return in(j, c); }, [&](int k, P v) TSR_LAMBDA { out(k, c, v); },
                                   reinterpret_cast<P*>(work));

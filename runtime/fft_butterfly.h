@@ -14,43 +14,43 @@ namespace tsr {
 
 /// A vector of complex numbers as two: real and imaginary parts.
 template <class V>
-struct Pair {
+struct Planes {
   V re, im;
 };
 
 template <class V>
-TSR_INLINE Pair<V> operator+(Pair<V> a, Pair<V> b) {
+TSR_INLINE Planes<V> operator+(Planes<V> a, Planes<V> b) {
   return {a.re + b.re, a.im + b.im};
 }
 template <class V>
-TSR_INLINE Pair<V> operator-(Pair<V> a, Pair<V> b) {
+TSR_INLINE Planes<V> operator-(Planes<V> a, Planes<V> b) {
   return {a.re - b.re, a.im - b.im};
 }
 /// a times b, lane by lane; b may be a number for all lanes.
 template <class V, class W>
-TSR_INLINE Pair<V> operator*(Pair<V> a, Pair<W> b) {
+TSR_INLINE Planes<V> operator*(Planes<V> a, Planes<W> b) {
   return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 /// Zero in every lane.
 template <class V>
-TSR_INLINE Pair<V> zero_pair() {
+TSR_INLINE Planes<V> zero_planes() {
   return {V{}, V{}};
 }
 /// The same number with real and imaginary part exchanged.
 template <class V>
-TSR_INLINE Pair<V> swapped(Pair<V> a) {
+TSR_INLINE Planes<V> swapped(Planes<V> a) {
   return {a.im, a.re};
 }
 /// -i times a.
 template <class V>
-TSR_INLINE Pair<V> turned(Pair<V> a) {
+TSR_INLINE Planes<V> turned(Planes<V> a) {
   return {a.im, -a.re};
 }
 
 namespace detail {
 
 /// exp(-2 pi i j / n) in double precision; the angle is reduced exactly, to an eighth of a turn.
-inline Pair<double> unit_root(long j, long n) {
+inline Planes<double> unit_root(long j, long n) {
   j %= n;
   const long eighth = 8 * j / n;  // in eighths of a turn, rounded down
   const bool odd = eighth % 2 != 0;
@@ -58,8 +58,8 @@ inline Pair<double> unit_root(long j, long n) {
   const double angle = 2.0 * M_PI * double(odd ? (eighth + 1) * n - 8 * j : 8 * j - eighth * n) / (8.0 * double(n));
   const double c = std::cos(angle), s = std::sin(angle);
   // Quarter turns to which the angle is added, or from which it is taken.
-  const Pair<double> quarters[4] = {{1, 0}, {0, 1}, {-1, 0}, {0, -1}};
-  const Pair<double> q = quarters[(odd ? (eighth + 1) / 2 : eighth / 2) % 4];
+  const Planes<double> quarters[4] = {{1, 0}, {0, 1}, {-1, 0}, {0, -1}};
+  const Planes<double> q = quarters[(odd ? (eighth + 1) / 2 : eighth / 2) % 4];
   const double sine = odd ? -s : s;
   return {q.re * c - q.im * sine, -(q.re * sine + q.im * c)};
 }
@@ -70,7 +70,7 @@ struct Circle {
   T cosine[R], sine[R];
   Circle() {
     for (int m = 0; m < R; ++m) {
-      const Pair<double> w = unit_root(m, R);
+      const Planes<double> w = unit_root(m, R);
       cosine[m] = T(w.re), sine[m] = T(-w.im);
     }
   }
@@ -82,34 +82,34 @@ TSR_INLINE const Circle<T, R>& circle() {
 }
 
 template <class V>
-TSR_INLINE void butterfly2(Pair<V>& a, Pair<V>& b) {
-  const Pair<V> sum = a + b;
+TSR_INLINE void butterfly2(Planes<V>& a, Planes<V>& b) {
+  const Planes<V> sum = a + b;
   b = a - b;
   a = sum;
 }
 template <class V>
-TSR_INLINE void butterfly4(Pair<V>& a, Pair<V>& b, Pair<V>& c, Pair<V>& d) {
-  const Pair<V> s = a + c, t = a - c, u = b + d, v = turned(b - d);
+TSR_INLINE void butterfly4(Planes<V>& a, Planes<V>& b, Planes<V>& c, Planes<V>& d) {
+  const Planes<V> s = a + c, t = a - c, u = b + d, v = turned(b - d);
   a = s + u, b = t + v, c = s - u, d = t - v;
 }
 /// An odd length: x[j] + x[R-j] meets cosines only and x[j] - x[R-j] sines only, which halves the work of the definition.
 template <class V, int R>
-TSR_INLINE void butterfly_odd(Pair<V> (&x)[R]) {
+TSR_INLINE void butterfly_odd(Planes<V> (&x)[R]) {
   constexpr int H = (R - 1) / 2;
   const auto& w = circle<Element<V>, R>();
-  Pair<V> even[H], odd[H];
-  Pair<V> total = x[0];
+  Planes<V> even[H], odd[H];
+  Planes<V> total = x[0];
 #pragma GCC unroll 3
   for (int j = 0; j < H; ++j) {
     even[j] = x[j + 1] + x[R - 1 - j];
     odd[j] = x[j + 1] - x[R - 1 - j];
     total = total + even[j];
   }
-  const Pair<V> first = x[0];
+  const Planes<V> first = x[0];
   x[0] = total;
 #pragma GCC unroll 3
   for (int k = 1; k <= H; ++k) {
-    Pair<V> a = first, b = {V{}, V{}};
+    Planes<V> a = first, b = {V{}, V{}};
     int m = 0;
 #pragma GCC unroll 3
     for (int j = 0; j < H; ++j) {
@@ -125,7 +125,7 @@ TSR_INLINE void butterfly_odd(Pair<V> (&x)[R]) {
 
 /// x transformed in place, in natural order. R is 1, 2, 4, 8 or odd.
 template <class V, int R>
-TSR_INLINE void butterfly(Pair<V> (&x)[R]) {
+TSR_INLINE void butterfly(Planes<V> (&x)[R]) {
   using T = Element<V>;
   if constexpr (R == 2) {
     butterfly2(x[0], x[1]);
@@ -135,9 +135,9 @@ TSR_INLINE void butterfly(Pair<V> (&x)[R]) {
     constexpr T h = T(0.70710678118654752440);
     butterfly4(x[0], x[2], x[4], x[6]);  // a[0..3]
     butterfly4(x[1], x[3], x[5], x[7]);  // b[0..3], to be turned by 0, 1, 2, 3 eighths
-    const Pair<V> a0 = x[0], a1 = x[2], a2 = x[4], a3 = x[6];
-    const Pair<V> b0 = x[1], b1 = {x[3].re + x[3].im, x[3].im - x[3].re}, b2 = turned(x[5]);
-    const Pair<V> b3 = {x[7].im - x[7].re, -x[7].re - x[7].im};
+    const Planes<V> a0 = x[0], a1 = x[2], a2 = x[4], a3 = x[6];
+    const Planes<V> b0 = x[1], b1 = {x[3].re + x[3].im, x[3].im - x[3].re}, b2 = turned(x[5]);
+    const Planes<V> b3 = {x[7].im - x[7].re, -x[7].re - x[7].im};
     x[0] = a0 + b0, x[4] = a0 - b0;
     x[1] = {a1.re + h * b1.re, a1.im + h * b1.im}, x[5] = {a1.re - h * b1.re, a1.im - h * b1.im};
     x[2] = a2 + b2, x[6] = a2 - b2;

@@ -18,7 +18,7 @@ struct SideBySide {
   static constexpr bool direct = second == 1;
   using First = SideBySide<T, direct ? 1 : first>;
   using Second = SideBySide<T, direct ? 1 : second>;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   /// Complex vectors of working memory.
   static constexpr long work_size = direct ? 0 : N + (First::work_size > Second::work_size ? First::work_size : Second::work_size);
 
@@ -38,7 +38,7 @@ struct SideBySide {
       for (int j = 0; j < second; ++j) {
         const T *re = w.re + j * first, *im = w.im + j * first;
         First::run([&](int i) TSR_LAMBDA { return in(j + second * i); },
-                   [&](int k, P v) TSR_LAMBDA { work[k * second + j] = k == 0 ? v : v * Pair<T>{re[k], im[k]}; }, more);
+                   [&](int k, P v) TSR_LAMBDA { work[k * second + j] = k == 0 ? v : v * Planes<T>{re[k], im[k]}; }, more);
       }
 #pragma GCC unroll 1
       for (int k = 0; k < first; ++k)
@@ -49,18 +49,18 @@ struct SideBySide {
 };
 
 /// The transform of n numbers `stride` apart by its recursive definition, for tables: roots are those of n * stride.
-inline void plain_transform(long n, long stride, const Pair<double>* in, Pair<double>* out, const std::vector<Pair<double>>& roots) {
+inline void plain_transform(long n, long stride, const Planes<double>* in, Planes<double>* out, const std::vector<Planes<double>>& roots) {
   if (n == 1) {
     out[0] = in[0];
     return;
   }
   const long p = smallest_prime(int(n)), m = n / p;
   for (long r = 0; r < p; ++r) plain_transform(m, stride * p, in + r * stride, out + r * m, roots);
-  std::vector<Pair<double>> part(p);
+  std::vector<Planes<double>> part(p);
   for (long k = 0; k < m; ++k) {
     for (long r = 0; r < p; ++r) part[r] = out[r * m + k];
     for (long q = 0; q < p; ++q) {
-      Pair<double> sum = {0, 0};
+      Planes<double> sum = {0, 0};
       for (long r = 0; r < p; ++r) sum = sum + part[r] * roots[r * (k + q * m) % n * stride];
       out[q * m + k] = sum;
     }
@@ -73,11 +73,11 @@ struct Chirp {
   Table<T, rounded_up(N, lanes<T>)> chirp;    // conj(b), zero beyond N
   Table<T, rounded_up(M, lanes<T>)> spectrum;  // of b, divided by M
   Chirp() {
-    for (long j = 0; j < rounded_up(N, lanes<T>); ++j) chirp.set(j, j < N ? unit_root(j * j % (2L * N), 2L * N) : Pair<double>{0, 0});
-    std::vector<Pair<double>> roots(M), laid(M, {0, 0}), result(M);
+    for (long j = 0; j < rounded_up(N, lanes<T>); ++j) chirp.set(j, j < N ? unit_root(j * j % (2L * N), 2L * N) : Planes<double>{0, 0});
+    std::vector<Planes<double>> roots(M), laid(M, {0, 0}), result(M);
     for (long k = 0; k < M; ++k) roots[k] = unit_root(k, M);
     for (long j = 0; j < N; ++j) {
-      const Pair<double> w = unit_root(j * j % (2L * N), 2L * N);
+      const Planes<double> w = unit_root(j * j % (2L * N), 2L * N);
       laid[j] = laid[(M - j) % M] = {w.re, -w.im};
     }
     plain_transform(M, 1, laid.data(), result.data(), roots);
@@ -96,18 +96,18 @@ template <class T, int N>
 struct SideBySide<T, N, false> {
   static constexpr int length = convolution_length(N, lanes<T>);
   using Inner = SideBySide<T, length>;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   static constexpr long work_size = length + Inner::work_size;
 
   template <class In, class Out>
   TSR_INLINE static void run(In&& in, Out&& out, P* work) {
     const auto& w = chirp<T, N, length>();
     P* const more = work + length;
-    Inner::run([&](int j) TSR_LAMBDA { return j < N ? in(j) * Pair<T>{w.chirp.re[j], w.chirp.im[j]} : zero_pair<Vec<T>>(); },
-               [&](int k, P v) TSR_LAMBDA { work[k] = swapped(v * Pair<T>{w.spectrum.re[k], w.spectrum.im[k]}); }, more);
+    Inner::run([&](int j) TSR_LAMBDA { return j < N ? in(j) * Planes<T>{w.chirp.re[j], w.chirp.im[j]} : zero_planes<Vec<T>>(); },
+               [&](int k, P v) TSR_LAMBDA { work[k] = swapped(v * Planes<T>{w.spectrum.re[k], w.spectrum.im[k]}); }, more);
     Inner::run([&](int k) TSR_LAMBDA { return work[k]; },
                [&](int j, P v) TSR_LAMBDA {
-                 if (j < N) out(j, swapped(v) * Pair<T>{w.chirp.re[j], w.chirp.im[j]});
+                 if (j < N) out(j, swapped(v) * Planes<T>{w.chirp.re[j], w.chirp.im[j]});
                },
                more);
   }

@@ -90,7 +90,7 @@ constexpr int convolution_length(int n, int lanes) {
 template <class T, long Size>
 struct alignas(kVectorBytes) Table {
   T re[Size], im[Size];
-  void set(long i, Pair<double> w) { re[i] = T(w.re), im[i] = T(w.im); }
+  void set(long i, Planes<double> w) { re[i] = T(w.re), im[i] = T(w.im); }
 };
 
 /// exp(-2 pi i jk / (N1 N2)) at [j * N1 + k], j < N2: what lies between two steps side by side.
@@ -113,7 +113,7 @@ struct LaneFactors : Table<T, long(N1) * rounded_up(N2, lanes<T>)> {
   static constexpr long pitch = rounded_up(N2, lanes<T>);
   LaneFactors() {
     for (long k = 0; k < N1; ++k)
-      for (long j = 0; j < pitch; ++j) this->set(k * pitch + j, j < N2 ? unit_root(j * k, long(N1) * N2) : Pair<double>{0, 0});
+      for (long j = 0; j < pitch; ++j) this->set(k * pitch + j, j < N2 ? unit_root(j * k, long(N1) * N2) : Planes<double>{0, 0});
   }
 };
 template <class T, int N1, int N2>
@@ -126,7 +126,7 @@ TSR_INLINE const LaneFactors<T, N1, N2>& lane_factors() {
 template <class T, int N>
 struct HalfTurn : Table<T, rounded_up(N / 2 + 1, lanes<T>) + lanes<T>> {
   HalfTurn() {
-    for (long k = 0; k < rounded_up(N / 2 + 1, lanes<T>) + lanes<T>; ++k) this->set(k, k <= N / 2 ? unit_root(k, N) : Pair<double>{0, 0});
+    for (long k = 0; k < rounded_up(N / 2 + 1, lanes<T>) + lanes<T>; ++k) this->set(k, k <= N / 2 ? unit_root(k, N) : Planes<double>{0, 0});
   }
 };
 template <class T, int N>

@@ -16,11 +16,11 @@ TSR_INLINE V reversed(V v, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(v, v, (int(sizeof...(I)) - 1 - I)...);
 }
 template <class V, int... I>
-TSR_INLINE Pair<V> taken_apart(V a, V b, std::integer_sequence<int, I...>) {
+TSR_INLINE Planes<V> taken_apart(V a, V b, std::integer_sequence<int, I...>) {
   return {__builtin_shufflevector(a, b, (2 * I)...), __builtin_shufflevector(a, b, (2 * I + 1)...)};
 }
 template <class V, int... I>
-TSR_INLINE Pair<V> interleaved(Pair<V> v, std::integer_sequence<int, I...>) {
+TSR_INLINE Planes<V> interleaved(Planes<V> v, std::integer_sequence<int, I...>) {
   constexpr int L = sizeof...(I);
   return {__builtin_shufflevector(v.re, v.im, (I / 2 + (I % 2) * L)...), __builtin_shufflevector(v.re, v.im, ((L + I) / 2 + (I % 2) * L)...)};
 }
@@ -52,8 +52,8 @@ struct Bins {
   explicit Bins(T* memory) : at{memory + lanes<T>, memory + pitch + lanes<T>} {}
 
   /// Those of the columns c, and the conjugates of those at H - c.
-  TSR_INLINE Pair<Vec<T>> forwards(int begin) const { return {load(at.re + begin), load(at.im + begin)}; }
-  TSR_INLINE Pair<Vec<T>> mirrored(int begin) const {
+  TSR_INLINE Planes<Vec<T>> forwards(int begin) const { return {load(at.re + begin), load(at.im + begin)}; }
+  TSR_INLINE Planes<Vec<T>> mirrored(int begin) const {
     const int last = H - begin - lanes<T> + 1;
     return {reversed(load(at.re + last), Lanes<T>{}), -reversed(load(at.im + last), Lanes<T>{})};
   }
@@ -68,7 +68,7 @@ struct Bins {
 
 /// v times `interior`, but not bins 0 and N/2, the latter of an even N.
 template <class T, int N, class C>
-TSR_INLINE Pair<Vec<T>> weighted(C c, Pair<Vec<T>> v, T interior) {
+TSR_INLINE Planes<Vec<T>> weighted(C c, Planes<Vec<T>> v, T interior) {
   if (interior == T(1)) return v;
   Vec<T> factor = broadcast(interior);
   if (c.begin == 0) factor[0] = T(1);
@@ -100,7 +100,7 @@ constexpr long rfft_rows_work() {
 template <class T, int N, class In, class Out>
 void rfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   using namespace detail;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   if constexpr (N % 2 == 0) {
     constexpr int H = N / 2, group = rows_at_once<T, H>;
     using Z = Bins<T, H>;
@@ -141,7 +141,7 @@ void rfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
 template <class T, int N, class In, class Out>
 void irfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   using namespace detail;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   constexpr int inner = N % 2 == 0 ? N / 2 : N, group = rows_at_once<T, inner>;
   using Z = Bins<T, inner>;
   T* const bins = work + fft_rows_work<T, inner>();
@@ -191,7 +191,7 @@ constexpr long rfft_columns_work() {
 template <class T, int N, class In, class Out>
 void rfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   using namespace detail;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   constexpr int inner = N % 2 == 0 ? N / 2 : N;
   P* const z = reinterpret_cast<P*>(work);
   auto give = [&](int k, auto c, P v) TSR_LAMBDA {
@@ -206,7 +206,7 @@ void rfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work)
       const auto& w = half_turn<T, N>();
       for (int k = 0; k <= inner; ++k) {
         const P a = z[k], b = {z[inner - k].re, -z[inner - k].im};
-        const P both = a + b + turned(a - b) * Pair<T>{w.re[k], w.im[k]};
+        const P both = a + b + turned(a - b) * Planes<T>{w.re[k], w.im[k]};
         give(k, c, P{T(0.5) * both.re, T(0.5) * both.im});
       }
     } else {
@@ -223,7 +223,7 @@ void rfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work)
 template <class T, int N, class In, class Out>
 void irfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   using namespace detail;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   constexpr int inner = N % 2 == 0 ? N / 2 : N;
   P* const z = reinterpret_cast<P*>(work);
   columns_of<T>(begin, end, [&](auto c) {
@@ -237,7 +237,7 @@ void irfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work
       SideBySide<T, inner>::run(
           [&](int k) TSR_LAMBDA {
             const P a = z[k], b = {z[inner - k].re, -z[inner - k].im}, even = a + b;
-            const P odd = (a - b) * Pair<T>{w.re[k], -w.im[k]};  // to be turned by i
+            const P odd = (a - b) * Planes<T>{w.re[k], -w.im[k]};  // to be turned by i
             return P{even.im + odd.re, even.re - odd.im};
           },
           [&](int j, P v) TSR_LAMBDA { out(2 * j, c, v.im), out(2 * j + 1, c, v.re); }, z + inner + 1);

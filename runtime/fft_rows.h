@@ -15,18 +15,18 @@ template <class T>
 struct Split {
   T *re, *im;
   template <class C>
-  TSR_INLINE Pair<Vec<T>> load(C c, long offset = 0) const {
+  TSR_INLINE Planes<Vec<T>> load(C c, long offset = 0) const {
     return {c.load(re + offset), c.load(im + offset)};
   }
   template <class C>
-  TSR_INLINE void store(C c, Pair<Vec<T>> v, long offset = 0) const {
+  TSR_INLINE void store(C c, Planes<Vec<T>> v, long offset = 0) const {
     c.store(re + offset, v.re), c.store(im + offset, v.im);
   }
 };
 
 /// A block of lanes x lanes complex numbers turned over, from consecutive vectors to rows `pitch` apart.
 template <class T>
-TSR_INLINE void turn_block(const Pair<Vec<T>>* block, Split<T> to, long pitch) {
+TSR_INLINE void turn_block(const Planes<Vec<T>>* block, Split<T> to, long pitch) {
   constexpr int L = lanes<T>;
   Vec<T> r[L];
 #pragma GCC unroll 16
@@ -52,7 +52,7 @@ struct OneRow {
   static constexpr long matrix = pitch * rounded_up(columns, L);
   using Down = SideBySide<T, rows>;
   using Across = SideBySide<T, columns>;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   static constexpr long more = Down::work_size > Across::work_size ? Down::work_size : Across::work_size;
   /// Numbers of working memory: the matrix, one block of columns, and the steps' own.
   static constexpr long work_size = 2 * matrix + 2 * L * (height + more);
@@ -63,7 +63,7 @@ struct OneRow {
     P* const block = reinterpret_cast<P*>(work + 2 * matrix);
     P* const steps = block + height;
     const auto& w = lane_factors<T, rows, columns>();
-    for (int k = rows; k < height; ++k) block[k] = zero_pair<Vec<T>>();
+    for (int k = rows; k < height; ++k) block[k] = zero_planes<Vec<T>>();
     tsr::columns<T, columns>([&](auto c) TSR_LAMBDA {
       Down::run([&](int i) TSR_LAMBDA { return in(decltype(c){c.begin + i * columns, c.runtime_count}); },
                 [&](int k, P v) TSR_LAMBDA {
@@ -86,7 +86,7 @@ template <class T, int N>
 struct ManyRows {
   static constexpr int L = lanes<T>;
   using Lanes = SideBySide<T, N>;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   static constexpr long height = rounded_up(N, L);
   static constexpr long work_size = 2 * L * (height + Lanes::work_size) + 2 * L * L;
   static constexpr long cost = side_by_side_cost(N) + 20 * height;
@@ -96,7 +96,7 @@ struct ManyRows {
     P* const values = reinterpret_cast<P*>(work);
     P* const block = values + height;
     P* const steps = block + L;
-    for (int r = count; r < L; ++r) block[r] = zero_pair<Vec<T>>();
+    for (int r = count; r < L; ++r) block[r] = zero_planes<Vec<T>>();
     tsr::columns<T, N>([&](auto c) TSR_LAMBDA {
       for (int r = 0; r < count; ++r) block[r] = in(r, c);
       turn_block<T>(block, {reinterpret_cast<T*>(values + c.begin), reinterpret_cast<T*>(values + c.begin) + L}, 2 * L);
@@ -114,7 +114,7 @@ template <class T, int N>
 struct OneRowConvolved {
   static constexpr int length = convolution_length(N, lanes<T>);
   using Inner = OneRow<T, length>;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   static constexpr long padded_length = rounded_up(length, lanes<T>);
   static constexpr long work_size = 2 * padded_length + Inner::work_size;
   static constexpr long cost = 2 * Inner::plan.cost;
@@ -130,7 +130,7 @@ struct OneRowConvolved {
     };
     Inner::run(
         [&](auto c) TSR_LAMBDA {
-          P v = zero_pair<Vec<T>>();
+          P v = zero_planes<Vec<T>>();
           within(c, [&](auto part) TSR_LAMBDA { v = in(part) * P{part.load(w.chirp.re), part.load(w.chirp.im)}; });
           return v;
         },

@@ -13,3 +13,4 @@
 #include "reference_reduce.h"
 #include "reference_tensor.h"
 #include "reference_view.h"
+#include "reference_wavelet.h"

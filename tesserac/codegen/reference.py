@@ -73,6 +73,8 @@ _CALLS: Mapping[str, str] = {
     "grouped_rows": "grouped_rows({0}, {1}, {experts}, {rows})",
     "grouped_sum": "grouped_sum({0}, {1}, {experts})",
     "grouped_keep": "grouped_keep({0}, {1}, {experts})",
+    "wavelet": "wavelet({0}, {axis}, {level}, {type})",
+    "iwavelet": "iwavelet({0}, {axis}, {level}, {type})",
     "rfft_pair": "rfft_pair({0}, {axis}, {interior}, {norm})",
     "irfft_pair": "irfft_pair({0}, {1}, {axis}, {interior}, {n}, {norm})",
 }

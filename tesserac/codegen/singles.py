@@ -169,6 +169,13 @@ def _lower_pad(values: StageValues, equation: Equation) -> list[Launch]:
     return [first, _copy(values, source, Argument(root, offset), inner, equation)]
 
 
+def _line_function(equation: Equation, n: int) -> str:
+    """The runtime's function; a wavelet is a type, and the length a constant, for memory on the stack."""
+    name = f"line_{equation.op.removeprefix('reduce_')}"
+    kind = equation.attributes.get("type")
+    return f"{name}<{str(kind).capitalize()}, {n}>" if kind is not None else name
+
+
 def _lower_line(values: StageValues, equation: Equation) -> Launch:
     """An op along one axis: every tensor is walked with its own stride; results without the axis stand still."""
     attrs = equation.attributes
@@ -186,11 +193,11 @@ def _lower_line(values: StageValues, equation: Equation) -> Launch:
         slots.append(Slot(var.name, var.type.dtype, var != source))
         arguments.append(argument)
         walks.append(strides)
-    extra = tuple(int(attrs[k]) for k in ("reverse", "k") if k in attrs)  # type: ignore[arg-type]
+    extra = tuple(int(attrs[k]) for k in ("reverse", "k", "level") if k in attrs)  # type: ignore[arg-type]
     outer = tuple((n, tuple(w[i] for w in walks)) for i, n in enumerate(source.type.sizes) if i != axis and n > 1)
     kernel = LineKernel(
         tuple(slots),
-        f"line_{equation.op.removeprefix('reduce_')}",
+        _line_function(equation, source.type.sizes[axis]),
         (source.type.sizes[axis], *extra),
         tuple(w[axis] for w in walks),
         outer,

@@ -12,10 +12,10 @@ from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
 
-KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral")
+KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral", "line")
 """Op kinds whose results always come out of a kernel (they may still stay in registers within their region)."""
 
-LINE_OPS = frozenset(("argmax", "cumsum", "reduce_prod", "sort", "topk"))
+LINE_OPS = frozenset(("argmax", "cumsum", "iwavelet", "reduce_prod", "sort", "topk", "wavelet"))
 """Ops that walk along one axis by a function of the runtime, element after element."""
 
 MOVING_OPS = frozenset(("concat", "pad"))

@@ -21,4 +21,5 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     source,
     transform,
     view,
+    wavelet,
 )

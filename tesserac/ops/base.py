@@ -85,8 +85,7 @@ class OpSpec:
     """One op.
 
     kind        how it lowers: elementwise, reduce, contract, view, gather, scatter, random, source, fused, spectral,
-    kind        how it lowers: elementwise, reduce, contract, view, gather, scatter, random, source, fused, spectral,
-                transform; complex: gone after the planar pass
+                line, transform; complex: gone after the planar pass
     infer       result types from operand types; raises ShapeError
     evaluate    NumPy meaning, in the operands' own precision; floating operands may be complex, for complex steps
                 (random ops find the run's ``seed`` and ``step`` among the attributes)

@@ -41,6 +41,13 @@ def filtered(shape: Sequence[int]) -> Function:
     return b.finish("f", [Output("y", b.op("tanh", y)), Output("im", im)])
 
 
+def wavelets(shape: Sequence[int], axis: int, level: int, kind: str, dtype: DType = DType.F32) -> Function:
+    b = Builder()
+    x = given(b, "x", shape, dtype)
+    results = [b.op(name, x, axis=axis, level=level, type=kind) for name in ("wavelet", "iwavelet")]
+    return b.finish("f", [Output(f"y{i}", v) for i, v in enumerate(results)])
+
+
 def rows_and_sums(batch: int) -> Function:
     """In tiles: a transform of a transposed view along a middle axis, and a reduction of what comes out."""
     b = Builder()
@@ -66,6 +73,9 @@ def functions() -> list[Function]:
         one_op("irfft_pair", (5, 9), 0, "forward", DType.F64, n=9),
         one_op("fft_pair", (4, 1), 1, "ortho"),
         one_op("fft_pair", (1, 40, 1), 1, "ortho"),
+        wavelets((5, 24), 1, 3, "haar"),
+        wavelets((3, 16, 2), 1, 4, "db2"),
+        wavelets((4, 40), 1, 2, "db4", DType.F64),
         filtered((40, 96)),
         filtered((3, 8, 100)),
         rows_and_sums(24),

@@ -112,6 +112,19 @@ def test_frames(width: int, hop: int) -> None:
     close(back, np.where(covered > 1e-10, x[:, : back.shape[1]], 0.0))
 
 
+@pytest.mark.parametrize("kind", ["haar", "db2", "db4"])
+@pytest.mark.parametrize(("n", "level"), [(2, 1), (8, 3), (40, 2), (16, 4)])
+def test_wavelets(kind: str, n: int, level: int) -> None:
+    pywt = pytest.importorskip("pywt")
+    x = RANDOM.standard_normal((3, n))
+    with np.testing.suppress_warnings() as quiet:
+        quiet.filter(UserWarning)  # PyWavelets warns where a filter is longer than the signal
+        packed = np.concatenate(pywt.wavedec(x, kind, mode="periodization", level=level), axis=-1)
+    close(value(f'op.wavelet(x, "{kind}", {level})', x=x), packed)
+    close(value(f'op.wavelet(x, "{kind}", level={level}, axis=0)', x=(x + 2j * x).T.copy()), (packed + 2j * packed).T)
+    close(value(f'op.iwavelet(op.wavelet(x, type="{kind}", level={level}), type="{kind}", level={level})', x=x), x)
+
+
 def errors(expression: str, params: str = "x: Tensor[4, 9]") -> str:
     result = compile_source(f"@graph.module\ndef net({params}):\n    return {expression}\n")
     assert result.codes, result.text
@@ -135,6 +148,14 @@ def errors(expression: str, params: str = "x: Tensor[4, 9]") -> str:
      "error[T0504]: a cutoff is a part of the highest frequency, in (0, 1], not 1.5"),
     ("op.conv_fft(x, k)", "x: Tensor[4, 9], k: Tensor[12]",
      "error[T0404]: a circular convolution of 9 numbers takes at most as many in its kernel, not 12"),
+    ("op.wavelet(x)", "x: Tensor[4, 9]",
+     "error[T0403]: wavelet: axis 1 of f32[4,9] cannot be halved once: 9 is not a multiple of 2"),
+    ("op.iwavelet(x, level=3)", "x: Tensor[4, 12]",
+     "error[T0403]: iwavelet: axis 1 of f32[4,12] cannot be halved 3 times: 12 is not a multiple of 8"),
+    ('op.wavelet(x, "db3")', "x: Tensor[4, 8]",
+     "error[T0504]: type must be one of 'haar', 'db2', 'db4', not the string 'db3'"),
+    ("op.wavelet(x)", 'x: Tensor["B", "N"]',
+     "error[T0402]: op.wavelet needs the size of dimension `N`, which is not known yet"),
     ("op.stft(x, 16, 4)", "x: Tensor[4, 9]",
      "error[T0404]: a window of 16 numbers is longer than the signal, which has 9"),
 ])

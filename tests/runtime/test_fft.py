@@ -36,7 +36,7 @@ static T* aligned(Array<T>& a, long n) {{
 template <class T, int N>
 static void check(Files& files) {{
   constexpr long H = N / 2 + 1;
-  using P = Pair<Vec<T>>;
+  using P = Planes<Vec<T>>;
   auto re = files.read<T>(R * N), im = files.read<T>(R * N);
   T *a = re.get(), *b = im.get();
   Array<T> memory;

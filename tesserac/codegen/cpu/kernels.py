@@ -68,7 +68,7 @@ RUNTIME_NAMES = (
     "begin",
     "end",
     "distance",
-    "Pair",
+    "Planes",
     "Share",
     "share",
     "line",

@@ -76,6 +76,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 **common,
                 kernels=kernels.functions,
                 bf16=_reads_bf16(kernels.functions),
+                wavelets=any("wavelet<" in f.text for f in kernels.functions),
                 fft=any(isinstance(f.kernel, FftKernel) for f in kernels.functions),
             )
         ),

@@ -32,7 +32,7 @@ class TransformRenderer:
             "count": k.count,
             "real": self.real,
             "interior": "" if k.form == "complex" else f"{self.real}({literal(k.interior, self.real)}), ",
-            "value_type": f"Vec<{self.real}>" if k.form == "backwards" else f"Pair<Vec<{self.real}>>",
+            "value_type": f"Vec<{self.real}>" if k.form == "backwards" else f"Planes<Vec<{self.real}>>",
             "before": before,
             "after": after,
             "before_parameters": _row_and_columns(before),
@@ -58,7 +58,7 @@ class TransformRenderer:
             return [*lines, f"return {values[0]};"]
         re_part, im_part = values if len(values) == 2 else (values[0], f"Vec<{self.real}>{{}}")
         pair = f"{im_part}, {re_part}" if k.inverse and k.form == "complex" else f"{re_part}, {im_part}"
-        return [*lines, f"return Pair<Vec<{self.real}>>{{{pair}}};"]
+        return [*lines, f"return Planes<Vec<{self.real}>>{{{pair}}};"]
 
     def _vector(self, text: Expressions, node: int, known: dict[int, str]) -> str:
         if text.nodes[node].extent == "full":

@@ -22,6 +22,7 @@ from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     shape,
     spectral,
     transforms,
+    wavelets,
 )
 from tesserac.elaborate.catalogue.registry import PENDING, SURFACES, TENSOR_METHODS, Surface, documentation
 

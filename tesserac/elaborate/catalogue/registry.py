@@ -44,8 +44,6 @@ SURFACES: dict[str, Surface] = {}
 """Ops by qualified name (``op.softmax``, ``graph.backward``)."""
 
 PENDING: dict[str, str] = {
-    "op.wavelet": "",
-    "op.iwavelet": "",
     **{
         f"{space}.{name}": "collectives arrive with the device mesh, in a later stage of tesserac"
         for space in ("op", "dist")
