@@ -175,4 +175,16 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "    return clipped(x)\n",
         "Write the rule below the function: `@clipped.grad` before `def rule(x, upstream): return upstream`.",
     ),
+    Explanation(
+        "T0619",
+        "A quotient by a coordinate",
+        "op.div of two tensors divides them element by element; with the name of an input it is a derivative. Here the "
+        "divisor is an input that the dividend is computed from, so either may have been meant.",
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1]):\n"
+        "    u = op.mlp([x], hidden=[8], out_dim=1)\n"
+        "    return op.div(u, x)\n",
+        'Nothing has to change for the quotient, which `u / x` says as well. The derivative is `op.div(u, "x")` or '
+        "`op.grad(u, x)`.",
+    ),
 )

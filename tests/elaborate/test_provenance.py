@@ -103,7 +103,7 @@ def both(x: Tensor[3, 1], y: Tensor[3, 1]):
 def test_batch_keys_serve_where_no_module_runs() -> None:
     source = """
     field = op.mlp(2, [4], 1, "tanh")
-    u = field(op.concat([batch["x"], batch["t"]], axis=1))
+    u = field([batch["x"], batch["t"]])
     ut = op.grad(u, "t")
     """
     infer = infer_of(compile_source(source, shapes=(("x", "5x1"),)))

@@ -21,8 +21,9 @@ from tesserac.elaborate.coordinates import (
     total,
 )
 from tesserac.elaborate.operands import is_number, is_tensor
+from tesserac.elaborate.provenance import is_input_of, reaches
 from tesserac.elaborate.tensors import arithmetic
-from tesserac.elaborate.values import Value
+from tesserac.elaborate.values import Slot, Value
 from tesserac.ir.program import Var
 
 _CALCULUS = "calculus"
@@ -87,6 +88,7 @@ def div(site: Site, a: Value, b: Value, wrt: Value, axis: Value) -> Value:
     if by is None and (is_tensor(b) or is_number(b)) and not isinstance(a, list | tuple):
         if not is_tensor(a) and not is_tensor(b):
             raise site.fail("T0503", "op.div needs at least one tensor", help=("numbers divide with `/`",))
+        _note_quotient(site, a, b)
         return arithmetic(site.session, "/", a, b)
     given = _chosen(site, "op.div", b, by)
     if isinstance(a, list | tuple) and isinstance(given, list | tuple) and 0 < len(a) == len(given):
@@ -97,6 +99,21 @@ def div(site: Site, a: Value, b: Value, wrt: Value, axis: Value) -> Value:
         where = directions(site, first, given, "op.div")
         parts = fields(site, a, len(where), "op.div")
     return total(site.session, [partial(site, f, d, "op.div") for f, d in zip(parts, where, strict=True)])
+
+
+def _note_quotient(site: Site, a: Value, b: Value) -> None:
+    """T0619: the divisor is a coordinate of the dividend, so that du/dx may have been meant."""
+    session = site.session
+    u, x = (v.var if isinstance(v, Slot) else v for v in (a, b))
+    if not isinstance(u, Var) or not isinstance(x, Var) or u.name == x.name:
+        return
+    if reaches(session, u, x) and is_input_of(session, u, x):
+        session.report.note(
+            "T0619",
+            f"op.div of two tensors is their quotient: `{session.name_of(u)}` divided by `{session.name_of(x)}`",
+            session.span,
+            help=[f"the derivative is op.grad({session.name_of(u)}, {session.name_of(x)})"],
+        )
 
 
 def _single(site: Site, u: Var, given: Value) -> Direction:

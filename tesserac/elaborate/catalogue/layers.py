@@ -170,8 +170,6 @@ def mlp(
     name: Value,
 ) -> Value:
     """A multi-layer perceptron with the activation between layers and a linear output."""
-    from tesserac.elaborate.catalogue.shape import concatenated
-
     function = ACTIVATIONS[choice(site, activation, "activation", tuple(ACTIVATIONS))]
     widths = _widths(site, hidden, out_dim, layers)
     if x is None or is_size(x):
@@ -179,16 +177,24 @@ def mlp(
         return _mlp_layer(site, [first, *widths], function, init, bias, name)
     if not is_operand(x):
         raise site.fail("T0504", f"op.mlp takes sizes, a tensor or a list of tensors first, not {describe(x)}")
-    session = site.session
-    if isinstance(x, list | tuple):
-        parts = [floating(session, v, "an operand of op.mlp") for v in x]
-        operand = concatenated(site, session.columns.stood_up(x, parts), -1)
-    else:
-        operand = floating(session, x, "the operand of op.mlp")
-    if not operand.type.rank:
-        raise site.fail("T0404", "op.mlp needs at least one axis, the last one holds the features")
+    operand = _features(site, x, "op.mlp")
     layer = _mlp_layer(site, [operand.type.shape[-1], *widths], function, init, bias, name)
     return layer.apply(site, operand)
+
+
+def _features(site: Site, x: Value, what: str) -> Var:
+    """An operand with features along its last axis; those of a list of tensors stand side by side."""
+    from tesserac.elaborate.catalogue.shape import concatenated
+
+    session = site.session
+    if isinstance(x, list | tuple) and is_operand(x):
+        parts = [floating(session, v, f"an operand of {what}") for v in x]
+        operand = concatenated(site, session.columns.stood_up(x, parts), -1)
+    else:
+        operand = floating(session, x, f"the operand of {what}")
+    if not operand.type.rank:
+        raise site.fail("T0404", f"{what} needs at least one axis, the last one holds the features")
+    return operand
 
 
 def _widths(site: Site, hidden: Value, out_dim: Value, layers: Value) -> list[Dim]:
@@ -214,7 +220,7 @@ def _mlp_layer(site: Site, widths: list[Dim], function: str, init: Value, bias: 
 
     def apply(inner: Site, x: Value) -> Var:
         session = inner.session
-        value = floating(session, x, "the operand of an mlp")
+        value = _features(inner, x, "an mlp")
         tensors = layer_parameters(session, layer, value)
         for index in range(1, len(widths)):
             value = affine(session, value, tensors[f"w{index}"], tensors.get(f"b{index}"))
