@@ -160,6 +160,12 @@ class Tracer:
 
     def _coupled(self, name: str, equation: Equation) -> Failed:
         session = self.session
+        if spec_of(equation.op).kind == "transform":
+            return session.report.fail(
+                "T0501",
+                f"{name} takes a derivative, which is not supported yet inside an expert",
+                equation.span,
+            )
         return session.report.fail(
             "T0507",
             f"{name} must treat every row alone, but `{equation.op}` combines rows or moves their axis",

@@ -275,3 +275,53 @@ def test_complex_tokens_are_gated_by_both_of_their_parts(strategy: str) -> None:
                     for s in (1e-6, -1e-6))
         slope = float((np.conj(gradients[f"grad:{item.path}"]) * along).sum().real)
         assert slope == pytest.approx(float(up - down) / 2e-6, rel=2e-6, abs=2e-8), item.path
+
+
+def test_dropout_inside_experts_is_left_out_of_inference() -> None:
+    source = """
+    experts = [lambda x: op.dropout(op.linear(x, 6), 0.5) for _ in range(3)]
+    router = op.router(experts)
+
+    @graph.module
+    def net(x):
+        return router(x)
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[9, 6]}):
+        return op.mean(net(batch["x"]))
+    """
+    result = compile_source(source)
+    plain = compile_source(source.replace("op.dropout(op.linear(x, 6), 0.5)", "op.linear(x, 6)"))
+    p = values_for(infer_of(plain))
+    np.testing.assert_array_equal(evaluate(infer_of(result), p)["net"], evaluate(infer_of(plain), p)["net"])
+    ops = [e.op for e in train_of(result).equations]
+    assert ops.count("random_uniform") == ops.count("grouped_contract") == 1
+    assert "random_uniform" not in [e.op for e in infer_of(result).equations]
+
+
+def test_modules_as_experts_share_their_parameters_and_add_no_outputs() -> None:
+    source = """
+    @graph.module
+    def first(x, W: Tensor[6, 6], b):
+        return op.relu(x @ W + b)
+
+    @graph.module
+    def second(x, W: Tensor[6, 6]):
+        return x @ W
+
+    router = op.router([first, second, first])
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor["B", "S", 6]}):
+        return op.mean(op.square(router(batch["x"])))
+    """
+    result = compile_source(source, dims=(("B", 2), ("S", 4)))
+    function = train_of(result)
+    assert sorted(paths(function)) == ["first.W", "first.b", "second.W", "t.router.gate"]
+    assert result.entry.infer is None
+    p = values_for(function)
+    x = p["x"].reshape(8, 6)
+    experts: list[Expert] = [lambda z: np.maximum(z @ p["first.W"] + p["first.b"], 0), lambda z: z @ p["second.W"],
+                             lambda z: np.maximum(z @ p["first.W"] + p["first.b"], 0)]
+    expected = (dense_mixture(x, p["t.router.gate"], experts, 2) ** 2).mean()
+    assert float(evaluate(function, p, dtype=np.float64)["loss"]) == pytest.approx(float(expected), rel=1e-7)

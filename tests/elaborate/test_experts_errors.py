@@ -133,6 +133,14 @@ CASES = {
         "router = op.router([lambda x: op.random_normal((3, 8)) for _ in range(4)])",
         "error[T0506]: expert 0 must yield a row for every row it gets, not f32[3,8]",
     ),
+    "a derivative inside an expert": (
+        "router = op.router([lambda x: op.grad(op.mlp(x, [4], 1), x) for _ in range(3)])",
+        "error[T0501]: expert 0 takes a derivative, which is not supported yet inside an expert",
+    ),
+    "attention inside an expert": (
+        "router = op.router([lambda x: op.flash_attention(x, x, x) for _ in range(3)])",
+        "error[T0507]: expert 0 must treat every row alone, but `attention` combines rows or moves their axis",
+    ),
     "a capacity of nothing": (
         f"{MLPS}\nrouter = op.router(experts, capacity_factor=0)",
         "error[T0504]: capacity_factor=0.0 does not fit strategy 'top2': it is positive, and limits how many of k*T/E "
