@@ -21,7 +21,7 @@ EVERY_50 := awk -F '[:,}]+' 'NR == 1 || NR % 50 == 0 {printf "step %5d   loss %.
 # These two variables halve the speed of every OpenBLAS on the machines that export them.
 unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE NVPL_BLAS_DEBUG_CPU_TYPE
 
-.PHONY: help setup setup-bench setup-cuda demo test lint fuzz docs bench wheel clean
+.PHONY: help setup setup-bench setup-cuda demo examples test lint fuzz docs bench wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ demo: $(STAMP) ## Compile examples/gpt.py, train it on a novel, print a sample (
 	build/demo/gpt train --data input=$(CORPUS) --steps $(STEPS) --optimizer adamw --lr 2e-3 --beta2 0.95 --warmup 50 \
 	  --schedule cosine --min-lr 2e-4 --clip 1.0 --save build/demo/gpt.safetensors --log build/demo/loss.jsonl | $(EVERY_50)
 	build/demo/gpt generate --weights build/demo/gpt.safetensors --prompt 'The whale ' --tokens 400 --temperature 0.7
+
+examples: ## Train three differential equations, compare with their solutions, draw them (about five minutes)
+	$(MAKE) -C examples heat biharmonic navier_stokes
 
 test: $(STAMP) lint ## Lint and run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q

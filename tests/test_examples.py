@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +76,22 @@ def test_gpt_learns_and_writes(gpt: Path, root: Path, tmp_path: Path) -> None:
     )
     assert text.startswith("The whale ")
     assert len(text) >= 70
+
+
+def test_make_trains_and_compares_an_equation(tesserac: Command, root: Path, tmp_path: Path) -> None:
+    """`make -C examples heat` from the source to the picture, at a size that is trained in a second."""
+    pytest.importorskip("matplotlib")
+    small = ["BUILD=--set N=32 --set WIDTH=8", "ADAM=200", "LBFGS=60", "FLAGS=--quiet", "COMPARE=--limit 0.5"]
+    command = ["make", "-C", str(root / "examples"), f"INTERPRETER={sys.executable}", f"OUT={tmp_path}", *small, "heat"]
+    environment = os.environ | {"PYTHONPATH": str(root), "OPTIMIZE": "-O1"}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"heat: relative L2 error of u \d+\.\d+% \(at most 50% is good\)", done.stdout)
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_comparison_that_fails_says_why(root: Path, tmp_path: Path) -> None:
+    script = [sys.executable, str(root / "examples" / "compare.py"), "heat", str(tmp_path / "heat"), "w.safetensors"]
+    done = subprocess.run(script, capture_output=True, encoding="utf-8")
+    assert done.returncode == 2
+    assert f"{tmp_path}/heat does not exist; make -C examples heat builds and trains it" in done.stderr

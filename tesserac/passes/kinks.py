@@ -30,7 +30,7 @@ def kink_remarks(function: Function) -> tuple[Diagnostic, ...]:
             continue
         if not order or equation.op == "stop_gradient":
             continue
-        if order > 1 and equation.op in KINKED and any(v.name in varying for v in equation.results):
+        if order > 1 and equation.op in KINKED and any(v.name in varying for v in equation.operands):
             found.append(equation)
         for operand in equation.operands:
             if order > orders.get(operand.name, 0):

@@ -61,7 +61,8 @@ def _digest() -> str:
     digest = hashlib.sha256()
     patterns = ("tesserac/**/*.py", "tesserac/**/*.lark", "templates/**/*.j2", "runtime/*.h", "tests/programs/*.py")
     paths = [path for pattern in patterns for path in ROOT.glob(pattern)]
-    for path in sorted([*paths, ROOT / "examples/gpt.py", ROOT / "examples/chapter6/listing1.py", Path(__file__)]):
+    examples = [*ROOT.glob("examples/*.py"), ROOT / "examples/chapter6/listing1.py"]
+    for path in sorted([*paths, *examples, Path(__file__)]):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
