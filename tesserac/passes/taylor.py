@@ -89,7 +89,8 @@ class Jets:
         whole = Origin(origin.value, index, factor)
         result = self._times(found, factor, whole)
         # It may be the coefficient of an earlier value as well; what it was asked for is what it is.
-        self._origins[result.name] = whole
+        if result.name not in self._plain:
+            self._origins[result.name] = whole
         return result
 
     def coefficient(self, value: Var, a: Index) -> Var | None:

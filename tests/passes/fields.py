@@ -85,7 +85,11 @@ def run(function: Function, values: dict[str, Array]) -> dict[str, Array]:
     return evaluate(function, values, dtype=np.float64)
 
 
-def slope(f: Callable[[float], Array], step: float = 1e-2) -> Array:
+STEPS = (1e-2, -1e-2, 5e-3, -5e-3, 2.5e-3, -2.5e-3)
+"""Where `slope` looks at a function."""
+
+
+def slope(f: Callable[[float], Array], step: float = STEPS[0]) -> Array:
     """The derivative at 0 by central differences extrapolated twice: error of order step^6."""
     rough = [(f(s) - f(-s)) / (2 * s) for s in (step, step / 2, step / 4)]
     better = [(4 * b - a) / 3 for a, b in pairwise(rough)]
