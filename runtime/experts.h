@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 
 namespace tsr {
 
@@ -74,10 +75,16 @@ inline void limit(const I* chosen, const T* gates, int32_t* work, long slots, in
 /// Rows of one expert that are computed together: `rows` of them from row `row` of the sorted rows on. `first` where the
 /// expert's sums start; an expert without rows has one tile of no rows.
 struct ExpertTile {
-  int expert;
+  int expert;  // its number in the stage
   long row, rows;
   bool first;
 };
+
+/// The expert's own among the pointers of all experts of a stage.
+template <class T>
+inline T* of_expert(const ExpertTile& tile, std::initializer_list<T*> each) {
+  return each.begin()[tile.expert];
+}
 
 /// Calls f(tile) for the tiles of an expert that owns the sorted rows [begin, end): as few as hold at most `most` rows each,
 /// of about equal size.

@@ -36,7 +36,7 @@ struct Call {
   const void* const* inputs;  // in the order of Function::inputs, dense row-major
   void* const* outputs;       // in the order of Function::outputs, dense row-major
   const char* params;         // parameter arena
-  char* grads;                // `workers` gradient arenas one after another; on return the first holds the sum (train functions only).
+  char* grads;                // `workers` gradient arenas (or Function::gradient_arenas) one after another; on return the first holds the sum (train functions only).
                               // Contents on entry are those of the call before (zero at first): run overwrites, it does not add
   char* shared;               // Function::shared_bytes; zero before the first call, then as the call before left it
   char* scratch;              // workers * Function::scratch_bytes, likewise
@@ -59,6 +59,7 @@ struct Function {
   void (*run)(const Call&);
   void (*reference)(const Call&);  // the same function as plain double-precision loops; params, grads, float inputs and all outputs are double arrays,
                                    // dense, parameters packed one after another in table order; workers is 1, shared and scratch are null (null: none emitted)
+  int gradient_arenas = 0;         // gradient arenas that run() needs (0: one per worker)
 };
 
 struct Optimizer {           // what the source fixed with optim.*; kind null: chosen on the command line

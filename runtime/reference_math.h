@@ -57,6 +57,7 @@ inline double gelu_tanh_grad(double x) {
 }
 inline double silu_grad(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
 inline double maximum(double a, double b) { return a >= b ? a : b; }
+inline double quotient(double a, double b) { return std::floor(a / b); }
 inline double minimum(double a, double b) { return a <= b || a != a ? a : b; }
 
 // Truncates toward zero and wraps around at `bits`, as NumPy's astype does.
@@ -102,6 +103,7 @@ inline Tensor mul(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x
 inline Tensor div(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return x / y; }); }
 inline Tensor atan2(Tensor y, Tensor x) { return zip(last(y), last(x), [](double a, double b) { return std::atan2(a, b); }); }
 inline Tensor pow(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return std::pow(x, y); }); }
+inline Tensor quotient(Tensor a, Tensor b) { return zip(last(a), last(b), scalar::quotient); }
 inline Tensor maximum(Tensor a, Tensor b) { return zip(last(a), last(b), scalar::maximum); }
 inline Tensor minimum(Tensor a, Tensor b) { return zip(last(a), last(b), scalar::minimum); }
 inline Tensor lt(Tensor a, Tensor b) { return zip(last(a), last(b), [](double x, double y) { return double(x < y); }); }

@@ -27,6 +27,14 @@ TSR_INLINE V vfloor(V x) {
   return x;
 }
 
+/// Whole numbers divided, rounded down; y > 0. Exact as long as the vectors hold whole numbers exactly.
+TSR_INLINE long vquotient(long x, long y) { return x / y - (x % y < 0); }
+template <class V, std::enable_if_t<!std::is_integral_v<V>, int> = 0>
+TSR_INLINE V vquotient(V x, V y) {
+  const V q = vfloor(x / y);  // the division may have rounded up to a whole number
+  return q * y > x ? q - 1 : q;
+}
+
 /// A row's condition as a mask over its columns.
 template <class T>
 TSR_INLINE IntVec<T> mask_of(bool condition) {

@@ -19,7 +19,8 @@ class Session {
   void reserve(bool train, bool infer, int moments, bool validate = false) {
     params_ = arena_.reserve(program_.param_bytes);
     if (train && program_.train) {
-      grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(workers_));
+      const int arenas = program_.train->gradient_arenas;
+      grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(arenas > 0 ? arenas : workers_));
       train_ = reserve_function(*program_.train);
     }
     if (infer && program_.infer) infer_ = reserve_function(*program_.infer);

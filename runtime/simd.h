@@ -339,6 +339,17 @@ TSR_INLINE void columns(F&& f) {
   if constexpr (N % lanes<T> != 0) f(Tail<T, N % lanes<T>>{whole, N % lanes<T>});
 }
 
+/// The same for share `part` of `parts` of the columns, whole vectors each.
+template <class T, int N, class F>
+TSR_INLINE void columns(int part, int parts, F&& f) {
+  constexpr int L = lanes<T>, vectors = (N + L - 1) / L;
+  const int begin = int(long(vectors) * part / parts) * L, end = int(long(vectors) * (part + 1) / parts) * L;
+  int j = begin;
+  for (; j + L <= (end < N ? end : N); j += L) f(Full<T>{j, L});
+  if constexpr (N % L != 0)
+    if (j < end) f(Tail<T, N % L>{j, N % L});
+}
+
 /// The same for a number of columns known only at run time.
 template <class T, class F>
 TSR_INLINE void columns(long n, F&& f) {

@@ -185,6 +185,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
     if options.target == "cuda":
         _refuse_mixed(program)
+        _refuse_experts(program)
         return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
@@ -255,6 +256,16 @@ def _refuse_mixed(program: Program) -> None:
         diagnostics.error("T0806", "the CUDA back end has no mixed precision yet", None,
                           help=["--precision fp32, or --target cpu"])
         raise CompileError(diagnostics.items)
+
+
+def _refuse_experts(program: Program) -> None:
+    """T0806 for mixtures of experts on a target whose kernels have no run-time sizes yet."""
+    diagnostics = Diagnostics()
+    routes = (e for f in program.functions() for e in f.equations if e.op == "route")
+    for span in dict.fromkeys(route.span for route in routes):
+        diagnostics.error("T0806", "the CUDA back end has no mixtures of experts yet", span,
+                          help=["--target cpu builds this program"])
+    diagnostics.raise_if_errors()
 
 
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,

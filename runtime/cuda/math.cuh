@@ -12,6 +12,10 @@ __device__ inline T infinity() { return T(INFINITY); }
 template <class T>
 __device__ inline T not_a_number() { return T(NAN); }
 
+/// Whole numbers divided, rounded down; y > 0, both below 2^53.
+template <class T>
+__device__ inline T tsr_quotient(T x, T y) { return T(floor(double(x) / double(y))); }
+
 /// x >= y ? x : y and x <= y ? x : y: a NaN in y stays.
 template <class T>
 __device__ inline T tsr_max(T x, T y) { return x >= y ? x : y; }

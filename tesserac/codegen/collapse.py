@@ -10,9 +10,16 @@ from tesserac.codegen.records import Node, Store, accesses_of
 
 
 def collapse(
-    domain: tuple[int, ...], nodes: Sequence[Node], stores: Sequence[Store]
+    domain: tuple[int, ...], nodes: Sequence[Node], stores: Sequence[Store], ragged: bool = False
 ) -> tuple[tuple[int, ...], list[Node], list[Store]]:
-    """Merges neighbouring axes that every access walks as one, and drops axes of size 1; a scalar is a row of one."""
+    """Merges neighbouring axes that every access walks as one, and drops axes of size 1; a scalar is a row of one.
+
+    ``ragged``: the first axis stays a loop of its own, and never is the last.
+    """
+    if ragged and len(domain) == 1:
+        domain = (*domain, 1)
+        nodes = [replace(n, strides=(*n.strides, 0), extent="row") if n.strides else n for n in nodes]
+        stores = [replace(s, strides=(*s.strides, 0)) for s in stores]
     if not domain:
         domain = (1,)
         nodes = [replace(n, strides=(0,), extent="row") if n.kind in ("load", "iota", "random") else n for n in nodes]
@@ -25,13 +32,13 @@ def collapse(
     for axis in range(len(domain)):
         if domain[axis] == 1 and axis != last:
             continue
-        if groups and not (axis == last and rows_matter):
+        if groups and not (axis == last and rows_matter) and not (ragged and groups == [[0]]):
             before = groups[-1][-1]
             if all(s[before] == s[axis] * domain[axis] for s in accesses):
                 groups[-1].append(axis)
                 continue
         groups.append([axis])
-    if len(groups) > 1 and groups[-1] == [last] and domain[last] == 1 and not rows_matter:
+    if len(groups) > 1 + ragged and groups[-1] == [last] and domain[last] == 1 and not rows_matter:
         groups.pop()
     sizes = tuple(math.prod(domain[a] for a in g) for g in groups)
 

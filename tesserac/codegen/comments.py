@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tesserac.codegen.names import comment_text
-from tesserac.codegen.records import AttentionKernel, ContractKernel, FftKernel, Kernel, Launch, LineKernel, RowKernel
+from tesserac.codegen.records import (
+    AttentionKernel,
+    ContractKernel,
+    FftKernel,
+    Kernel,
+    Launch,
+    LineKernel,
+    RoutingKernel,
+    RowKernel,
+)
+
+if TYPE_CHECKING:
+    from tesserac.passes.stages import Experts
 
 MAX_LINES = 6
 MAX_FORMULAS = 8
@@ -54,10 +67,15 @@ def subject(kernel: Kernel) -> str:
 def sizes(kernel: Kernel) -> str:
     """Sizes in the order a reader expects them."""
     if isinstance(kernel, RowKernel):
-        return "over " + " x ".join(map(str, kernel.domain))
+        first = f"at most {kernel.domain[0]}" if kernel.ragged else str(kernel.domain[0])
+        return "over " + " x ".join((first, *map(str, kernel.domain[1:])))
     if isinstance(kernel, ContractKernel):
         outer = "".join(f"{n} x " for n in kernel.outer)
-        return f"{outer}({kernel.m} x {kernel.k}) ({kernel.k} x {kernel.n})"
+        size = {"m": f"; at most {kernel.m} rows", "k": f"; sums of at most {kernel.k} rows"}.get(kernel.ragged, "")
+        m, k = ("rows" if kernel.ragged == name else getattr(kernel, name) for name in ("m", "k"))
+        return f"{outer}({m} x {k}) ({k} x {kernel.n}){size}"
+    if isinstance(kernel, RoutingKernel):
+        return f"{kernel.sizes[0]} slots, {kernel.sizes[1]} experts"
     if isinstance(kernel, AttentionKernel):
         return (
             f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"
@@ -76,3 +94,12 @@ def quantity(value: float, unit: str) -> str:
         if value >= scale:
             return f"{value / scale:.3g} {letter}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def experts_text(experts: Experts) -> str:
+    """Whose rows the tiles of a stage are: ``one of 16 experts``, or the rows that no expert has."""
+    if experts.ids == (experts.count,):
+        return "no expert"
+    if len(experts.ids) == experts.count:
+        return f"one of {experts.count} experts"
+    return f"one of the experts {', '.join(map(str, experts.ids))}"

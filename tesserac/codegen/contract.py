@@ -47,7 +47,7 @@ def operand(values: StageValues, equation: Equation, index: int) -> Operand:
 
 def check_operands(values: StageValues, equation: Equation) -> None:
     """Raises NeedsCopy when an operand has to be copied before the product can read it."""
-    _split(equation, operand(values, equation, 0), operand(values, equation, 1), ())
+    _split(equation, operand(values, equation, 0), operand(values, equation, 1), (), values.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ class _Letters:
         return result
 
 
-def _split(equation: Equation, a: Operand, b: Operand, accesses: Sequence[dict[str, int]]) -> _Letters:
+def _split(
+    equation: Equation, a: Operand, b: Operand, accesses: Sequence[dict[str, int]], most: int | None
+) -> _Letters:
     left, right, out = letters_of(equation)
     sizes = {c: n for text, var in ((left, a.var), (right, b.var)) for c, n in zip(text, var.type.sizes, strict=True)}
     real = [c for c in out if sizes[c] > 1]
@@ -73,10 +75,10 @@ def _split(equation: Equation, a: Operand, b: Operand, accesses: Sequence[dict[s
     rows = [c for c in real if c in left and c not in right]
     depth = [c for c in left if c in right and c not in out and sizes[c] > 1]
     depth.sort(key=lambda c: -a.strides[c])
-    inner_columns = _merged(columns if not real or real[-1] in columns else [], sizes, (b.strides, *accesses))
-    inner_rows = _merged(rows, sizes, (a.strides, *accesses))
-    if len(_merged(depth, sizes, (a.strides, b.strides))) != len(depth):
-        raise NeedsCopy(b.var if len(_merged(depth, sizes, (b.strides,))) != len(depth) else a.var)
+    inner_columns = _merged(columns if not real or real[-1] in columns else [], sizes, (b.strides, *accesses), most)
+    inner_rows = _merged(rows, sizes, (a.strides, *accesses), most)
+    if len(_merged(depth, sizes, (a.strides, b.strides), most)) != len(depth):
+        raise NeedsCopy(b.var if len(_merged(depth, sizes, (b.strides,), most)) != len(depth) else a.var)
     outer = [c for c in real if c not in inner_columns and c not in inner_rows]
     found = _Letters(tuple(outer), tuple(inner_rows), tuple(inner_columns), tuple(depth), sizes)
     if inner_columns and b.strides[inner_columns[-1]] != 1:
@@ -89,10 +91,14 @@ def _split(equation: Equation, a: Operand, b: Operand, accesses: Sequence[dict[s
     return found
 
 
-def _merged(letters: Sequence[str], sizes: dict[str, int], accesses: Sequence[dict[str, int]]) -> list[str]:
-    """The longest suffix of ``letters`` that every access walks with a single stride."""
+def _merged(
+    letters: Sequence[str], sizes: dict[str, int], accesses: Sequence[dict[str, int]], most: int | None
+) -> list[str]:
+    """The longest suffix of ``letters`` that every access walks with a one stride; a run-time length stands alone."""
     result: list[str] = []
     for c in reversed(letters):
+        if result and most in (sizes[c], sizes[result[0]]):
+            break
         if result and any(s.get(c, 0) != s.get(result[0], 0) * sizes[result[0]] for s in accesses):
             break
         result.insert(0, c)
@@ -106,7 +112,7 @@ def lower_contract(
     a, b = operand(values, equation, 0), operand(values, equation, 1)
     out = letters_of(equation)[2]
     accesses = [dict(zip(out, item.strides, strict=False)) for item in accesses_of(nodes, stores) if item.strides]
-    parts = _split(equation, a, b, accesses)
+    parts = _split(equation, a, b, accesses, values.most)
     slots = list(region.slots)
     bound = list(region.bound)
     matrices = []
@@ -137,8 +143,15 @@ def lower_contract(
         Matrix(matrices[1][0], ldb, matrices[1][1]),
         _reordered(nodes, reorder),
         tuple(replace(store, strides=reorder(store.strides)) for store in stores),
+        _ragged(parts, values.most),
     )
     return kernel, tuple(bound)
+
+
+def _ragged(parts: _Letters, most: int | None) -> str:
+    """Which of the kernel's sizes is known at run time."""
+    groups = (("outer", parts.outer), ("m", parts.rows), ("k", parts.depth))
+    return next((name for name, letters in groups if any(parts.sizes[c] == most for c in letters)), "")
 
 
 def _reordered(nodes: Sequence[Node], reorder: Callable[[tuple[int, ...]], tuple[int, ...]]) -> tuple[Node, ...]:

@@ -23,6 +23,7 @@ from tesserac.codegen.records import (
 )
 from tesserac.codegen.region import Region
 from tesserac.codegen.singles import lower_single
+from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.transform import lower_transform
 from tesserac.ir.program import Var
 from tesserac.ops.base import spec_of
@@ -84,12 +85,33 @@ def _lower_region(fused: Fused, index: int, group: Group, region: Region, read: 
         flops = rule(ins, outs, group.lead.attributes) + group.before[0].flops() + region.flops()
     else:
         nodes, stores = _live(region.nodes, stores)
-        domain, nodes, stores = collapse(region.domain, nodes, stores)
-        kernel, pairs = RowKernel(tuple(slots), domain, tuple(nodes), tuple(stores)), tuple(bound)
+        ragged = values.is_ragged(region.domain)
+        domain, nodes, stores = collapse(region.domain, nodes, stores, ragged)
+        kernel, pairs = RowKernel(tuple(slots), domain, tuple(nodes), tuple(stores), ragged), tuple(bound)
         flops = region.flops()
     arguments = tuple(Argument(var, offset) for var, offset in pairs)
     kernel, arguments = _only_used_slots(kernel, arguments)
-    return Launch(kernel, arguments, origin, flops, _bytes(kernel))
+    usual = _usual(kernel, values)
+    share = 1.0 if usual is kernel else usual_rows(values) / (values.most or 1)
+    return Launch(kernel, arguments, origin, flops * share, _bytes(usual))
+
+
+def usual_rows(values: StageValues) -> float:
+    """Rows of one expert when all have equally many: what costs are stated for."""
+    experts = values.stage.experts
+    return experts.rows / experts.count if experts is not None else 1.0
+
+
+def _usual(kernel: Kernel, values: StageValues) -> Kernel:
+    """The kernel with as many rows as it has on average."""
+    rows = max(round(usual_rows(values)), 1)
+    if isinstance(kernel, RowKernel) and kernel.ragged:
+        return replace(kernel, domain=(rows, *kernel.domain[1:]))
+    if isinstance(kernel, ContractKernel) and kernel.ragged in ("m", "k"):
+        return replace(kernel, m=rows) if kernel.ragged == "m" else replace(kernel, k=rows)
+    if isinstance(kernel, ContractKernel) and kernel.ragged:
+        return replace(kernel, outer=(rows, *kernel.outer[1:]))
+    return kernel
 
 
 def _live(nodes: Sequence[Node], stores: Sequence[Store], keep_first: bool = False) -> tuple[list[Node], list[Store]]:

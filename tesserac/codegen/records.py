@@ -81,12 +81,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class RowKernel:
-    """Pointwise and row-reduction region: loops over rows, passes over the columns of a row."""
+    """Pointwise and row-reduction region: loops over rows, passes over the columns of a row.
+
+    ``ragged``: the length of the first axis is known at run time; the domain has the most there can be.
+    """
 
     slots: tuple[Slot, ...]
     domain: tuple[int, ...]
     nodes: tuple[Node, ...]
     stores: tuple[Store, ...]
+    ragged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,10 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class ContractKernel:
-    """C[m,n] = sum_k A[m,k] B[k,n] for every point of ``outer``, with an epilogue over domain (outer..., m, n)."""
+    """C[m,n] = sum_k A[m,k] B[k,n] for every point of ``outer``, with an epilogue over domain (outer..., m, n).
+
+    ``ragged``: which size is known at run time, ``m``, ``k`` or ``outer`` (the first of them); it is the most then.
+    """
 
     slots: tuple[Slot, ...]
     outer: tuple[int, ...]
@@ -112,6 +119,7 @@ class ContractKernel:
     b: Matrix
     nodes: tuple[Node, ...]
     stores: tuple[Store, ...]
+    ragged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +209,21 @@ class FftKernel:
         return self.n // 2 + 1 if self.form == "forwards" else self.n
 
 
-Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel | LineKernel | FftKernel
+@dataclass(frozen=True, slots=True)
+class RoutingKernel:
+    """``function`` of the runtime on whole arrays; ``sizes`` are the numbers it takes after them."""
+
+    slots: tuple[Slot, ...]
+    function: str
+    sizes: tuple[int, ...]
+
+
+Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel | LineKernel | FftKernel | RoutingKernel
+
+
+def is_ragged(kernel: Kernel) -> bool:
+    """Whether a size of the kernel is known only at run time."""
+    return isinstance(kernel, (RowKernel, ContractKernel)) and bool(kernel.ragged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _UNARY = frozenset((
 ))
 _BINARY = frozenset((
     "add", "sub", "mul", "div", "pow", "atan2", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "logical_and",
-    "logical_or",
+    "logical_or", "quotient",
 ))
 
 _ROUTING = frozenset(("dispatch", "combine", "gate_dot"))

@@ -236,6 +236,8 @@ class Region:
     def _take(self, equation: Equation, extent: str, chain: Chain) -> int:
         """Rows of a table by number: an indirect load along the columns."""
         table, numbers = equation.operands
+        if table.type.rank == 1:
+            return self._take_elements(equation, extent, chain)
         if chain:
             raise NeedsCopy(equation.result)
         if table.type.rank != 2 or extent != "full" or not self.row_values:
@@ -256,6 +258,30 @@ class Region:
                 equation.result.type.dtype,
                 args=(number,),
                 strides=strides,
+                slot=self.slot(self.values.root(base), view.offset),
+                row_stride=view.strides[0],
+                name=equation.result.name,
+            )
+        )
+
+    def _take_elements(self, equation: Equation, extent: str, chain: Chain) -> int:
+        """Elements of a vector by number, one per row."""
+        table, numbers = equation.operands
+        base, table_chain = self.values.through_views(table, ())
+        if not self.values.is_leaf(base) or base in self.members or base in self.sealed:
+            raise NeedsCopy(table)
+        number = self.node(numbers, extent, chain)
+        if self.nodes[number].extent != "row":
+            raise Incompatible("elements by number along the columns")
+        view = self.stored(base, table_chain)
+        self.reads[base] = None
+        return self._add(
+            Node(
+                "take",
+                "row",
+                equation.result.type.dtype,
+                args=(number,),
+                strides=tuple(0 for _ in self.domain),
                 slot=self.slot(self.values.root(base), view.offset),
                 row_stride=view.strides[0],
                 name=equation.result.name,

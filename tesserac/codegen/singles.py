@@ -10,16 +10,18 @@ from tesserac.codegen.records import (
     Launch,
     LineKernel,
     Node,
+    RoutingKernel,
     RowKernel,
     Slot,
     Store,
     TransposeKernel,
 )
 from tesserac.codegen.region import NeedsCopy
-from tesserac.codegen.stage_values import LINE_OPS, StageValues, chained
-from tesserac.codegen.views import View
+from tesserac.codegen.stage_values import LINE_OPS, ROUTING_OPS, StageValues, chained
+from tesserac.codegen.views import View, dense
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
+from tesserac.ir.types import DType, TensorType
 
 
 def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
@@ -34,6 +36,8 @@ def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
         return _lower_pad(values, equation)
     if equation.op in LINE_OPS:
         return [_lower_line(values, equation)]
+    if equation.op in ROUTING_OPS:
+        return [_lower_routing(values, equation)]
     raise InternalError(f"no lowering for {equation.op}")
 
 
@@ -174,6 +178,27 @@ def _line_function(equation: Equation, n: int) -> str:
     name = f"line_{equation.op.removeprefix('reduce_')}"
     kind = equation.attributes.get("type")
     return f"{name}<{str(kind).capitalize()}, {n}>" if kind is not None else name
+
+
+def _lower_routing(values: StageValues, equation: Equation) -> Launch:
+    """Slots sorted by expert, or cut to the experts' capacity, which takes memory for sorting them first."""
+    attrs, indices = equation.attributes, equation.operands[0]
+    experts, count = int(attrs["experts"]), indices.type.size  # type: ignore[arg-type]
+    sizes = [count, experts]
+    work: list[Var] = []
+    if equation.op == "limit":
+        sizes.append(int(attrs["capacity"]))  # type: ignore[arg-type]
+        work.append(Var(f"{equation.result.name}_work", TensorType(DType.I32, (2 * count + experts + 1,))))
+    slots, arguments = [], []
+    for var in (*equation.operands, *work, *equation.results):
+        argument, view = (Argument(var), dense(var.type.sizes)) if var in work else _stored(values, var)
+        if view.normalized() != dense(var.type.sizes, view.shape[-1]).normalized():
+            raise InternalError(f"{equation.op} reads {var} in a layout that is not dense")
+        slots.append(Slot(var.name, var.type.dtype, var not in equation.operands))
+        arguments.append(argument)
+    size = float(sum(v.type.bytes for v in (*equation.operands, *work, *equation.results)))
+    kernel = RoutingKernel(tuple(slots), equation.op, tuple(sizes))
+    return Launch(kernel, tuple(arguments), origin_of(values, [equation]), 3.0 * count, size)
 
 
 def _lower_line(values: StageValues, equation: Equation) -> Launch:

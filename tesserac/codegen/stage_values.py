@@ -18,6 +18,9 @@ KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spe
 LINE_OPS = frozenset(("argmax", "cumsum", "iwavelet", "reduce_prod", "sort", "topk", "wavelet"))
 """Ops that walk along one axis by a function of the runtime, element after element."""
 
+ROUTING_OPS = frozenset(("route", "limit"))
+"""Ops that sort the slots of all tokens by expert."""
+
 MOVING_OPS = frozenset(("concat", "pad"))
 """View ops that no strides express: they move data."""
 
@@ -33,7 +36,7 @@ def equal_rows(view: View) -> bool:
 
 def stands_alone(equation: Equation) -> bool:
     """Whether the equation is a kernel of its own that reads its operands from memory."""
-    return spec_of(equation.op).kind in ("fused", "layout") or equation.op in LINE_OPS | MOVING_OPS
+    return spec_of(equation.op).kind in ("fused", "layout") or equation.op in LINE_OPS | MOVING_OPS | ROUTING_OPS
 
 
 def padded_row(shape: tuple[int, ...], dtype: DType = DType.F32) -> int:
@@ -66,6 +69,15 @@ class StageValues:
         for equation in self.stage.equations:
             for var in equation.operands:
                 self.consumers.setdefault(var, []).append(equation)
+
+    @property
+    def most(self) -> int | None:
+        """The size of axes whose length is known at run time: the most it can be."""
+        return self.stage.experts.most if self.stage.experts is not None else None
+
+    def is_ragged(self, domain: tuple[int, ...]) -> bool:
+        """Whether the length of the first axis is known at run time (it comes first wherever there is one)."""
+        return bool(domain) and domain[0] == self.most
 
     def kind(self, var: Var) -> str:
         """Kind of the op that makes a value; ``import`` for values from outside."""
@@ -107,6 +119,11 @@ class StageValues:
         if var in self.dense_rows:
             return dense(shape)
         return dense(shape, self.row_strides.get(var, padded_row(shape, var.type.dtype)))
+
+    def outside(self, var: Var) -> tuple[Var, ...]:
+        """The values outside the stage that a value of a tile is, or is a part of; none for one of the tile's own."""
+        crossing = self.imports.get(var) or self.exports.get(var)
+        return crossing.outers if crossing is not None else ()
 
     def root(self, var: Var) -> Var:
         """The value that owns the buffer."""

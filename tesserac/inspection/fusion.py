@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tesserac.codegen.comments import quantity, short_name, sizes
+from tesserac.codegen.comments import experts_text, quantity, short_name, sizes
 from tesserac.codegen.records import AttentionKernel, ContractKernel, Launch
 from tesserac.inspection.kernels import EmittedKernel, launches
 from tesserac.ir.program import Equation, Var
-from tesserac.passes.plan import Plan, StagePlan
+from tesserac.passes.plan import Plan, StagePlan, rounded, storage_bytes
 
 if TYPE_CHECKING:
     from tesserac.codegen.cpu.project import EntryPlans
@@ -47,6 +47,12 @@ def fused_equations(stage: StagePlan, launch: Launch) -> list[Equation]:
 
 def _title(stage: StagePlan) -> str:
     item = stage.fused.values.stage
+    if item.experts is not None:
+        kept = sum(rounded(storage_bytes(stage.fused.values.storage(v), v.type.dtype.itemsize)) for v in stage.places)
+        return (
+            f"tiles of at most {item.tile} rows of {experts_text(item.experts)}, all threads on one tile; "
+            f"{quantity(kept, 'B')} of values in flight"
+        )
     if item.tiles is None:
         return "once, by all threads"
     return f"{item.tiles} tiles of {item.tile} batch element{'s' if item.tile > 1 else ''}, each by one thread"
@@ -74,7 +80,7 @@ def _reason(plan: Plan, stage: StagePlan, var: Var, readers: list[str]) -> str:
     if place is not None and place.kind in ("output", "grad"):
         reasons.append("an output" if place.kind == "output" else "a gradient")
     if export is not None and export.partial:
-        reasons.append("summed over the tiles")
+        reasons.append("summed over the tiles" + (" of an expert" if export.each else ""))
     if readers:
         shown = list(dict.fromkeys(readers))
         reasons.append("read by " + ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else ""))

@@ -54,9 +54,8 @@ class EmittedKernel:
 def launches(plan: Plan, role: str) -> Iterator[Use]:
     """Every launch of a planned function in order."""
     for stage in plan.stages:
-        tiles = stage.fused.values.stage.tiles
         for launch in stage.launches:
-            yield Use(role, stage, launch, tiles or 1)
+            yield Use(role, stage, launch, stage.fused.values.stage.calls)
 
 
 def emitted_kernels(plans: EntryPlans, file: str, text: str) -> list[EmittedKernel]:

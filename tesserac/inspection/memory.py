@@ -52,6 +52,9 @@ def _function(title: str, plan: Plan) -> Iterator[str]:
         if stage.fused.values.stage.tiles is not None:
             yield f"  scratch of each thread in stage {number + 1}, {plan.scratch_bytes:,} bytes"
             yield from _table(_scratch(stage, start), count)
+        if stage.fused.values.stage.experts is not None:
+            yield f"  shared memory of a tile of stage {number + 1}"
+            yield from _table(_scratch(stage, start), count)
         start += len(stage.launches)
 
 
@@ -71,17 +74,16 @@ def _shared(plan: Plan) -> list[_Buffer]:
         for launch in stage.launches:
             for argument in launch.arguments:
                 var = argument.var
-                crossing = values.imports.get(var) or values.exports.get(var)
-                outer = crossing.outer if crossing is not None else var
-                place = plan.outer.get(outer)
-                if place is not None and place.kind == "shared":
-                    whole = values.stage.tiles is not None or var in values.imports
-                    view = outer_view(plan.outer, outer) if whole else values.storage(var)
-                    size = rounded(storage_bytes(view, outer.type.dtype.itemsize))
-                    buffer = found.setdefault(
-                        outer, _Buffer(outer.name, str(outer.type), place.offset, size, position, position)
-                    )
-                    buffer.last = position
+                for outer in values.outside(var) or (var,):
+                    place = plan.outer.get(outer)
+                    if place is not None and place.kind == "shared":
+                        whole = values.stage.in_tiles or var in values.imports
+                        view = outer_view(plan.outer, outer) if whole else values.storage(var)
+                        size = rounded(storage_bytes(view, outer.type.dtype.itemsize))
+                        buffer = found.setdefault(
+                            outer, _Buffer(outer.name, str(outer.type), place.offset, size, position, position)
+                        )
+                        buffer.last = position
             position += 1
     return list(found.values())
 

@@ -32,6 +32,7 @@ from tesserac.ops.rules import (
     add_optional,
     conjugated,
     need_field,
+    need_integer,
     need_real,
     pointwise_factors,
     same_dtype,
@@ -306,7 +307,18 @@ def _select_samples() -> tuple[Sample, ...]:
     return Sample((mask, x, y)), Sample((mask, x + 1j * y, y - 1j * x))
 
 
+def _quotient_infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    for position in (0, 1):
+        need_integer("quotient", types, position)
+    return (TensorType(same_dtype("quotient", types, (0, 1)), same_shape("quotient", types, (0, 1), dims)),)
+
+
 def _register_rest() -> None:
+    whole = Scalar("vquotient({0}, {1})", "tsr_quotient({0}, {1})", "{0} div {1}", precedence=0)
+    register(OpSpec("quotient", "integers divided and rounded down; the divisor is positive", "elementwise", 2,
+                    _quotient_infer, lambda a, _: as_tuple(np.floor_divide(a[0], a[1])), jvp=zero_jvp,
+                    factors=pointwise_factors, flops=pointwise_flops(whole), scalar=whole,
+                    samples=lambda: (Sample((np.array([7, -7, 6, 0]), np.array([2, 2, 3, 5]))),)))
     scalar = Scalar("select({0}, {1}, {2})", "({0} ? {1} : {2})", "{0} ? {1} : {2}")
     register(OpSpec("select", "x where the condition holds, else y", "elementwise", 3, _select_infer,
                     lambda a, _: as_tuple(np.where(a[0], a[1], a[2])), jvp=_select_jvp, transpose=_select_transpose,

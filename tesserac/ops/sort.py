@@ -52,9 +52,27 @@ def _along_last(b: Builder, x: Var, indices: Var) -> Var:
     return b.op("take", flat, b.op("add", indices, spread))
 
 
+def _chosen(b: Builder, t: Var, indices: Var) -> Var:
+    """The same as a sum over the row with zeros but at the index: its transpose stays within the row, too."""
+    axes = tuple(range(t.type.rank))
+    shape = (*indices.type.sizes, t.type.sizes[-1])
+    place = b.op("iota", shape=shape, axis=len(axes), dtype=indices.type.dtype)
+    hit = b.op("eq", b.op("broadcast", indices, shape=shape, axes=axes), place)
+    spread = b.op("broadcast", t, shape=shape, axes=(*axes[:-1], len(axes)))
+    picked = b.op("select", hit, spread, b.constant(0.0, spread.type))
+    return b.op("reduce_sum", picked, axes=(len(axes),))
+
+
+SHORT_ROW = 256
+"""Elements of a row up to which a chosen one is found by comparing all of them."""
+
+
 def _topk_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Optional, ...]:
     (t,) = tangents
-    return (None if t is None else _along_last(b, t, e.results[1]), None)
+    if t is None:
+        return (None, None)
+    along = _chosen if t.type.sizes[-1] <= SHORT_ROW else _along_last
+    return (along(b, t, e.results[1]), None)
 
 
 def _sort_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:

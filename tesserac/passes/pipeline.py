@@ -14,6 +14,7 @@ from tesserac.codegen.lower import lower
 from tesserac.ir.program import Equation, Function, Output, Var
 from tesserac.ir.verify import verify
 from tesserac.ops.base import spec_of
+from tesserac.passes.combine import combine_rows
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
@@ -101,6 +102,7 @@ PIPELINE: tuple[Step, ...] = (
     ),
     Step("simplify2", "forward and backward of a norm share their row statistics", simplify),
     Step("planar", "complex values as pairs of real ones: all that follows knows real numbers only", planar),
+    Step("combine", "rows of experts come back to their tokens by reads that fuse with their neighbours", combine_rows),
     Step("outputs", "every output gets memory of its own", own_outputs),
     Step("orient", Orient().reason, Orient().run),
 )

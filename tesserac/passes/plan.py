@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, RowKernel
+from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, RowKernel, is_ragged
 from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import View, dense
 from tesserac.ir.program import Function, Var
+from tesserac.ir.types import DType, TensorType
 from tesserac.passes.grouping import Fused
 from tesserac.passes.stages import Staged
 
@@ -46,13 +47,17 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Places of the values that outlive a stage, the stages, and the sizes of shared memory and scratch in bytes."""
+    """Places of the values that outlive a stage, the stages, and the sizes of shared memory and scratch in bytes.
+
+    ``one_arena``: gradients take no memory per thread; tiles add their terms up in scratch.
+    """
 
     staged: Staged
     outer: Mapping[Var, Place]
     stages: tuple[StagePlan, ...]
     shared_bytes: int
     scratch_bytes: int
+    one_arena: bool = False
 
 
 def storage_bytes(view: View, itemsize: int) -> int:
@@ -154,50 +159,61 @@ def make_plan(
     stage_positions: list[range] = []
     position = 0
     for stage, group in zip(staged.stages, launches, strict=True):
-        count = 1 if stage.tiles is not None else max(len(group), 1)
+        count = 1 if stage.in_tiles else max(len(group), 1)
         stage_positions.append(range(position, position + count))
         position += count
-    for stage, item, group, span in zip(staged.stages, fused, launches, stage_positions, strict=True):
-        _touch_shared(stage.tiles is not None, item, group, span, outer, shared)
-    shared_bytes = pack(shared.values())
+    blocks: dict[int, _Interval] = {}
+    for number, (item, group, span) in enumerate(zip(fused, launches, stage_positions, strict=True)):
+        _touch_shared(item, group, span, outer, shared)
+        if item.values.stage.experts is not None:
+            blocks[number] = _expert_block(number, item, group, span[0])
+    shared_bytes = pack([*shared.values(), *blocks.values()])
     outer.update({v: Place("shared", i.offset) for v, i in shared.items()})
     plans, scratch_bytes = [], 0
-    for stage, item, group in zip(staged.stages, fused, launches, strict=True):
-        if stage.tiles is None:
+    one_arena = bool(blocks)
+    for number, (stage, item, group) in enumerate(zip(staged.stages, fused, launches, strict=True)):
+        if number in blocks:
+            plans.append(_plan_experts(item, group, blocks[number].offset))
+        elif stage.tiles is None:
             plans.append(StagePlan(item, group, {}, {}))
-            continue
-        plan, size = _plan_tiles(item, group, outer)
-        plans.append(plan)
-        scratch_bytes = max(scratch_bytes, size)
-    return Plan(staged, outer, tuple(plans), shared_bytes, scratch_bytes)
+        else:
+            plan, size = _plan_tiles(item, group, outer, one_arena)
+            plans.append(plan)
+            scratch_bytes = max(scratch_bytes, size)
+    return Plan(staged, outer, tuple(plans), shared_bytes, scratch_bytes, one_arena)
+
+
+def _expert_block(number: int, item: Fused, group: tuple[Launch, ...], position: int) -> _Interval:
+    """Shared memory for the values of one tile of rows of an expert, on which all threads work."""
+    intervals = _local_intervals(item, group)
+    size = pack(intervals.values())
+    name = Var(f"stage {number + 1}: values of a tile", TensorType(DType.U8, (size,)))
+    return _Interval(name, rounded(size), position, position)
+
+
+def _plan_experts(item: Fused, group: tuple[Launch, ...], start: int) -> StagePlan:
+    intervals = _local_intervals(item, group)
+    pack(intervals.values())
+    return StagePlan(item, group, {v: Place("shared", start + i.offset) for v, i in intervals.items()}, {})
 
 
 def _touch_shared(
-    tiled: bool,
-    fused: Fused,
-    launches: tuple[Launch, ...],
-    span: range,
-    outer: Mapping[Var, Place],
-    shared: dict[Var, _Interval],
+    fused: Fused, launches: tuple[Launch, ...], span: range, outer: Mapping[Var, Place], shared: dict[Var, _Interval]
 ) -> None:
     values = fused.values
+    tiled = values.stage.in_tiles
+    if values.stage.experts is not None and values.stage.experts.offsets in shared:
+        shared[values.stage.experts.offsets].last = span[0]
     for number, launch in enumerate(launches):
         at = span[0] if tiled else span[number]
         for argument in launch.arguments:
-            var = argument.var
-            if tiled:
-                if var in values.imports:
-                    var = values.imports[var].outer
-                elif var in values.exports:
-                    var = values.exports[var].outer
-                else:
+            for var in values.outside(argument.var) if tiled else (argument.var,):
+                if var in outer:
                     continue
-            if var in outer:
-                continue
-            view = outer_view(outer, var) if tiled or var in values.imports else values.storage(argument.var)
-            size = rounded(storage_bytes(view, var.type.dtype.itemsize))
-            item = shared.setdefault(var, _Interval(var, size, at, at))
-            item.last = at
+                view = outer_view(outer, var) if tiled or var in values.imports else values.storage(argument.var)
+                size = rounded(storage_bytes(view, var.type.dtype.itemsize))
+                item = shared.setdefault(var, _Interval(var, size, at, at))
+                item.last = at
         if not tiled:
             _allow_in_place(launch, shared)
 
@@ -232,31 +248,45 @@ def in_place_pairs(kernel: Kernel) -> list[tuple[int, int]]:
     return pairs
 
 
-def _plan_tiles(fused: Fused, launches: tuple[Launch, ...], outer: Mapping[Var, Place]) -> tuple[StagePlan, int]:
+def _plan_tiles(
+    fused: Fused, launches: tuple[Launch, ...], outer: Mapping[Var, Place], one_arena: bool
+) -> tuple[StagePlan, int]:
+    """Scratch of a stage of tiles: terms of sums over the tiles, then what a tile has in flight.
+
+    Terms of gradients are in the thread's own gradients, unless there is ``one_arena`` of them.
+    """
     values = fused.values
-    intervals: dict[Var, _Interval] = {}
     partial: dict[Var, Place] = {}
     end = 0
     sums: dict[Var, Place] = {}
     for export in values.stage.exports:
-        if export.partial and outer[export.outer].kind != "grad":
+        if export.partial and (one_arena or outer[export.outer].kind != "grad"):
             if export.outer in sums:  # another term of the same sum
                 partial[export.local] = sums[export.outer]
                 continue
             view = values.storage(export.local)
             partial[export.local] = sums[export.outer] = Place("scratch", end)
             end += rounded(storage_bytes(view, export.local.type.dtype.itemsize))
+    intervals = _local_intervals(fused, launches)
+    end = pack(intervals.values(), end)
+    return StagePlan(fused, launches, {v: Place("scratch", i.offset) for v, i in intervals.items()}, partial), end
+
+
+def _local_intervals(fused: Fused, launches: tuple[Launch, ...]) -> dict[Var, _Interval]:
+    """Sizes and lifetimes of the values within a tile; what an expert's first tile makes for all of them lives on."""
+    values = fused.values
+    intervals: dict[Var, _Interval] = {}
     for number, launch in enumerate(launches):
+        lasting = values.stage.experts is not None and not is_ragged(launch.kernel)
         for argument in launch.arguments:
             var = argument.var
             if var in values.imports or var in values.exports:
                 continue
             size = rounded(storage_bytes(values.storage(var), var.type.dtype.itemsize))
             item = intervals.setdefault(var, _Interval(var, size, number, number))
-            item.last = number
+            item.first, item.last = (0, len(launches)) if lasting else (item.first, max(item.last, number))
         _allow_in_place(launch, intervals)
-    end = pack(intervals.values(), end)
-    return StagePlan(fused, launches, {v: Place("scratch", i.offset) for v, i in intervals.items()}, partial), end
+    return intervals
 
 
 def attention_pairs(plan: StagePlan) -> dict[int, int]:

@@ -1,9 +1,10 @@
 """Tiled chains: cut a function by its batch index, so that one thread runs a tile from inputs to gradients.
 
 Every value is placed (see placement.py) and every equation gets a level: equations that need a sum over all
-tiles come one level later. Level k consists of a stage that runs once (values no tile owns) and a stage of
-tiles. Inside a tile all shapes are local, intermediates live in cache-sized scratch and no barrier is left;
-gradients of the weights are partial sums that are added once at the end, in a fixed order.
+tiles come one level later. Level k consists of a stage that runs once (values no tile owns), stages of tiles of
+rows of one expert (see expert_stage.py) and a stage of tiles of the batch. Inside a tile all shapes are local,
+intermediates live in cache-sized scratch and, in a tile of the batch, no barrier is left; gradients of the weights
+are partial sums that are added once at the end, in a fixed order.
 """
 
 from __future__ import annotations
@@ -13,9 +14,21 @@ from dataclasses import dataclass, field
 
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
-from tesserac.passes.placement import PARTIAL, Placed, Split, batch_size, place
-from tesserac.passes.stages import Export, Import, Stage, Staged
+from tesserac.passes.expert_stage import (
+    ExpertStage,
+    every_slot_has_an_expert,
+    fits_rows,
+    groups_of_experts,
+    most_rows,
+    place_rows,
+)
+from tesserac.passes.placement import PARTIAL, Placed, Split, batch_size, place, whole
+from tesserac.passes.stages import Experts, Export, Import, Stage, Staged
 from tesserac.passes.tile_stage import TileStage
+
+ONCE, TILES = "once", "tiles"
+Where = Var | str
+"""The kind of stage that an equation belongs to: once, tiles of the batch, or tiles of rows of experts (offsets)."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +43,17 @@ class Tile:
     def run(self, function: Function) -> Staged:
         """Stages of the function; a single one when there is no batch index to cut."""
         batch = batch_size(function) if self.enabled else None
-        if batch is None:
-            return Staged(function, (_whole_stage(function),))
-        tiling = _Tiling(function, batch)
-        tiling.place_all()
-        tile = _tile_size(tiling, batch, self.rows)
-        if batch // tile < 2 or not tiling.split_equations:
-            return Staged(function, (_whole_stage(function),))
-        return Staged(function, tuple(_Stages(tiling, tile).build()), batch)
+        if batch is not None:
+            tiling = _Tiling(function, batch)
+            tiling.place_all()
+            tile = _tile_size(tiling, batch, self.rows)
+            if batch // tile >= 2 and TILES in tiling.where.values():
+                return Staged(function, tuple(_Stages(tiling, tile).build()), batch)
+        if any(equation.op == "route" for equation in function.equations):
+            tiling = _Tiling(function, None)
+            tiling.place_all()
+            return Staged(function, tuple(_Stages(tiling, 1).build()))
+        return Staged(function, (_whole_stage(function),))
 
 
 def _whole_stage(function: Function) -> Stage:
@@ -51,7 +67,7 @@ def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
     """The largest divisor of the batch whose tiles hold about ``rows`` rows and leave several tiles per thread."""
     per_element = 1
     for var, placement in tiling.placement.items():
-        if isinstance(placement, Split) and var.type.rank >= 2 and var.type.sizes[-1] > 1:
+        if placement is not None and placement.offsets is None and var.type.rank >= 2 and var.type.sizes[-1] > 1:
             per_element = max(per_element, var.type.size // var.type.sizes[-1] // batch)
     want = max(1, min(rows // per_element, batch // 8))
     return max(d for d in range(1, want + 1) if batch % d == 0)
@@ -59,17 +75,20 @@ def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
 
 @dataclass
 class _Tiling:
-    """Placements and levels of a function's values."""
+    """Placements and levels of a function's values; ``batch`` None: there is no batch to cut."""
 
     function: Function
-    batch: int
+    batch: int | None
     placement: dict[Var, Split | None] = field(default_factory=dict)
     partial: set[Var] = field(default_factory=set)
     level: dict[Var, int] = field(default_factory=dict)
     placed: dict[int, Placed] = field(default_factory=dict)
-    split_equations: set[int] = field(default_factory=set)
+    where: dict[int, Where] = field(default_factory=dict)
+    made: dict[Var, Where] = field(default_factory=dict)
     equation_level: dict[int, int] = field(default_factory=dict)
     terms: dict[Var, tuple[Var, ...]] = field(default_factory=dict)
+    _constant: set[Var] = field(default_factory=set)
+    _number: dict[Var, int] = field(default_factory=dict)
     _uses: Counter[Var] = field(default_factory=Counter)
     _products: set[Var] = field(default_factory=set)
 
@@ -78,7 +97,8 @@ class _Tiling:
         for item in self.function.inputs:
             batched = not item.is_parameter and item.var.type.rank > 0 and item.var.type.sizes[0] == self.batch
             self.placement[item.var] = Split(0) if batched else None
-            self.level[item.var] = 0
+            self.level[item.var], self.made[item.var] = 0, ONCE
+            self._constant.add(item.var)
         self._uses.update(v for e in self.function.equations for v in e.operands)
         self._uses.update(output.var for output in self.function.outputs)
         self._products.update(e.result for e in self.function.equations if spec_of(e.op).kind == "contract")
@@ -90,26 +110,49 @@ class _Tiling:
         if self._joins_sums(equation):
             a, b = equation.operands
             self.terms[equation.result] = (*self.terms.get(a, (a,)), *self.terms.get(b, (b,)))
-            self.placed[index] = Placed((PARTIAL, PARTIAL), (PARTIAL,))
-            self._record(index, equation, self.placed[index], self.level[a], split=True)
+            self._record(index, equation, Placed((PARTIAL, PARTIAL), (PARTIAL,)), TILES, self.level[a])
             return
-        incoming = tuple(None if v in self.partial else self.placement[v] for v in equation.operands)
-        placed = place(equation, incoming)
-        if any(
-            isinstance(p, Split) and v.type.sizes[p.axis] % self.batch
-            for v, p in zip((*equation.operands, *equation.results), (*placed.operands, *placed.results), strict=True)
-        ):
-            placed = place(equation, tuple(None for _ in incoming))
-        split = any(isinstance(p, Split) for p in placed.operands)
-        level = max((self._available(v, placed.operands[i]) for i, v in enumerate(equation.operands)), default=0)
-        self._record(index, equation, placed, level, split)
+        placed = self._choose(equation)
+        cut = [p for p in (*placed.operands, *placed.results) if isinstance(p, Split)]
+        where: Where = ONCE if not cut else TILES if cut[0].offsets is None else cut[0].offsets
+        level = 0
+        for var, wanted in zip(equation.operands, placed.operands, strict=True):
+            level = max(level, self.level[var] + self._gap(var, wanted, where))
+        self._record(index, equation, placed, where, level)
+        if equation.op == "route":
+            self._cut_routing(equation)
 
-    def _record(self, index: int, equation: Equation, placed: Placed, level: int, split: bool) -> None:
-        self.placed[index], self.equation_level[index] = placed, level
-        if split:
-            self.split_equations.add(index)
+    def _choose(self, equation: Equation) -> Placed:
+        """Cut with the rows of experts where operands are, else with the batch, else whole."""
+        rows = place_rows(equation, self.placement)
+        if rows is not None:
+            return rows
+        incoming = tuple(None if v in self.partial else self.placement[v] for v in equation.operands)
+        ways = dict.fromkeys(p.offsets for p in incoming if p is not None)
+        for offsets in sorted(ways, key=lambda v: v is None):
+            placed = place(equation, incoming, offsets)
+            fits = self._divides(equation, placed) if offsets is None else fits_rows(equation, placed)
+            if fits and any(isinstance(p, Split) for p in placed.operands):
+                return placed
+        return whole(equation)
+
+    def _divides(self, equation: Equation, placed: Placed) -> bool:
+        both = zip((*equation.operands, *equation.results), (*placed.operands, *placed.results), strict=True)
+        return all(not isinstance(p, Split) or v.type.sizes[p.axis] % (self.batch or 1) == 0 for v, p in both)
+
+    def _cut_routing(self, equation: Equation) -> None:
+        """The order of the slots belongs to the rows of experts, the positions of a token's slots to the token."""
+        order, offsets, inverse = equation.results
+        self.placement[order] = Split(0, offsets)
+        indices = self.placement[equation.operands[0]]
+        self.placement[inverse] = Split(0) if indices == Split(0) else None
+
+    def _record(self, index: int, equation: Equation, placed: Placed, where: Where, level: int) -> None:
+        self.placed[index], self.equation_level[index], self.where[index] = placed, level, where
         for var, result in zip(equation.results, placed.results, strict=True):
-            self.level[var] = level
+            self.level[var], self.made[var], self._number[var] = level, where, index
+            if where == ONCE and all(v in self._constant for v in equation.operands):
+                self._constant.add(var)
             self.placement[var] = result if isinstance(result, Split) else None
             if result is PARTIAL:
                 self.partial.add(var)
@@ -127,27 +170,53 @@ class _Tiling:
             and len({self.level[v] for v in equation.operands}) == 1
         )
 
-    def _available(self, var: Var, wanted: object) -> int:
-        """Level from which an equation may read ``var``: a sum or a gathered value is there one level later."""
-        gathered = isinstance(self.placement[var], Split) and wanted is None
-        return self.level[var] + (1 if var in self.partial or gathered else 0)
+    def _gap(self, var: Var, wanted: object, where: Where) -> int:
+        """Levels between a value and an equation that reads it: a sum or a gathered value is there one level later.
+
+        Within a level, what runs once comes first, then tiles of rows of experts, then tiles of the batch.
+        """
+        placement, made = self.placement[var], self.made[var]
+        finished = wanted is not PARTIAL if var in self.partial else placement is not None and wanted != placement
+        if made == ONCE or not finished:
+            return 0
+        return 0 if where == TILES != made else 1
 
     def _delay(self) -> None:
         """As late as possible: what only outputs need waits for the last stage, so that forward and backward meet."""
-        last = max((self.equation_level[i] for i in self.split_equations), default=0)
+        last = max((self.equation_level[i] for i, where in self.where.items() if where != ONCE), default=0)
         latest: dict[Var, int] = defaultdict(lambda: last + 1)
         for index in range(len(self.function.equations) - 1, -1, -1):
-            equation, placed = self.function.equations[index], self.placed[index]
-            bound = last if index in self.split_equations else last + 1
+            equation, placed, where = self.function.equations[index], self.placed[index], self.where[index]
+            bound = last if where != ONCE else last + 1
             level = max(min(bound, *(latest[v] for v in equation.results)), self.equation_level[index])
             self.equation_level[index] = level
             for var in equation.results:
                 self.level[var] = level
-            for i, var in enumerate(equation.operands):
-                gathered = (var in self.partial and placed.operands[i] is not PARTIAL) or (
-                    isinstance(self.placement[var], Split) and placed.operands[i] is None
-                )
-                latest[var] = min(latest[var], level - (1 if gathered else 0))
+            for var, wanted in zip(equation.operands, placed.operands, strict=True):
+                latest[var] = min(latest[var], level - self._gap(var, wanted, where))
+        self._follow()
+
+    def _follow(self) -> None:
+        """What reads results of an earlier stage of tiles joins that stage where it can: less has to be kept."""
+        for index, equation in enumerate(self.function.equations):
+            placed, where = self.placed[index], self.where[index]
+            if where == ONCE or all(self.made[v] == ONCE for v in equation.operands):
+                continue
+            level = max(
+                0 if v in self._constant else self.level[v] + self._gap(v, wanted, where)
+                for v, wanted in zip(equation.operands, placed.operands, strict=True)
+            )
+            if level < self.equation_level[index]:
+                self._move(index, level)
+
+    def _move(self, index: int, level: int) -> None:
+        """Moves an equation to an earlier level, and with it what it reads and waits for no tile."""
+        self.equation_level[index] = level
+        for var in self.function.equations[index].results:
+            self.level[var] = level
+        for var in self.function.equations[index].operands:
+            if self.level[var] > level:
+                self._move(self._number[var], level)
 
 
 class _Stages:
@@ -162,10 +231,12 @@ class _Stages:
     def build(self) -> list[Stage]:
         """Stages in order of execution (built backwards, so that only what is needed is kept)."""
         stages: list[Stage] = []
+        ways = dict.fromkeys(where for where in self.tiling.where.values() if isinstance(where, Var))
         for level in range(max(self.tiling.equation_level.values(), default=0), -1, -1):
-            for stage in (self._tiles(level), self._once(level)):
-                if stage.equations:
-                    stages.append(stage)
+            found = [self._tiles(level)]
+            for offsets in reversed(ways):
+                found += self._experts(level, offsets)
+            stages += [stage for stage in (*found, self._once(level)) if stage.equations]
         return stages[::-1]
 
     def _once(self, level: int) -> Stage:
@@ -173,7 +244,7 @@ class _Stages:
         after, here = set(self.needed), set(self.needed)
         for index in range(len(self.function.equations) - 1, -1, -1):
             equation = self.function.equations[index]
-            mine = self.tiling.equation_level[index] == level and index not in self.tiling.split_equations
+            mine = self.tiling.equation_level[index] == level and self.tiling.where[index] == ONCE
             # A constant is repeated in every stage that reads it.
             if (mine or equation.op == "full") and any(v in here for v in equation.results):
                 kept.append(equation)
@@ -185,20 +256,28 @@ class _Stages:
         exports = tuple(Export(v, v) for v in made if v in after)
         return Stage(tuple(kept[::-1]), tuple(Import(v, v) for v in read), exports)
 
-    def _tiles(self, level: int) -> Stage:
+    def _chosen(self, level: int, where: Where) -> list[int]:
+        """The equations of a stage that something needs, in order."""
         chosen: list[int] = []
         wanted = set(self.needed)
-        for index in sorted(self.tiling.split_equations, reverse=True):
+        for index in range(len(self.function.equations) - 1, -1, -1):
             equation = self.function.equations[index]
-            if self.tiling.equation_level[index] == level and any(v in wanted for v in equation.results):
+            mine = self.tiling.equation_level[index] == level and self.tiling.where[index] == where
+            if mine and any(v in wanted for v in equation.results):
                 chosen.append(index)
                 wanted.update(equation.operands)
+        return chosen[::-1]
+
+    def _tiles(self, level: int) -> Stage:
+        chosen = self._chosen(level, TILES)
+        if self.batch is None or not chosen:
+            return Stage((), (), ())
         stage = TileStage(self.producer, self.batch, self.tile)
-        for index in reversed(chosen):
+        for index in chosen:
             if not any(v in self.tiling.terms for v in self.function.equations[index].results):
                 stage.add(self.function.equations[index], self.tiling.placed[index])
         exports = []
-        for index in reversed(chosen):
+        for index in chosen:
             for var in self.function.equations[index].results:
                 if var in self.needed:
                     placement = self.tiling.placement[var]
@@ -208,3 +287,25 @@ class _Stages:
         self.needed.update(item.outer for item in stage.imports)
         tiles = self.batch // self.tile
         return Stage(tuple(stage.equations), tuple(stage.imports), tuple(exports), tiles, self.tile)
+
+    def _experts(self, level: int, offsets: Var) -> list[Stage]:
+        """Stages of tiles of rows, one for each set of experts that compute the same, last one first."""
+        chosen = self._chosen(level, offsets)
+        if not chosen:
+            return []
+        equations = [self.function.equations[index] for index in chosen]
+        route = self.producer[offsets]
+        count, rows = offsets.type.sizes[0] - 1, route.results[0].type.sizes[0]
+        most = most_rows(self.function, self.tiling.placement, offsets)
+        needed, stages = set(self.needed), []
+        for ids in groups_of_experts(equations, count, not every_slot_has_an_expert(route, self.producer)):
+            stage = ExpertStage(self.function, self.producer, Experts(offsets, ids, count, rows, most), needed)
+            for index in chosen:
+                stage.add(self.function.equations[index], self.tiling.placed[index])
+            kept = [v for e in equations for v in e.results if v in needed and self.tiling.placement[v] is not None]
+            if not kept and not stage.sums:
+                continue
+            stages.append(stage.stage([Export(stage.local[v], v, 0) for v in kept]))
+            self.needed.update(outer for item in stage.imports for outer in item.outers)
+        self.needed.add(offsets)
+        return stages[::-1]

@@ -53,6 +53,8 @@ def arguments(spec: OpSpec) -> list[str]:
         return ["(x > 0)", "y", "z"]
     if spec.name in LOGICAL:
         return ["(x > 0)", "(y > 0)"]
+    if spec.name == "quotient":
+        return ["vfloor(x * 40)", "(vfloor(y * 2) + 3)"]
     return ["x", "y", "z"]
 
 
@@ -89,6 +91,8 @@ def meaning(spec: OpSpec, rows: list[np.ndarray]) -> np.ndarray:
         given = [rows[0] > 0, rows[1], rows[2]]
     elif spec.name in LOGICAL:
         given = [r > 0 for r in rows]
+    elif spec.name == "quotient":
+        given = [np.floor(rows[0] * 40), np.floor(rows[1] * 2) + 3]
     else:
         given = list(rows)
     (out,) = spec.evaluate(given[: spec.arity], {"dtype": DType.F64} if spec.name == "cast" else {})

@@ -106,6 +106,9 @@ class Expressions:
         if node.kind == "load":
             where = address("", node.strides[:-1], self.indices).removeprefix(" + ") or "0"
             return f"{self.slot_names[node.slot]}[{where}]"
+        if node.kind == "take":
+            step = f" * {node.row_stride}" if node.row_stride != 1 else ""
+            return f"{self.slot_names[node.slot]}[{self.row(node.args[0])}{step}]"
         if node.kind == "iota":
             text = address("", node.strides[:-1], self.indices).removeprefix(" + ") or "0"
             return text if not node.value else f"{text} + {int(node.value)}"

@@ -7,12 +7,28 @@ from dataclasses import dataclass, field, replace
 
 from tesserac.codegen.comments import comment, subject
 from tesserac.codegen.cpu.expressions import CPP_TYPE
-from tesserac.codegen.cpu.products import ProductRenderer, render_attention, render_line, render_transpose
+from tesserac.codegen.cpu.products import (
+    ProductRenderer,
+    render_attention,
+    render_line,
+    render_routing,
+    render_transpose,
+)
 from tesserac.codegen.cpu.rows import RowRenderer
 from tesserac.codegen.cpu.transforms import TransformRenderer
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, FftKernel, Kernel, Launch, LineKernel, RowKernel
+from tesserac.codegen.records import (
+    AttentionKernel,
+    ContractKernel,
+    FftKernel,
+    Kernel,
+    Launch,
+    LineKernel,
+    RoutingKernel,
+    RowKernel,
+    is_ragged,
+)
 
 PREFIX = {
     "RowKernel": "rows",
@@ -21,6 +37,7 @@ PREFIX = {
     "TransposeKernel": "transpose",
     "LineKernel": "along",
     "FftKernel": "fft",
+    "RoutingKernel": "routing",
 }
 RUNTIME_NAMES = (
     "Vec",
@@ -65,6 +82,7 @@ RUNTIME_NAMES = (
     "padded",
     "own",
     "tiles",
+    "rows",
     "begin",
     "end",
     "distance",
@@ -74,6 +92,17 @@ RUNTIME_NAMES = (
     "line",
     "min",
     "max",
+    "route",
+    "limit",
+    "of_expert",
+    "expert_tiles",
+    "ExpertTile",
+    "Part",
+    "share_of_rows",
+    "share_of_terms",
+    "row_share",
+    "offsets",
+    "number",
 )
 
 
@@ -126,6 +155,7 @@ class KernelCatalogue:
         ]
         if isinstance(kernel, AttentionKernel):
             parameters += [f"{self.real}* work", f"{self.real}* kept"]
+        parameters += ["long rows"] if is_ragged(kernel) else []
         parameters += ["bool first"] if first else []
         parameters += ["const RandomKey& key", "long tile"] if random else []
         body = self._body(kernel, slot_names, scope, parallel)
@@ -146,6 +176,8 @@ class KernelCatalogue:
             return "cpu/fft.cpp.j2", TransformRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, LineKernel):
             return "cpu/line.cpp.j2", render_line(kernel, slot_names, scope, parallel)
+        if isinstance(kernel, RoutingKernel):
+            return "cpu/line.cpp.j2", render_routing(kernel, slot_names)
         return "cpu/transpose.cpp.j2", render_transpose(kernel, slot_names, scope, parallel)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST, Expressions, address, literal
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, TransposeKernel
+from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RoutingKernel, TransposeKernel
 
 
 class ProductRenderer:
@@ -27,20 +27,38 @@ class ProductRenderer:
         k = self.kernel
         shape = f"{k.m}, {k.n}, {k.k}, {k.a.stride}, {k.b.stride}" + (", kTransposed" if k.a.transposed else "")
         simple = self._plain()
+        element = CPP_TYPE[k.slots[k.a.slot].dtype]
         lines = [] if simple else self._epilogue()
         return {
-            "loops": list(zip(self.loops, k.outer, strict=True)),
+            "loops": self._loops(),
             "shape": shape,
+            "ragged": k.ragged if k.ragged in ("m", "k") else "",
+            "share": self._share(element),
             "real": self.real,
-            "element": CPP_TYPE[k.slots[k.a.slot].dtype],
             "a": address(self.slot_names[k.a.slot], k.a.outer, self.loops),
             "b": address(self.slot_names[k.b.slot], k.b.outer, self.loops),
             "target": simple,
             "accumulates": bool(simple) and k.stores[0].across_tiles,
             "lines": lines,
             "row": "int i" if any(re.search(r"\bi\b", line) for line in lines) else "int",
-            "parallel": self.parallel and not any(s.across_tiles for s in k.stores),
+            "parallel": self.parallel,
         }
+
+    def _loops(self) -> list[tuple[str, int | str]]:
+        """Variables and limits of the loops around the product."""
+        limits: list[int | str] = list(self.kernel.outer)
+        if self.kernel.ragged == "outer":
+            limits[0] = "rows"
+        return list(zip(self.loops, limits, strict=True))
+
+    def _share(self, element: str) -> str:
+        """What part of the product a call computes: a thread's own, or as many rows or terms as there are."""
+        team = self.parallel and not self.loops
+        part = "omp_get_thread_num(), omp_get_num_threads()" if team else "0, 1"
+        if self.kernel.ragged in ("m", "k"):
+            unit = "rows" if self.kernel.ragged == "m" else "terms"
+            return f", share_of_{unit}<{element}, S>(rows, {part})"
+        return f", row_share<{element}, S>({part})" if team else ""
 
     def _plain(self) -> tuple[str, int] | None:
         """Destination and leading dimension when the product is only stored."""
@@ -120,6 +138,18 @@ def render_transpose(kernel: TransposeKernel, slot_names: list[str], names: CppN
         "ldd": kernel.target,
         "parallel": parallel,
     }
+
+
+def render_routing(kernel: RoutingKernel, slot_names: list[str]) -> dict[str, Any]:
+    """Values for templates/cpu/line.cpp.j2: one call, whose threads are the runtime's own."""
+    read = [n for n, slot in zip(slot_names, kernel.slots, strict=True) if not slot.written]
+    written = [n for n, slot in zip(slot_names, kernel.slots, strict=True) if slot.written]
+    sizes = [str(n) for n in kernel.sizes]
+    if kernel.function == "limit":
+        arguments = [*read, written[0], *sizes, written[1]]
+    else:
+        arguments = [*read, *sizes, *written]
+    return {"loops": [], "function": kernel.function, "arguments": arguments, "parallel": False}
 
 
 def render_line(kernel: LineKernel, slot_names: list[str], names: CppNames, parallel: bool) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tesserac.codegen.comments import where
+from tesserac.codegen.comments import experts_text, where
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.names import CppNames, comment_text
-from tesserac.codegen.records import Argument, AttentionKernel, ContractKernel, Launch, RowKernel
+from tesserac.codegen.records import Argument, AttentionKernel, ContractKernel, Launch, RowKernel, is_ragged
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Function, Var
 from tesserac.passes.placement import batch_size
@@ -21,6 +21,11 @@ from tesserac.passes.plan import Place, Plan, StagePlan, attention_pairs, outer_
 
 KEPT_LIMIT = 8 << 20
 """Bytes of probabilities that the tile in flight may keep from its forward to its backward attention."""
+
+
+def _form(stage: StagePlan) -> str:
+    """Stages that are functions of their own are called tiles, or experts."""
+    return "experts" if stage.fused.values.stage.experts is not None else "tile"
 
 
 @dataclass
@@ -32,6 +37,7 @@ class StageText:
     lines: list[str] = field(default_factory=list)
     tiles: int | None = None
     tile: int = 1
+    experts: dict[str, Any] | None = None
     clears: list[str] = field(default_factory=list)
     sums: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
@@ -66,7 +72,7 @@ class FunctionRenderer:
         stages = [self._stage(number, stage) for number, stage in enumerate(self.plan.stages)]
         function = self.plan.staged.function
         flops = sum(
-            launch.flops * (stage.fused.values.stage.tiles or 1)
+            launch.flops * stage.fused.values.stage.calls
             for stage in self.plan.stages
             for launch in stage.launches
         )
@@ -83,6 +89,7 @@ class FunctionRenderer:
             "batch": batch or 1,
             "name": function.name,
             "gradients": any(o.name.startswith("grad:") for o in function.outputs),
+            "one_arena": self.plan.one_arena,
             "zeros": self._zero_gradients(),
             "inputs": data_rows(self.declared, batch),
             "outputs": output_rows(self.declared, batch),
@@ -98,9 +105,10 @@ class FunctionRenderer:
     def _stage(self, number: int, stage: StagePlan) -> StageText:
         tiles = stage.fused.values.stage.tiles
         size = stage.fused.values.stage.tile
-        tiled = [s for s in self.plan.stages[: number + 1] if s.fused.values.stage.tiles is not None]
-        suffix = len(tiled) if len(tiled) > 1 else ""
-        text = StageText(f"{self.label}_tile{suffix}", self._title(stage), tiles=tiles, tile=size)
+        alike = [s for s in self.plan.stages[: number + 1] if _form(s) == _form(stage)]
+        suffix = len(alike) if len(alike) > 1 else ""
+        text = StageText(f"{self.label}_{_form(stage)}{suffix}", self._title(stage), tiles=tiles, tile=size)
+        text.experts = self._experts(stage)
         scope = CppNames(parent=self.kernels.names, reserved=RUNTIME_NAMES)
         names: dict[Var, str] = {}
         kept = self._kept(stage)
@@ -111,7 +119,7 @@ class FunctionRenderer:
         for index, launch in enumerate(stage.launches):
             arguments = [self._argument(a, stage, names, scope, text) for a in launch.arguments]
             first = self._first(launch, stage, started)
-            call = self._call(launch, arguments, tiles is not None, first, kept.get(index, "nullptr"))
+            call = self._call(launch, arguments, stage, first, kept.get(index, "nullptr"))
             text.take_pointers()
             text.lines.append(call)
         if tiles is not None:
@@ -121,21 +129,38 @@ class FunctionRenderer:
     def _first(self, launch: Launch, stage: StagePlan, started: set[Var]) -> str:
         """What a call passes for ``first``: later terms of a sum that several launches add to never start it anew."""
         kernel = launch.kernel
+        start = "tile.first" if stage.fused.values.stage.experts is not None else "first"
         if not isinstance(kernel, (RowKernel, ContractKernel)):
-            return "first"
+            return start
         exports = stage.fused.values.exports
         sums = {exports[launch.arguments[s.slot].var].outer for s in kernel.stores if s.across_tiles}
         again = sums & started
         started |= sums
         if again and again != sums:
             raise InternalError(f"a kernel starts some of its sums over tiles and continues others: {launch.origin}")
-        return "false" if again else "first"
+        return "false" if again else start
 
     def _title(self, stage: StagePlan) -> str:
         item = stage.fused.values.stage
+        if item.experts is not None:
+            return f"tiles of at most {item.tile} rows of {experts_text(item.experts)}"
         if item.tiles is None:
             return "once, by all threads"
         return f"{item.tiles} tiles of {item.tile} batch element{'s' if item.tile > 1 else ''}"
+
+    def _experts(self, stage: StagePlan) -> dict[str, Any] | None:
+        """What the loop over tiles of rows needs: the experts, where their rows start, and where all rows end."""
+        experts = stage.fused.values.stage.experts
+        if experts is None:
+            return None
+        kind = CPP_TYPE[experts.offsets.type.dtype]
+        base, _ = self._outer(self.plan.outer[experts.offsets], kind)
+        return {
+            "offsets": f"const {kind}* const offsets = {base};",
+            "ids": experts.ids,
+            "count": experts.count,
+            "rows": experts.rows,
+        }
 
     def _kept(self, stage: StagePlan) -> dict[int, str]:
         """Launch -> pointer to its kept probabilities, for the pairs of attention and its backward that fit."""
@@ -163,22 +188,22 @@ class FunctionRenderer:
         number = len(self.attentions)
         return self.attentions.setdefault(text, f"{self.label.capitalize()}Attention{number or ''}")
 
-    def _call(self, launch: Launch, arguments: list[str], tiled: bool, first: str, kept: str) -> str:
-        function = self.kernels.function(launch, parallel=not tiled)
+    def _call(self, launch: Launch, arguments: list[str], stage: StagePlan, first: str, kept: str) -> str:
+        item = stage.fused.values.stage
+        function = self.kernels.function(launch, parallel=item.tiles is None)
         if isinstance(launch.kernel, AttentionKernel):
             self._attention(launch.kernel)
             arguments += ["work", kept]
+        arguments += ["tile.rows"] if is_ragged(launch.kernel) else []
         arguments += [first] if function.takes_first else []
-        arguments += ["RandomKey{call.seed, call.step}", "tile" if tiled else "0"] if function.takes_key else []
+        if function.takes_key:
+            arguments += ["RandomKey{call.seed, call.step}", "tile" if item.tiles is not None else "0"]
         number = self.kernels.functions.index(function)
-        function.calls += self._times(tiled)
+        function.calls += item.calls
         line = where(launch)
         remark = f"  // {comment_text(line)}" if line else ""
-        return f"TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{remark}"
-
-    def _times(self, tiled: bool) -> int:
-        stage = next((s for s in self.plan.staged.stages if s.tiles is not None), None)
-        return stage.tiles if tiled and stage is not None and stage.tiles is not None else 1
+        once = "if (tile.first) " if item.experts is not None and not is_ragged(launch.kernel) else ""
+        return f"{once}TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{remark}"
 
     # -- buffers ----------------------------------------------------------------------------------------
 
@@ -199,25 +224,37 @@ class FunctionRenderer:
         own = stage.partial.get(var) or stage.places.get(var)
         if own is not None:
             named = values.exports[var].outer if var in stage.partial else var
-            return self._declare(scope, text, named, f"at<{kind}>(scratch, {own.offset})", kind)
-        outer, axis = var, None
-        if var in values.imports:
-            outer, axis = values.imports[var].outer, values.imports[var].axis
-        elif var in values.exports:
-            outer, axis = values.exports[var].outer, values.exports[var].axis
+            memory = "scratch" if own.kind == "scratch" else "call.shared"
+            return self._declare(scope, text, named, f"at<{kind}>({memory}, {own.offset})", kind)
+        crossing = values.imports.get(var) or values.exports.get(var)
+        outer, axis = (crossing.outer, crossing.axis) if crossing is not None else (var, None)
+        if crossing is not None and crossing.each:
+            return self._own(var, crossing.each, scope, text)
         place = self.plan.outer.get(outer)
         if place is None:
             raise InternalError(f"{outer} has no place in memory")
         base, constant = self._outer(place, kind)
         if text.tiles is not None and place.kind == "grad" and axis is not None:  # a part of the result, not a term
             base = f"reinterpret_cast<Parameters*>(call.grads)->{self.parameters[place.index].member}"
-        if axis is not None:
+        if axis is not None and values.stage.experts is not None:
+            step = outer_view(self.plan.outer, outer).strides[axis]
+            base += " + tile.row" + (f" * {step}" if step != 1 else "")
+        elif axis is not None:
             view = outer_view(self.plan.outer, outer)
             step = view.strides[axis] * (outer.type.sizes[axis] // self.plan.staged.batch) * values.stage.tile
             base = f"{base} + tile * {step}"
         if place.kind == "param" or (place.kind == "grad" and axis is None):
             return base
         return self._declare(scope, text, var, base, f"const {kind}" if constant else kind)
+
+    def _own(self, var: Var, each: Sequence[Var], scope: CppNames, text: StageText) -> str:
+        """The pointer of the tile's expert among those of all experts of the stage."""
+        kind = CPP_TYPE[var.type.dtype]
+        places = [self.plan.outer[outer] for outer in each]
+        bases = [self._outer(place, kind) for place in places]
+        pointed = f"const {kind}" if all(constant for _, constant in bases) else kind
+        listed = ", ".join(base for base, _ in bases)
+        return self._declare(scope, text, var, f"of_expert<{pointed}>(tile, {{{listed}}})", pointed)
 
     def _outer(self, place: Place, kind: str) -> tuple[str, bool]:
         """Start of a buffer that outlives its stage, and whether it is only read."""
@@ -243,7 +280,7 @@ class FunctionRenderer:
         gradients: list[int] = []
         for export in {e.outer: e for e in stage.fused.values.stage.exports if e.partial}.values():
             place = self.plan.outer[export.outer]
-            if place.kind == "grad":
+            if place.kind == "grad" and export.local not in stage.partial:
                 gradients.append(place.index)
                 continue
             kind = CPP_TYPE[export.outer.type.dtype]

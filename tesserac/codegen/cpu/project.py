@@ -14,7 +14,7 @@ from tesserac.codegen.cpu.program import FunctionRenderer
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
-from tesserac.codegen.records import FftKernel
+from tesserac.codegen.records import FftKernel, RoutingKernel
 from tesserac.codegen.wrap import wrap_cpp
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Entry, OptimizerSpec
@@ -78,6 +78,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 bf16=_reads_bf16(kernels.functions),
                 wavelets=any("wavelet<" in f.text for f in kernels.functions),
                 fft=any(isinstance(f.kernel, FftKernel) for f in kernels.functions),
+                experts=any(isinstance(f.kernel, RoutingKernel) for f in kernels.functions),
             )
         ),
         f"{stem}.program.cpp": wrap_cpp(program),

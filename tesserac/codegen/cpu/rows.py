@@ -85,7 +85,8 @@ class RowRenderer:
         self.row_end = self.stores.row_end()
         self._drop_unused(passes)
         return {
-            "loops": list(zip(self.indices, self.rows, strict=True)),
+            "loops": self._loops(),
+            "columns_shared": self._columns_shared(),
             "passes": passes,
             "row_end": self.row_end,
             "kernel_start": self.stores.kernel_start,
@@ -95,6 +96,29 @@ class RowRenderer:
             "real": self.real,
             "parallel": self.parallel and self._rows_independent(),
         }
+
+    def _loops(self) -> list[tuple[str, int | str]]:
+        """Loop variables and their limits."""
+        limits: list[int | str] = list(self.rows)
+        if self.kernel.ragged:
+            limits[0] = "rows"
+        return list(zip(self.indices, limits, strict=True))
+
+    def _columns_shared(self) -> bool:
+        """Whether threads share the columns: rows are added up, and no value needs a whole row."""
+
+        def within_columns(store: Store) -> bool:
+            adds = store.mode == "sum" and not any(store.strides[:-1])
+            full = self.kernel.nodes[store.node].extent == "full" and store.strides[-1] != 0
+            return full and (adds or store.mode == "set")
+
+        return (
+            self.parallel
+            and bool(self.rows)
+            and any(store.mode == "sum" for store in self.kernel.stores)
+            and all(node.kind != "reduce" for node in self.kernel.nodes)
+            and all(within_columns(store) for store in self.kernel.stores)
+        )
 
     def _rows_independent(self) -> bool:
         return (
