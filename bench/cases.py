@@ -102,6 +102,37 @@ class Gpt:
 
 
 @dataclass(frozen=True, slots=True)
+class Moe:
+    """The best `choices` of `experts` for a token, each width -> 2 width -> width, tanh GELU; squared error, SGD."""
+
+    tokens: int
+    width: int
+    experts: int
+    choices: int = 2
+    learning_rate: float = 1.0
+
+    def gflop(self) -> float:
+        """As `Block.gflop`; the rows and the router have no gradient towards the data."""
+        expert = 2 * self.tokens * self.choices * self.width * 2 * self.width
+        router = 2 * self.tokens * self.width * self.experts
+        return (5 * expert + 2 * router) / 1e9
+
+    def arrays(self, draw: Draw) -> tuple[Arrays, Arrays]:
+        """(weights, data); expert i owns the names `*.{i}`."""
+        count, width, hidden = self.experts, self.width, 2 * self.width
+        data = {"input": draw.normal(self.tokens, width), "target": draw.normal(self.tokens, width)}
+        weights = {"Wr": draw.normal(width, count, scale=width**-0.5)}
+        stacks = {
+            "W1": draw.normal(count, width, hidden, scale=width**-0.5),
+            "b1": draw.normal(count, hidden, scale=0.02),
+            "W2": draw.normal(count, hidden, width, scale=hidden**-0.5),
+            "b2": draw.normal(count, width, scale=0.02),
+        }
+        weights |= {f"{name}.{i}": part.copy() for name, stack in stacks.items() for i, part in enumerate(stack)}
+        return weights, data
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """The one random stream that all arrays of a case are drawn from, in order."""
 
@@ -127,7 +158,9 @@ def _linear(name: str, weight: Array) -> Arrays:
 _BLOCK = Block(batch=8, positions=512, width=512, classes=512, heads=1)
 _BLOCK_TINY = Block(batch=2, positions=16, width=32, classes=32, heads=1)
 
-CASES: dict[str, dict[str, Block | Gpt]] = {
+Case = Block | Gpt | Moe
+
+CASES: dict[str, dict[str, Case]] = {
     "block": {
         "h1": _BLOCK,
         "h8": replace(_BLOCK, heads=8),
@@ -139,8 +172,13 @@ CASES: dict[str, dict[str, Block | Gpt]] = {
         "base": Gpt(layers=4, width=256, heads=4, vocabulary=65, context=256, batch=16),
         "tiny": Gpt(layers=2, width=32, heads=2, vocabulary=65, context=16, batch=2),
     },
+    "moe": {
+        "d512": Moe(tokens=4096, width=512, experts=16),
+        "d1024": Moe(tokens=2048, width=1024, experts=16),
+        "tiny": Moe(tokens=32, width=16, experts=4),
+    },
 }
-DEFAULT_SIZES: dict[str, tuple[str, ...]] = {"block": ("h1", "h8"), "gpt": ("base",)}
+DEFAULT_SIZES: dict[str, tuple[str, ...]] = {"block": ("h1", "h8"), "gpt": ("base",), "moe": ("d512", "d1024")}
 
 
 def initial(case: str, size: str, seed: int = SEED) -> tuple[Arrays, Arrays]:

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from bench import cases, contestants, environment
 
 #: The Tessera source of each case in bench/models/, and the name of its program.
-SOURCES = {"block": ("block.py", "block"), "gpt": ("gpt_bench.py", "gpt_bench")}
+SOURCES = {"block": ("block.py", "block"), "gpt": ("gpt_bench.py", "gpt_bench"), "moe": ("moe.py", "moe")}
 
 #: Parameters whose name in bench/models/ is not the peers': the path without its first part, and the peers' name, both
 #: with `{}` for the number of the layer.
@@ -35,6 +35,11 @@ _NAMES = {
     "layers.{}.mlp.b1": "b{}.fc_b",
     "layers.{}.mlp.w2": "b{}.out_w",
     "layers.{}.mlp.b2": "b{}.out_b",
+    "router.gate": "Wr",
+    "experts.{}.w1": "W1.{}",
+    "experts.{}.b1": "b1.{}",
+    "experts.{}.w2": "W2.{}",
+    "experts.{}.b2": "b2.{}",
     "norm.weight": "lnf_w",
     "norm.bias": "lnf_b",
 }
@@ -126,13 +131,15 @@ def constants(case: str, size: str) -> dict[str, int | bool]:
     if isinstance(values, cases.Block):
         sizes = {"B": values.batch, "S": values.positions, "D": values.width, "V": values.classes}
         return {**sizes, "H": values.heads, "CAUSAL": values.causal}
+    if isinstance(values, cases.Moe):
+        return {"T": values.tokens, "D": values.width, "E": values.experts, "K": values.choices}
     sizes = {"L": values.layers, "D": values.width, "H": values.heads}
     return {**sizes, "S": values.context, "B": values.batch, "V": values.vocabulary}
 
 
 def _optimizer(case: str, size: str) -> list[str]:
     values = cases.CASES[case][size]
-    if isinstance(values, cases.Block):
+    if isinstance(values, (cases.Block, cases.Moe)):
         return ["--optimizer", "sgd", "--lr", str(values.learning_rate)]
     flags = {
         "--optimizer": "adamw",
