@@ -305,6 +305,6 @@ def reference_function(function: Function) -> Function:
     """
     from tesserac.passes.differentiate import differentiate
     from tesserac.passes.expand import expand
-    from tesserac.passes.planar import planar
+    from tesserac.passes.planar import planar_plainly
 
-    return planar(differentiate(expand(function), plain=True), plain=True)
+    return planar_plainly(differentiate(expand(function), plain=True))

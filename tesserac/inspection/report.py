@@ -10,6 +10,7 @@ from tesserac.driver import Project, compile_source, front_end
 from tesserac.inspection.derivatives import derivative_lines
 from tesserac.inspection.fusion import fusion_lines
 from tesserac.inspection.memory import memory_lines
+from tesserac.inspection.products import product_lines
 from tesserac.inspection.stages import function_text, graph_text, unknown
 from tesserac.ir.program import Function
 from tesserac.passes.pipeline import optimize
@@ -42,8 +43,8 @@ def stage_text(source: Source, console: Console, stage: str, kernel: str | None 
 
 
 def _differentiated(function: Function, file: str) -> str:
-    """The function with its derivatives, below what was decided about those by coordinate."""
-    head = "".join(f"# {line}\n" for line in derivative_lines(function))
+    """The function with its derivatives, below what was decided about those by coordinate and complex products."""
+    head = "".join(f"# {line}\n" for line in (*derivative_lines(function), *product_lines(function)))
     return head + function_text(optimize(function, stop_after="simplify"), file)
 
 

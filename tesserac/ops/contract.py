@@ -161,14 +161,20 @@ SUMS_ARE_WORTH = 24.0
 """Operations that the third product must save per element that its sums read or write (measured: docs/language.md)."""
 
 
-def complex_form(spec: str, types: Types, real: tuple[bool, bool] = (False, False)) -> ComplexForm:
-    """The cheapest form of a contraction of complex operands; ``real``: which of them have no imaginary part.
+def form_of(e: Equation, operands: Sequence[Pair]) -> ComplexForm:
+    """The form of a contraction of these pairs."""
+    planes = [sum(p is not None for p in (pair.re, pair.im)) for pair in operands]
+    if planes != [2, 2]:
+        return ComplexForm(planes[0] * planes[1], "an operand is real or imaginary")
+    return complex_form(string(e.attributes, "spec"), [v.type for v in e.operands])
+
+
+def complex_form(spec: str, types: Types) -> ComplexForm:
+    """The cheaper form of a contraction of complex operands.
 
     Four products is the definition. Three are enough (Gauss; Knuth, The Art of Computer Programming 2, 4.6.4) at the
     price of sums of the operands' planes, which pay where every element takes part in many products.
     """
-    if any(real):
-        return ComplexForm(2 - all(real), "an operand is real")
     first, second, result = parse_spec(spec)
     sizes = extents(spec, types)
 
@@ -216,8 +222,7 @@ def _planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ..
     """In the form that ``complex_form`` chooses."""
     (left, right), types = operands, [v.type for v in e.operands]
 
-    full = all(p is not None for pair in operands for p in (pair.re, pair.im))
-    if not full or complex_form(string(e.attributes, "spec"), types).products == 4:
+    if form_of(e, operands).products != 3:
         return by_definition(b, e, operands)
     if types[0].size > types[1].size:  # the larger operand is summed once, the smaller one twice
         shared = plus(b, left.re, left.im), right.re

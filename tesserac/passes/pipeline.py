@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tesserac.codegen.lower import lower
 from tesserac.ir.program import Equation, Function, Output, Var
@@ -21,7 +21,7 @@ from tesserac.passes.fuse import Fuse
 from tesserac.passes.mixed import mix
 from tesserac.passes.orient import Orient
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
-from tesserac.passes.planar import planar
+from tesserac.passes.planar import planar, planar_exactly
 from tesserac.passes.reassociate import reassociate
 from tesserac.passes.simplify import simplify
 from tesserac.passes.squeeze import squeeze_products
@@ -127,6 +127,7 @@ def steps(reorder: bool, mixed: bool) -> list[Step]:
     """The pipeline with the steps that were asked for: reordering comes first, rounding before layouts are chosen."""
     found = [REASSOCIATE, *PIPELINE] if reorder else list(PIPELINE)
     if mixed:
+        found = [replace(step, run=planar_exactly) if step.run is planar else step for step in found]
         found.insert([step.name for step in found].index("outputs"), MIX)
     return found
 

@@ -17,7 +17,7 @@ from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Input, Output, Var
 from tesserac.ir.types import TensorType
 from tesserac.ops.base import spec_of
-from tesserac.ops.contract import by_definition
+from tesserac.ops.contract import ComplexForm, by_definition, form_of
 from tesserac.ops.planes import Pair, Plane, whole
 from tesserac.passes.rename import renamed_equation, tidy
 from tesserac.passes.simplify import simplify
@@ -25,15 +25,33 @@ from tesserac.passes.simplify import simplify
 PARTS = ("re", "im")
 
 
-def planar(function: Function, plain: bool = False) -> Function:
+def planar(function: Function) -> Function:
     """The same function on real values; itself when no value is complex. It must be differentiated already.
 
-    ``plain``: as it is written, products by their definition; otherwise in the cheapest form, and simplified.
+    Products take their cheaper form.
     """
-    if not any(v.type.dtype.is_complex for v in function.variables()):
-        return function
-    found = _Planar(function, plain).run()
-    return found if plain else simplify(found)
+    return simplify(_Planar(function).run()) if _is_complex(function) else function
+
+
+def planar_exactly(function: Function) -> Function:
+    """The same with products by their definition: sums of operands that are rounded to 16 bits would lose digits."""
+    return simplify(_Planar(function, plain=True).run()) if _is_complex(function) else function
+
+
+def planar_plainly(function: Function) -> Function:
+    """The same, products by their definition and nothing simplified: for the reference."""
+    return _Planar(function, plain=True).run() if _is_complex(function) else function
+
+
+def _is_complex(function: Function) -> bool:
+    return any(v.type.dtype.is_complex for v in function.variables())
+
+
+def product_forms(function: Function) -> list[tuple[Equation, ComplexForm]]:
+    """In which form the planar pass computes every contraction of complex values, in the order of the program."""
+    work = _Planar(function)
+    work.run()
+    return work.forms
 
 
 def plane_items(item: Input) -> tuple[Input, ...]:
@@ -70,12 +88,13 @@ def _real(kind: TensorType) -> TensorType:
 @dataclass
 class _Planar:
     function: Function
-    plain: bool
+    plain: bool = False
     builder: Builder = field(default_factory=Builder)
     pairs: dict[str, Pair] = field(default_factory=dict)
     replaced: dict[str, Var] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     zeros: set[str] = field(default_factory=set)
+    forms: list[tuple[Equation, ComplexForm]] = field(default_factory=list)
 
     def run(self) -> Function:
         """See planar."""
@@ -124,6 +143,8 @@ class _Planar:
         if rule is None:
             raise InternalError(f"{equation.op} has no rule for complex numbers: {equation.result}")
         operands = [self._pair(v) for v in equation.operands]
+        if equation.op == "contract":
+            self.forms.append((equation, form_of(equation, operands)))
         with b.at(equation.span, prefix=f"{equation.results[0].name}_"):
             found = rule(b, equation, operands)
             for var, pair in zip(equation.results, found, strict=True):
