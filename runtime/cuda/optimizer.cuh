@@ -1,8 +1,8 @@
 // Optimizers on the device, fused: one pass over parameters, gradients and moments in chunks of whole rows. The chunks,
 // and the order in which their norms are added, are those of runtime/optimizer.h and depend on the tensors alone.
 // Formulas: SGD and momentum as in torch.optim.SGD (no dampening), Adam as in Kingma and Ba (arXiv 1412.6980), AdamW's
-// decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101). The norm and the clipping factor stay on the device:
-// a step waits for nothing.
+// decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101). A complex parameter is two planes of real numbers. The
+// norm and the clipping factor stay on the device: a step waits for nothing.
 #pragma once
 #include <vector>
 
@@ -144,11 +144,15 @@ class Updater {
     for (int i = 0; i + 1 < tensor.rank; ++i) rows *= tensor.shape[i];
     if (rows == 0 || length == 0) return;
     if (rows == 1 || stride == length) length *= rows, stride = length, rows = 1;
-    const int64_t offset = int64_t(tensor.offset / sizeof(T)), wide = length < kChunk ? length : kChunk, high = kChunk / wide;
-    for (int64_t row = 0; row < rows; row += high)
-      for (int64_t column = 0; column < length; column += wide)
-        chunks.push_back({offset + row * stride + column, rows - row < high ? rows - row : high, length - column < wide ? length - column : wide, stride,
-                          tensor.decay});
+    const int64_t wide = length < kChunk ? length : kChunk, high = kChunk / wide;
+    const int64_t plane = (rows * stride * int64_t(sizeof(T)) + 63) / 64 * 64 / int64_t(sizeof(T));  // of a complex parameter: real parts, imaginary parts
+    for (int part = 0; part < (tensor.dtype == DType::c64 || tensor.dtype == DType::c128 ? 2 : 1); ++part) {
+      const int64_t offset = int64_t(tensor.offset / sizeof(T)) + part * plane;
+      for (int64_t row = 0; row < rows; row += high)
+        for (int64_t column = 0; column < length; column += wide)
+          chunks.push_back({offset + row * stride + column, rows - row < high ? rows - row : high, length - column < wide ? length - column : wide, stride,
+                            tensor.decay});
+    }
   }
 
   StepConstants<T> constants(int64_t step, double lr) const {

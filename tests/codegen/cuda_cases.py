@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Function, Initializer, Input, Output, Var
 from tesserac.ir.types import DType, TensorType
+from tesserac.passes.differentiate import differentiate
+from tests.passes.complex_programs import complex_net, values_for
 
 Values = dict[str, NDArray[np.generic]]
 Case = tuple[Function, Values]
@@ -195,7 +197,15 @@ def hostile() -> Case:
     return n.train(n.mean_square(n.b.op("softmax", n.b.op("gelu", total, named="terms"), named="out")))
 
 
+def complex_numbers(rows: int, inner: int, columns: int) -> Case:
+    """A layer on complex numbers with its gradients: planes of parameters, interleaved arrays."""
+    function = differentiate(complex_net(rows, inner, columns))
+    return function, values_for(function)
+
+
 CASES: dict[str, Callable[[], Case]] = {
+    "complex": lambda: complex_numbers(6, 7, 5),
+    "complex_three_products": lambda: complex_numbers(40, 264, 256),
     "norm_short": lambda: norm(6, 9),
     "norm_warp": lambda: norm(72, 40),
     "norm_warp_whole": lambda: norm(128, 33),

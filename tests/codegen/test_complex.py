@@ -12,15 +12,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tesserac.driver import CompileOptions
-from tesserac.ir.builder import Builder
 from tesserac.ir.evaluate import evaluate
-from tesserac.ir.program import Function, Initializer, Input, Output, Var
+from tesserac.ir.program import Function
 from tesserac.ir.text import print_function
-from tesserac.ir.types import DType, TensorType
+from tesserac.ir.types import DType
 from tesserac.ops.contract import complex_form
 from tesserac.passes.differentiate import differentiate
 from tests.codegen.compiled import DEFAULT, call, compile_functions
-from tests.passes.complex_programs import complex_programs, values_for
+from tests.passes.complex_programs import complex_net, complex_programs, values_for
 
 
 def check(functions: Sequence[Function], options: CompileOptions = DEFAULT, workers: int = 2) -> None:
@@ -42,24 +41,6 @@ def check(functions: Sequence[Function], options: CompileOptions = DEFAULT, work
 @given(st.lists(complex_programs(), min_size=8, max_size=8))
 def test_emitted_programs_equal_the_evaluator(functions: list[Function]) -> None:
     check(functions)
-
-
-def complex_net(rows: int, inner: int, columns: int, dtype: DType = DType.C64) -> Function:
-    """Mean |split(x w + b)|^2 with the gradients of w and b, and the outputs."""
-    b = Builder()
-    x = b.add_input(Input(Var("x", TensorType(dtype, (rows, inner))), "x"))
-    w, v = (
-        b.add_input(Input(Var(n, TensorType(dtype, shape)), n, Initializer("uniform", -1.0, 1.0)))
-        for n, shape in (("w", (inner, columns)), ("v", (columns,)))
-    )
-    y = b.op("contract", x, w, spec="ab,bc->ac")
-    y = b.op("add", y, b.op("broadcast", v, shape=y.type.shape, axes=(1,)))
-    z = b.op("complex", *(b.op("gelu", b.op(part, y)) for part in ("real", "imag")))
-    size = b.op("add", *(b.op("square", b.op(part, z)) for part in ("real", "imag")))
-    loss = b.op("reduce_sum", b.op("mul", size, b.constant(1.0 / size.type.size, size.type)), axes=(0, 1))
-    grads = b.ops("backward", (loss, w, v))
-    outputs = [Output(f"grad:{n}", g) for n, g in zip("wv", grads, strict=True)]
-    return b.finish("net", [Output("loss", loss), Output("z", z), *outputs])
 
 
 def test_forms_of_products_and_sizes() -> None:

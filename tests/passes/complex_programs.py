@@ -142,3 +142,21 @@ def complex_programs(draw: Callable[..., object], steps: int = 6) -> Function:
     outputs = [Output("loss", loss), Output("y", last)]
     outputs += [Output(f"grad:{p.name}", v) for p, v in zip(params, gradients, strict=True)]
     return b.finish("f", outputs)
+
+
+def complex_net(rows: int, inner: int, columns: int, dtype: DType = DType.C64) -> Function:
+    """Mean |split(x w + b)|^2 with the gradients of w and b, and the outputs."""
+    b = Builder()
+    x = b.add_input(Input(Var("x", TensorType(dtype, (rows, inner))), "x"))
+    w, v = (
+        b.add_input(Input(Var(n, TensorType(dtype, shape)), n, Initializer("uniform", -1.0, 1.0)))
+        for n, shape in (("w", (inner, columns)), ("v", (columns,)))
+    )
+    y = b.op("contract", x, w, spec="ab,bc->ac")
+    y = b.op("add", y, b.op("broadcast", v, shape=y.type.shape, axes=(1,)))
+    z = b.op("complex", *(b.op("gelu", b.op(part, y)) for part in ("real", "imag")))
+    size = b.op("add", *(b.op("square", b.op(part, z)) for part in ("real", "imag")))
+    loss = b.op("reduce_sum", b.op("mul", size, b.constant(1.0 / size.type.size, size.type)), axes=(0, 1))
+    grads = b.ops("backward", (loss, w, v))
+    outputs = [Output(f"grad:{n}", g) for n, g in zip("wv", grads, strict=True)]
+    return b.finish("net", [Output("loss", loss), Output("z", z), *outputs])
