@@ -15,7 +15,7 @@ from tesserac.diagnostics import Span
 from tesserac.elaborate.provenance import Instance, listed, reaches, variable
 from tesserac.elaborate.values import Slot, Value
 from tesserac.ir.program import Var
-from tesserac.ir.types import Dim
+from tesserac.ir.types import Dim, DType
 
 if TYPE_CHECKING:
     from tesserac.elaborate.session import Session
@@ -35,23 +35,27 @@ class Columns:
         """Whether the unit asks for derivatives by coordinates at all."""
         return bool(self.names)
 
-    def assume(self, slot: Slot) -> tuple[Dim, ...] | None:
-        """The shape to take for an input that declares none; None where nothing speaks for a column."""
+    def assume(self, slot: Slot) -> tuple[tuple[Dim, ...] | None, DType | None]:
+        """The shape to take for an input that declares none, and the dtype if another input of its call has one.
+
+        None where nothing speaks for a column.
+        """
         if not self.enabled or slot.is_parameter:
-            return None
+            return None, None
         instance = next((i for i in reversed(self._session.instances) if slot in i.inputs.values()), None)
         known = None if instance is None else self._sibling(instance)
         self._assumed[slot] = self._session.span
         if known is not None:
-            return known[:1] if len(known) == 1 else (known[0], 1)
-        rows = self._session.open_dim(slot, 0)
-        return rows, 1
+            shape, dtype = known
+            return shape[:1] if len(shape) == 1 else (shape[0], 1), dtype
+        return (self._session.open_dim(slot, 0), 1), None
 
-    def _sibling(self, instance: Instance) -> tuple[Dim, ...] | None:
-        """The shape of another input of a call: declared before assumed ones, matrices before vectors."""
+    def _sibling(self, instance: Instance) -> tuple[tuple[Dim, ...], DType | None] | None:
+        """Shape and dtype of another input of a call: declared before assumed ones, matrices before vectors."""
         values = sorted(instance.inputs.values(), key=lambda v: isinstance(v, Slot) and v in self._assumed)
-        shapes = [s for v in values if (s := v.type.shape if isinstance(v, Var) else v.shape)]
-        return next((s for s in shapes if len(s) > 1), next(iter(shapes), None))
+        types = [(v.type.shape, v.type.dtype) if isinstance(v, Var) else (v.shape or (), v.dtype) for v in values]
+        known = [(shape, dtype if dtype is not None and dtype.is_float else None) for shape, dtype in types if shape]
+        return next((k for k in known if len(k[0]) > 1), next(iter(known), None))
 
     def stood_up(self, given: Sequence[Value], parts: Sequence[Var]) -> list[Var]:
         """Vectors [N] that are inputs of the running module as columns [N, 1], where inputs may be coordinates.

@@ -148,7 +148,8 @@ class Session:
             return slot.var
         if slot.shape is None:
             if shape is None:
-                shape = self.columns.assume(slot)
+                shape, like = self.columns.assume(slot)
+                dtype = dtype or like
             if shape is None:
                 raise self.unknown_shape(slot)
             slot.shape = tuple(shape)

@@ -114,10 +114,11 @@ def test_coordinates_given_as_vectors() -> None:
 def test_double_precision_reaches_every_value() -> None:
     train = train_of(compile_source(LISTING2, header=False, shapes=FLAG, entry="ns_loss", precision="fp64"))
     assert {str(v.type.dtype) for v in train.variables()} == {"f64"}
-    typed = NET.replace("Tensor[5, 1]", "Tensor[5, 1, fp64]").replace("op.mlp([x, y], hidden=[4], out_dim=1, activation"
-                                                                       '="tanh")', "op.sin(x) * y")
-    fields = infer_of(compile_source(typed.replace("v = u * x", 'v = op.laplacian(u, ["x", "y"])')))
-    assert {str(o.var.type.dtype) for o in fields.outputs} == {"f64"}
+    typed = NET.replace("x: Tensor[5, 1]", "x: Tensor[5, 1, fp64]").replace("y: Tensor[5, 1]", "y")
+    annotated = compile_source(typed + '@graph.loss\ndef fit(u):\n    return op.mse(op.laplacian(u, ["x", "y"]), 1)\n')
+    assert annotated.program is not None, annotated.text
+    for function in annotated.program.functions():
+        assert {str(v.type.dtype) for v in function.variables()} == {"f64"}
 
 
 def test_a_loss_from_the_command_line_on_a_field_of_derivatives() -> None:

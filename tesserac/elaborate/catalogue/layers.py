@@ -29,7 +29,7 @@ from tesserac.elaborate.session import Session
 from tesserac.elaborate.tensors import product
 from tesserac.elaborate.values import InitRule, Layer, Slot, UnknownDim, Value, describe
 from tesserac.ir.program import Initializer, Var
-from tesserac.ir.types import Dim
+from tesserac.ir.types import Dim, DType
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -59,12 +59,14 @@ def activated(session: Session, function: str, x: Var) -> Var:
 
 
 def layer_parameters(session: Session, layer: Layer, x: Var) -> dict[str, Var]:
-    """The parameters of a layer that is applied to ``x``; complex ones when that is complex.
+    """The parameters of a layer that is applied to ``x``; complex ones when that is complex, fp64 ones for fp64.
 
     The first application decides.
     """
-    complex_ = x.type.dtype.is_complex
+    complex_, wide = x.type.dtype.is_complex, x.type.dtype in (DType.F64, DType.C128)
     for slot in layer.slots.values():
+        if wide and slot.var is None and slot.dtype is DType.F32:
+            slot.dtype = DType.F64
         if complex_ and slot.var is None and slot.dtype is not None and not slot.dtype.is_complex:
             slot.dtype = slot.dtype.complex
         elif complex_ and slot.dtype is not None and not slot.dtype.is_complex:
