@@ -11,6 +11,7 @@ from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import dense
 from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
+from tesserac.passes.batched import batched_outputs
 from tesserac.passes.plan import storage_bytes
 from tesserac.passes.planar import plane_items, plane_of
 
@@ -132,10 +133,10 @@ def data_rows(function: Function, batch: int | None) -> list[str]:
 def output_rows(function: Function, batch: int | None) -> list[str]:
     """The output table of a function (gradients are not in it)."""
     rows = []
+    batched = batched_outputs(function, batch)
     for output in function.outputs:
         if not output.name.startswith("grad:"):
             kind = output.var.type
             last = kind.sizes[-1] if kind.rank else 1
-            batched = batch is not None and kind.rank > 0 and kind.sizes[0] == batch
-            rows.append(tensor_row(output.name, kind, None, row_stride=last, batched=batched))
+            rows.append(tensor_row(output.name, kind, None, row_stride=last, batched=output.name in batched))
     return rows
