@@ -6,7 +6,7 @@ from tesserac.ir.program import Equation, Function
 from tesserac.ops.base import spec_of
 
 _SORTED = frozenset(("dispatch", "combine", "gate_dot", "grouped_contract", "grouped_keep"))
-"""Ops whose first axes are tokens, or rows of tokens in another order; by their factor rules nothing can be cut there."""
+"""Ops whose first axes are tokens or rows of tokens in another order: by their factor rules, nothing to cut."""
 
 
 def batched_outputs(function: Function, batch: int | None) -> set[str]:
