@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tesserac.ir.evaluate import evaluate
+from tesserac.passes.simplify import simplify
 from tests.elaborate.support import compile_source
 
 RANDOM = np.random.default_rng(8)
@@ -123,6 +124,24 @@ def test_wavelets(kind: str, n: int, level: int) -> None:
     close(value(f'op.wavelet(x, "{kind}", {level})', x=x), packed)
     close(value(f'op.wavelet(x, "{kind}", level={level}, axis=0)', x=(x + 2j * x).T.copy()), (packed + 2j * packed).T)
     close(value(f'op.iwavelet(op.wavelet(x, type="{kind}", level={level}), type="{kind}", level={level})', x=x), x)
+
+
+def ops_left(expression: str, params: str) -> list[str]:
+    result = compile_source(f"@graph.module\ndef net({params}):\n    return {expression}\n")
+    function = result.entry.infer
+    assert function is not None, result.text
+    return [e.op for e in simplify(function).equations]
+
+
+def test_transforms_that_undo_each_other_are_left_out() -> None:
+    complex_, real = "x: Tensor[4, 9, complex64]", "x: Tensor[4, 9]"
+    assert ops_left("op.ifft(op.fft(x))", complex_) == []
+    assert ops_left("op.fft(op.ifft(x, 0), 0)", complex_) == []
+    assert ops_left("op.ifft(op.fft(x))", real) == ["cast"]
+    assert ops_left("op.irfft(op.rfft(x), 9)", real) == []
+    assert ops_left("op.irfft(op.rfft(x), 8)", real) == ["rfft", "irfft"]
+    assert ops_left("op.ifft(op.fft(x), 0)", complex_) == ["fft", "ifft"]
+    assert ops_left('op.ifft(op.fft(x), norm="forward")', complex_) == ["fft", "ifft"]
 
 
 def errors(expression: str, params: str = "x: Tensor[4, 9]") -> str:

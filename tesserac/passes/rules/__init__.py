@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import tesserac.ops  # noqa: F401  (registers the specs that rules ask for)
 from tesserac.ops.base import spec_of
-from tesserac.passes.rules import algebra, constants, contractions, pieces, reductions, views
+from tesserac.passes.rules import algebra, constants, contractions, pieces, reductions, transforms, views
 from tesserac.passes.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (*constants.RULES, *views.RULES, *pieces.RULES, *algebra.RULES, *reductions.RULES,
-                           *contractions.RULES)
+                           *contractions.RULES, *transforms.RULES)
 
 
 @lru_cache(maxsize=4096)
