@@ -133,6 +133,40 @@ class Moe:
 
 
 @dataclass(frozen=True, slots=True)
+class Spectral:
+    """Listing 4 trained: a transform, a recursive mixture of complex MLPs shared over its levels, and back.
+
+    Mean squared error of the real part; plain SGD. The activation is the tanh form of GELU, of either part.
+    """
+
+    batch: int
+    width: int
+    hidden: int
+    experts: int
+    depth: int
+    learning_rate: float = 0.1
+
+    def gflop(self) -> float:
+        """As `Block.gflop`, complex multiply-adds as eight operations; the first product has no data gradient."""
+        one = 8 * self.batch * self.width * self.hidden * self.experts
+        return one * (2 * self.depth * 3 - 1) / 1e9
+
+    def arrays(self, draw: Draw) -> tuple[Arrays, Arrays]:
+        """(weights, data); expert i owns the names `e{i}.*`."""
+        n, hidden, count = self.width, self.hidden, self.experts
+        data = {"input": draw.normal(self.batch, n), "target": draw.normal(self.batch, n)}
+        weights = {"gate": draw.normal(2 * n, count, scale=(2 * n) ** -0.5)}
+        stacked = {
+            "W1": draw.complex_normal(count, n, hidden, scale=n**-0.5),
+            "b1": draw.complex_normal(count, hidden, scale=0.02),
+            "W2": draw.complex_normal(count, hidden, n, scale=hidden**-0.5),
+            "b2": draw.complex_normal(count, n, scale=0.02),
+        }
+        weights |= {f"e{i}.{name}": value[i].copy() for i in range(count) for name, value in stacked.items()}
+        return weights, data
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """The one random stream that all arrays of a case are drawn from, in order."""
 
@@ -141,6 +175,13 @@ class Draw:
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
         """float32 values of standard deviation `scale`; the factor is rounded to float32 first."""
         return self.generator.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+
+    def complex_normal(self, *shape: int, scale: float) -> Array:
+        """complex64 values whose parts have the standard deviation `scale` / sqrt(2); real parts are drawn first."""
+        values = np.empty(shape, np.complex64)
+        values.real = self.normal(*shape, scale=scale * 0.5**0.5)
+        values.imag = self.normal(*shape, scale=scale * 0.5**0.5)
+        return values
 
     def integers(self, below: int, *shape: int) -> Array:
         """int64 values in [0, below)."""
@@ -158,7 +199,7 @@ def _linear(name: str, weight: Array) -> Arrays:
 _BLOCK = Block(batch=8, positions=512, width=512, classes=512, heads=1)
 _BLOCK_TINY = Block(batch=2, positions=16, width=32, classes=32, heads=1)
 
-Case = Block | Gpt | Moe
+Case = Block | Gpt | Moe | Spectral
 
 CASES: dict[str, dict[str, Case]] = {
     "block": {
@@ -177,8 +218,17 @@ CASES: dict[str, dict[str, Case]] = {
         "d1024": Moe(tokens=2048, width=1024, experts=16),
         "tiny": Moe(tokens=32, width=16, experts=4),
     },
+    "spectral": {
+        "n512": Spectral(batch=256, width=512, hidden=512, experts=4, depth=3),
+        "tiny": Spectral(batch=4, width=32, hidden=32, experts=4, depth=3),
+    },
 }
-DEFAULT_SIZES: dict[str, tuple[str, ...]] = {"block": ("h1", "h8"), "gpt": ("base",), "moe": ("d512", "d1024")}
+DEFAULT_SIZES: dict[str, tuple[str, ...]] = {
+    "block": ("h1", "h8"),
+    "gpt": ("base",),
+    "moe": ("d512", "d1024"),
+    "spectral": ("n512",),
+}
 
 
 def initial(case: str, size: str, seed: int = SEED) -> tuple[Arrays, Arrays]:

@@ -63,15 +63,17 @@ def peers(case: str) -> tuple[Peer, ...]:
         chosen = (lambda: environment.tuned(mkl=True)) if tuned else environment.plain
         return Peer(name, "torch", tuned, f"bench.peers.{case}_torch", flags, chosen)
 
-    def jax(name: str, tuned: bool) -> Peer:
+    def jax(name: str, tuned: bool, *flags: str) -> Peer:
         chosen = (lambda: environment.tuned(mkl=False)) if tuned else environment.plain
-        return Peer(name, "jax", tuned, f"bench.peers.{case}_jax", (), chosen)
+        return Peer(name, "jax", tuned, f"bench.peers.{case}_jax", flags, chosen)
+
+    best = ("--fused",) if case == "spectral" else ()
 
     return (
         torch("PyTorch eager", False),
         torch("torch.compile", False, "--compile"),
         jax("JAX jit", False),
-        torch("PyTorch eager, tuned", True),
-        torch("torch.compile, tuned", True, "--compile"),
-        jax("JAX jit, tuned", True),
+        torch("PyTorch eager, tuned", True, *best),
+        torch("torch.compile, tuned", True, "--compile", *best),
+        jax("JAX jit, tuned", True, *best),
     )

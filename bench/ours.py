@@ -18,7 +18,12 @@ from safetensors.numpy import save_file
 from bench import cases, contestants, environment
 
 #: The Tessera source of each case in bench/models/, and the name of its program.
-SOURCES = {"block": ("block.py", "block"), "gpt": ("gpt_bench.py", "gpt_bench"), "moe": ("moe.py", "moe")}
+SOURCES = {
+    "block": ("block.py", "block"),
+    "gpt": ("gpt_bench.py", "gpt_bench"),
+    "moe": ("moe.py", "moe"),
+    "spectral": ("spectral.py", "spectral"),
+}
 
 #: Parameters whose name in bench/models/ is not the peers': the path without its first part, and the peers' name, both
 #: with `{}` for the number of the layer.
@@ -40,6 +45,11 @@ _NAMES = {
     "experts.{}.b1": "b1.{}",
     "experts.{}.w2": "W2.{}",
     "experts.{}.b2": "b2.{}",
+    "mlp.{}.w1": "e{}.W1",
+    "mlp.{}.b1": "e{}.b1",
+    "mlp.{}.w2": "e{}.W2",
+    "mlp.{}.b2": "e{}.b2",
+    "mixture.gate": "gate",
     "norm.weight": "lnf_w",
     "norm.bias": "lnf_b",
 }
@@ -133,13 +143,16 @@ def constants(case: str, size: str) -> dict[str, int | bool]:
         return {**sizes, "H": values.heads, "CAUSAL": values.causal}
     if isinstance(values, cases.Moe):
         return {"T": values.tokens, "D": values.width, "E": values.experts, "K": values.choices}
+    if isinstance(values, cases.Spectral):
+        sizes = {"B": values.batch, "N": values.width, "HIDDEN": values.hidden}
+        return {**sizes, "E": values.experts, "DEPTH": values.depth}
     sizes = {"L": values.layers, "D": values.width, "H": values.heads}
     return {**sizes, "S": values.context, "B": values.batch, "V": values.vocabulary}
 
 
 def _optimizer(case: str, size: str) -> list[str]:
     values = cases.CASES[case][size]
-    if isinstance(values, (cases.Block, cases.Moe)):
+    if not isinstance(values, cases.Gpt):
         return ["--optimizer", "sgd", "--lr", str(values.learning_rate)]
     flags = {
         "--optimizer": "adamw",

@@ -87,10 +87,30 @@ def moe_loss(size: cases.Moe, w: cases.Arrays, data: cases.Arrays) -> float:
     return float(((out - data["target"]) ** 2).mean())
 
 
+def spectral_loss(size: cases.Spectral, w: cases.Arrays, data: cases.Arrays) -> float:
+    def part(x: Array) -> Array:
+        return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+    h = np.fft.fft(data["input"], norm="ortho")
+    for _ in range(size.depth):
+        gates, total = softmax(np.concatenate([h.real, h.imag], -1) @ w["gate"]), np.zeros_like(h)
+        for i in range(size.experts):
+            hidden = h @ w[f"e{i}.W1"] + w[f"e{i}.b1"]
+            result = (part(hidden.real) + 1j * part(hidden.imag)) @ w[f"e{i}.W2"] + w[f"e{i}.b2"]
+            total += gates[:, i : i + 1] * result
+        h = total
+    return float(np.mean((np.fft.ifft(h, norm="ortho").real - data["target"]) ** 2))
+
+
 def first_loss(size: cases.Case, w: cases.Arrays, data: cases.Arrays) -> float:
-    if isinstance(size, cases.Block):
-        return block_loss(size, w, data)
-    return moe_loss(size, w, data) if isinstance(size, cases.Moe) else gpt_loss(size, w, data)
+    if isinstance(size, cases.Spectral):
+        return spectral_loss(size, w, data)
+    if isinstance(size, cases.Moe):
+        return moe_loss(size, w, data)
+    return block_loss(size, w, data) if isinstance(size, cases.Block) else gpt_loss(size, w, data)
+
+
+WIDE = {np.dtype(np.float32): np.float64, np.dtype(np.complex64): np.complex128}
 
 
 @pytest.mark.parametrize("entry", EXPECTED, ids=name_of)
@@ -99,7 +119,7 @@ def test_first_loss_is_the_peers(entry: dict[str, Any]) -> None:
     size = cases.CASES[entry["case"]][entry["size"]]
     single = cases.initial(entry["case"], entry["size"])
     weights, data = (
-        {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in part.items()} for part in single
+        {k: v.astype(WIDE.get(v.dtype, v.dtype)) for k, v in part.items()} for part in single
     )
     loss = first_loss(size, weights, data)
     assert loss == pytest.approx(entry["losses"][0], rel=1e-6)
@@ -134,7 +154,7 @@ class Update:
 
     def updated(self, path: str, value: Array, gradient: Array) -> Array:
         size = self.size
-        if isinstance(size, (cases.Block, cases.Moe)):
+        if not isinstance(size, cases.Gpt):
             return value - size.learning_rate * gradient
         zero = np.zeros_like(value)
         first, second = self.moments.get(path, (zero, zero))
@@ -155,7 +175,7 @@ def test_source_means_what_the_peers_compute(entry: dict[str, Any]) -> None:
     train = elaborated(case, size)
     named, data = cases.initial(case, size)
     owned = [{"name": i.path, "shape": list(i.var.type.sizes)} for i in train.inputs if i.path not in data]
-    weights = {path: value.astype(np.float64) for path, value in ours.rename(named, owned).items()}
+    weights = {path: value.astype(WIDE[value.dtype]) for path, value in ours.rename(named, owned).items()}
     update = Update(cases.CASES[case][size])
     losses = []
     for _ in entry["losses"]:
@@ -178,6 +198,7 @@ def test_work_of_the_raced_sizes() -> None:
     attention = 2 * 2 * rows * 512 * width
     counted = 2 * forward + 2 * rows * width * width + 3 * attention
     assert cases.CASES["block"]["h1"].gflop() * 1e9 == pytest.approx(counted)
+    assert cases.CASES["spectral"]["n512"].gflop() == pytest.approx(8 * 256 * 512 * 512 * 4 * 17 / 1e9)
     assert cases.CASES["gpt"]["base"].gflop() == pytest.approx(90.6, abs=0.05)
     assert cases.CASES["moe"]["d512"].gflop() == pytest.approx(5 * 8192 * 2 * 512 * 1024 / 1e9, rel=0.01)
 
@@ -200,6 +221,7 @@ def test_renaming_finds_the_parts_of_a_layer() -> None:
         for layer in range(2)
         for mine, theirs in ours._NAMES.items()
         if mine.startswith(("layers", "norm"))
+        if theirs.format(layer) in weights
     }
     parameters = [{"name": path, "shape": list(weights[name].shape)} for path, name in (outer | names).items()]
     renamed = ours.rename(weights, parameters)

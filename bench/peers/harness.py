@@ -17,11 +17,12 @@ LOSS_STEPS = 10
 
 
 def options(case: str, description: str) -> argparse.Namespace:
-    """Parses `--size`, `--seconds` and `--compile` (torch.compile; ignored by JAX, which always compiles)."""
+    """Parses `--size`, `--seconds`, `--fused` and `--compile` (torch.compile; JAX always compiles)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=list(cases.CASES[case]), default=cases.DEFAULT_SIZES[case][0])
     parser.add_argument("--seconds", type=float, default=4.0, help="length of the timed part")
     parser.add_argument("--compile", action="store_true", help="torch.compile the loss")
+    parser.add_argument("--fused", action="store_true", help="experts computed together, where the case has some")
     return parser.parse_args()
 
 
