@@ -21,12 +21,8 @@ from tesserac.ir.program import Var
 _FAMILY = "calculus"
 
 
-def _is_function(value: Value) -> bool:
-    return isinstance(value, Function | Layer | Builtin | CustomFunction)
-
-
 def _function(site: Site, value: Value, op: str) -> Value:
-    if _is_function(value):
+    if isinstance(value, Function | Layer | Builtin | CustomFunction):
         return value
     raise site.fail("T0504", f"{op} takes a function first, not {describe(value)}")
 
