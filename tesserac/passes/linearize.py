@@ -101,7 +101,8 @@ def no_rule(equation: Equation, path: str | None = None) -> CompileError:
     """The diagnostic for an op without a derivative, on the path from ``path`` to the loss."""
     bag = Diagnostics()
     reach = f"the loss depends on {path} through it" if path else "a derivative was asked for through it"
-    bag.error("T0601", f"`{equation.op}` has no derivative rule", equation.span,
+    only = " for forward mode, which derivatives by coordinates take" if spec_of(equation.op).vjp is not None else ""
+    bag.error("T0601", f"`{equation.op}` has no derivative rule{only}", equation.span,
               labels=(Label(equation.span, reach),),
               help=("wrap its operand in op.stop_gradient(...) if it is meant to be a constant there",))
     return CompileError(bag.items)
