@@ -75,9 +75,13 @@ class Exercise {
       session_.infer(data_.inputs(), outputs_.data(), function_.batch, seed_, done_++);
       return seconds() - begin;
     }
+    if (session_.device()) {  // gradients and update are one piece of work there
+      session_.step(data_.inputs(), outputs_.data(), seed_, &updater_, static_cast<int64_t>(done_++), 1e-6);
+      return seconds() - begin;
+    }
     session_.train(data_.inputs(), outputs_.data(), seed_, done_);
     const double middle = seconds();
-    updater_.apply(session_.params(), session_.grads(), session_.moments(), static_cast<int64_t>(done_++), 1e-6);
+    session_.update(&updater_, static_cast<int64_t>(done_++), 1e-6);
     *update = seconds() - middle;
     return seconds() - begin;
   }

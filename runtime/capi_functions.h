@@ -110,8 +110,7 @@ TESSERA_EXPORT int tessera_train_step(tessera_context* context, const void* cons
   return tsr::capi::on(context, [&] {
     if (!(lr >= 0)) throw tsr::capi::wrong_argument(tsr::format("the learning rate is %g", lr));
     tsr::capi::value_and_grad(context, inputs, values);
-    const tsr::Session& session = context->session;
-    const double norm = context->updater->apply(session.params(), session.grads(), session.moments(), context->steps, lr);
+    const double norm = context->session.update(context->updater.get(), context->steps, lr);
     ++context->steps;
     if (grad_norm) *grad_norm = norm;
   });

@@ -75,6 +75,8 @@ struct Kernel {              // one line of `describe` and `profile`
   int calls;                 // calls per train step (per tile times tiles)
 };
 
+class Device;  // device.h
+
 struct Program {
   const char* name;          // entry label, e.g. "TransformerLM"
   const char* source_file;
@@ -90,6 +92,7 @@ struct Program {
   double (*peak)(int threads, double seconds) = nullptr;  // GFLOP/s of a loop of multiply-adds with the kernels' instructions (null: unknown)
   bool mixed = false;        // matrix products read bf16 (parameters, gradients and everything else stay fp32)
   const Function* validate = nullptr;  // outputs of train without gradients, nothing dropped out; null: those of train are the same
+  Device* (*open)(const Program&) = nullptr;  // for programs whose functions run on a device (their `run` is null, shared_bytes is the device's)
 };
 
 }  // namespace tsr

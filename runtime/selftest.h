@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,11 +29,14 @@ constexpr Command kSelftest = {"selftest", "Compares loss, metrics, outputs and 
 class Selftest {
  public:
   Selftest(const Program& program, uint64_t seed, double tolerance, int threads)
-      : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), session_(program, threads), single_(program, 1) {
+      : program_(program), seed_(seed), tolerance_(tolerance), threads_(program.open ? 1 : threads), session_(program, threads) {
     session_.reserve(true, true, 0, true);
-    single_.reserve(true, false, 0);
     session_.map(false);
-    single_.map(false);
+    if (threads_ > 1) {
+      single_.reset(new Session(program, 1));
+      single_->reserve(true, false, 0);
+      single_->map(false);
+    }
     make_parameters();
   }
 
@@ -62,7 +66,7 @@ class Selftest {
       std::vector<char> dense(dense_bytes(param) + sizeof(double));
       store_reals(param.dtype, values.data(), dense.data(), static_cast<size_t>(scalars));
       unpack(param, dense.data(), session_.params());
-      unpack(param, dense.data(), single_.params());
+      if (single_) unpack(param, dense.data(), single_->params());
       load_reals(format_of(param.dtype), dense.data(), values.data(), static_cast<size_t>(scalars));  // what the program sees, exactly
       for (int plane = 0; plane < planes(param); ++plane)  // the reference's parameters lie in planes, too
         for (int64_t i = plane; i < scalars; i += planes(param)) params_.push_back(values[static_cast<size_t>(i)]);
@@ -198,11 +202,11 @@ class Selftest {
   // The same with one worker: everything in one line, unless something differs.
   void check_one_thread(const Inputs& inputs, Outputs* alone, const Outputs& wide, const std::vector<double>& grads, double top) {
     const Function& function = *program_.train;
-    single_.train(inputs.own_pointers.data(), alone->pointers.data(), seed_, 0);
+    single_->train(inputs.own_pointers.data(), alone->pointers.data(), seed_, 0);
     compare_output(function.outputs[0], alone->buffers[0].data(), wide.buffers[0].data(), std::string("1 thread: loss ") + function.outputs[0].name, elements(function.outputs[0]));
     std::vector<double> all;
     for (int p = 0; p < program_.param_count; ++p) {
-      const std::vector<double> values = gradient(single_, program_.params[p]);
+      const std::vector<double> values = gradient(*single_, program_.params[p]);
       all.insert(all.end(), values.begin(), values.end());
     }
     compare("1 thread: all gradients", grads.data(), all.data(), all.size(), top);
@@ -242,7 +246,8 @@ class Selftest {
   uint64_t seed_;
   double tolerance_;
   int threads_;
-  Session session_, single_;
+  Session session_;
+  std::unique_ptr<Session> single_;  // with one thread, where session_ has several
   std::vector<double> params_;
   bool passed_ = true;
 };

@@ -2,18 +2,26 @@
 // the C interface both work on this.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "device.h"
 #include "error.h"
 #include "memory.h"
+#include "optimizer.h"
 #include "program.h"
 #include "tensor.h"
 
 namespace tsr {
 
+// Host memory, and a device beside it if the program has one. Then parameters and moments lie in both, and the newer
+// copy counts: asking for them on the host brings them there, and what the host may have changed since goes to the
+// device before it next computes. A loop of steps asks for nothing and copies nothing but inputs and losses.
 class Session {
  public:
-  Session(const Program& program, int workers) : program_(program), workers_(workers) {}
+  Session(const Program& program, int workers) : program_(program), workers_(program.open ? 1 : workers) {
+    if (program.open) device_.reset(program.open(program));
+  }
 
   // What this run needs; then map(). Callers may reserve more in arena() in between.
   void reserve(bool train, bool infer, int moments, bool validate = false) {
@@ -21,52 +29,107 @@ class Session {
     if (train && program_.train) {
       const int arenas = program_.train->gradient_arenas;
       grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(arenas > 0 ? arenas : workers_));
-      train_ = reserve_function(*program_.train);
+      if (!device_) train_ = reserve_function(*program_.train);
     }
-    if (infer && program_.infer) infer_ = reserve_function(*program_.infer);
-    if (validate && program_.validate) validate_ = reserve_function(*program_.validate);
+    if (!device_ && infer && program_.infer) infer_ = reserve_function(*program_.infer);
+    if (!device_ && validate && program_.validate) validate_ = reserve_function(*program_.validate);
     for (int i = 0; i < moments; ++i) moment_offsets_.push_back(arena_.reserve(program_.param_bytes));
+    if (device_) device_->reserve(train && program_.train, infer && program_.infer, validate && program_.validate, moments <= kDeviceMoments ? moments : 0);
   }
   void map(bool populate) {
-    arena_.map(populate);
+    arena_.map(populate && !device_);
     for (const size_t offset : moment_offsets_) moments_.push_back(arena_.at(offset));
   }
 
   // outputs: dense buffers, outputs[0] the loss. Gradients are in grads() afterwards.
   void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
-    program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step});
+    if (!device_)
+      return program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step});
+    to_device();
+    grads_newest_ = Place::device;
+    device_->train(inputs, outputs, seed, step);
   }
   // Loss and metrics of data that is not trained on; gradients stay as they are if the program can do without.
   void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
     if (!program_.validate) return train(inputs, outputs, seed, step);
+    if (device_) {
+      to_device();
+      return device_->validate(inputs, outputs, seed, step);
+    }
     program_.validate->run({inputs, outputs, params(), nullptr, arena_.at(validate_.shared), arena_.at(validate_.scratch), workers_, program_.validate->batch, seed, step});
   }
   void infer(const void* const* inputs, void* const* outputs, int64_t count, uint64_t seed, uint64_t step) {
-    program_.infer->run({inputs, outputs, params(), nullptr, arena_.at(infer_.shared), arena_.at(infer_.scratch), workers_, count, seed, step});
+    if (!device_) return program_.infer->run({inputs, outputs, params(), nullptr, arena_.at(infer_.shared), arena_.at(infer_.scratch), workers_, count, seed, step});
+    to_device();
+    device_->infer(inputs, outputs, seed, step);
+  }
+  // The optimizer's update from the gradients of train(); their norm before clipping.
+  double update(Updater* updater, int64_t step, double lr) {
+    if (!device_) return updater->apply(params(), grads(), moments(), step, lr);
+    to_device();
+    newest_ = Place::device;
+    return device_->update(updater->settings(), step, lr);
+  }
+  // train() and update() in one go.
+  double step(const void* const* inputs, void* const* outputs, uint64_t seed, Updater* updater, int64_t step, double lr) {
+    if (!device_) {
+      train(inputs, outputs, seed, static_cast<uint64_t>(step));
+      return update(updater, step, lr);
+    }
+    to_device();
+    newest_ = grads_newest_ = Place::device;
+    return device_->step(inputs, outputs, seed, updater->settings(), step, lr);
   }
 
   const Program& program() const { return program_; }
+  const Device* device() const { return device_.get(); }
   Arena& arena() { return arena_; }
   int workers() const { return workers_; }
-  char* params() const { return arena_.at(params_); }
-  char* grads() const { return arena_.at(grads_); }
-  char* const* moments() const { return moments_.data(); }
+  char* params() const {
+    to_host();
+    return arena_.at(params_);
+  }
+  char* grads() const {
+    if (grads_newest_ == Place::device) device_->download_gradients(arena_.at(grads_));
+    grads_newest_ = Place::host;
+    return arena_.at(grads_);
+  }
+  char* const* moments() const {
+    to_host();
+    return moments_.data();
+  }
   int moment_count() const { return static_cast<int>(moments_.size()); }
 
  private:
+  enum class Place { host, device };
+  static constexpr int kDeviceMoments = 2;  // L-BFGS has more, and works on the host
   struct Offsets { size_t shared, scratch; };
+
   Offsets reserve_function(const Function& function) {
     const size_t shared = arena_.reserve(function.shared_bytes);
     return {shared, arena_.reserve(function.scratch_bytes * static_cast<size_t>(workers_))};
   }
+  // Newest on the host from now on: the caller may write there.
+  void to_host() const {
+    if (newest_ == Place::device) device_->download(arena_.at(params_), moments_.data());
+    newest_ = Place::host;
+    on_device_ = false;
+  }
+  void to_device() {
+    if (!on_device_) device_->upload(arena_.at(params_), moments_.data());
+    on_device_ = true;
+  }
 
   const Program& program_;
   int workers_;
+  std::unique_ptr<Device> device_;
   Arena arena_;
   size_t params_ = 0, grads_ = 0;
   Offsets train_{0, 0}, infer_{0, 0}, validate_{0, 0};
   std::vector<size_t> moment_offsets_;
   std::vector<char*> moments_;
+  mutable Place newest_ = Place::host, grads_newest_ = Place::host;
+  mutable bool on_device_ = false;  // the device's copy equals the newest
 };
 
 // The loss and metrics of a train function, whatever their type.

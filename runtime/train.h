@@ -122,10 +122,14 @@ class Trainer {
   StepRecord one_step(int64_t step) {
     const double begin = seconds();
     data_.fill(static_cast<uint64_t>(step));
-    session_.train(data_.inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(step));
-    if (options_.check_finite) check_finite_step(step);
     const double lr = options_.schedule.at(step);
-    const double norm = updater_.apply(session_.params(), session_.grads(), session_.moments(), step, lr);
+    if (!options_.check_finite) {
+      const double norm = session_.step(data_.inputs(), scalars_.pointers(), options_.seed, &updater_, step, lr);
+      return {step + 1, norm, lr, (seconds() - begin) * 1e3};
+    }
+    session_.train(data_.inputs(), scalars_.pointers(), options_.seed, static_cast<uint64_t>(step));
+    check_finite_step(step);
+    const double norm = session_.update(&updater_, step, lr);
     return {step + 1, norm, lr, (seconds() - begin) * 1e3};
   }
 

@@ -57,7 +57,7 @@ class Result:
 
 
 def executables_of(model: Mapping[str, Any]) -> list[str]:
-    """File names of the executables that a description lists (emitted CUDA has none)."""
+    """File names of the executables that a description lists."""
     return [entry["executable"] for entry in model.get("entries", ()) if entry["executable"]]
 
 
@@ -66,10 +66,15 @@ def build(request: Request, console: Console) -> Result:
 
     CompileError: the user's source or the folder; ToolchainError: no compiler, or it failed.
     """
+    options = request.source.options
     if request.emit & {"exe", "lib"}:
         from tesserac.toolchain import find_toolchain
 
         find_toolchain()  # before any work is done
+        if options.target == "cuda" and not options.emulate:
+            from tesserac.nvcc import find_nvcc
+
+            find_nvcc(options.architectures)
     inputs = _inputs_digest(request)
     folder = Folder(request.folder)
     start = time.perf_counter()
@@ -176,7 +181,7 @@ def _depfile(request: Request, model: Mapping[str, Any]) -> tuple[str, str]:
 
     source = request.source
     needs = [_prerequisite(p, request.folder) for p in (source.path, source.sidecar) if p is not None]
-    names = [*executables_of(model), model["library"]]
+    names = [*executables_of(model), *([model["library"]] if model["library"] else ())]
     targets = [f"$(dir $(lastword $(MAKEFILE_LIST))){name}" for name in names]
     lines = [" \\\n  ".join([" ".join(targets) + ":", *needs]), *(f"{need}:" for need in needs)]
     return f"{unit_name(source.path)}.d", "\n".join(lines) + "\n"
@@ -207,11 +212,20 @@ def _make(request: Request, result: Result, console: Console) -> None:
 
     console.stage = "compilation of the emitted code"
     start = time.perf_counter()
-    result.made = run_make(request.folder, targets, request.jobs or processors(), request.verbose)
+    result.made = run_make(request.folder, targets, request.jobs or processors(), request.verbose, _variables(request))
     result.seconds["compile"] = time.perf_counter() - start
     _refresh([request.folder / name for name in targets], request.source)
     if "exe" in request.emit and result.executables:
         result.seconds["start-up"] = start_up(request.folder / result.executables[0])
+
+
+def _variables(request: Request) -> list[str]:
+    """What make has to be told of this machine beside its C++ compiler."""
+    if request.source.options.target != "cuda" or request.source.options.emulate:
+        return []
+    from tesserac.nvcc import find_nvcc
+
+    return find_nvcc().variables
 
 
 def _refresh(targets: Sequence[Path], source: Source) -> None:
@@ -263,7 +277,7 @@ def not_started(program: Path, error: OSError) -> CompileError:
 def parse_emit(text: str | None, target: str) -> frozenset[str] | str:
     """The kinds of ``--emit``; a message when the text is wrong. No text asks for what the target can do."""
     if not text:
-        return frozenset(("cuda",) if target == "cuda" else ("cpp", "exe", "lib"))
+        return frozenset(("cuda", "exe") if target == "cuda" else ("cpp", "exe", "lib"))
     kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -278,14 +292,14 @@ def parse_emit(text: str | None, target: str) -> frozenset[str] | str:
 
 def check_target(emit: frozenset[str], target: str) -> None:
     """Raises T0806 for combinations that no back end offers."""
-    wrong = sorted(emit & {"cpp", "exe", "lib"}) if target == "cuda" else sorted(emit & {"cuda"})
+    wrong = sorted(emit & {"cpp", "lib"}) if target == "cuda" else sorted(emit & {"cuda"})
     if wrong:
         diagnostics = Diagnostics()
         diagnostics.error(
             "T0806",
             f"--emit={','.join(wrong)} does not go with --target {target}",
             None,
-            help=["--target cuda --emit=cuda", "--target cpu --emit=cpp,exe,lib"],
+            help=["--target cuda --emit=cuda,exe", "--target cpu --emit=cpp,exe,lib"],
         )
         raise CompileError(diagnostics.items)
 

@@ -48,6 +48,8 @@ class CompileOptions:
     tile_rows: int = 128
     portable: bool = False
     reassociate: bool = False
+    emulate: bool = False
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +272,11 @@ def _refuse_experts(program: Program) -> None:
 
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,
               after: After | None = None) -> Project:
-    """A program to a project of CUDA sources, which nvcc compiles on any machine and a GPU runs."""
+    """A program to a project of CUDA sources: for nvcc, or with ``emulate`` for a C++ compiler."""
+    from tesserac.codegen.cuda.emulate import ENGINE, emulated_files
     from tesserac.codegen.cuda.project import render_cuda_makefile, render_entry_cuda  # the seam to the other back end
     from tesserac.codegen.jinja import render_template
+    from tesserac.codegen.reference import render_reference_file
     from tesserac.includes import runtime_headers
     from tesserac.inspection.describe import cell, describe_entry, description, readme_entries
 
@@ -285,16 +289,24 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
         # A GPU's threads share one memory: nothing is gained by cutting the batch into tiles.
         plans.append(plan_entry(row.entry, replace(options, tile_rows=0), after, seconds))
         files.update(render_entry_cuda(plans[-1], stem=row.stem, source=file, lines=lines))
-        described.append(describe_entry(plans[-1], "", []))
-    files["Makefile"] = render_cuda_makefile([r.stem for r in named], title=unit)
-    files["model.json"] = description(unit, file, f"lib{unit}.a", described)
-    rows = [{"stem": r.stem, "label": r.entry.label} for r in named]
+        references = [(f"{row.stem}_{role}", reference_function(f)) for role, f in row.entry.roles()]
+        files[f"{row.stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
+        files[f"{row.stem}.main.cpp"] = render_template("project/main.cpp.j2", title=row.entry.label, stem=row.stem,
+                                                          portable=False)
+        described.append(describe_entry(plans[-1], row.file, []))
+    rows = [{"stem": r.stem, "file": r.file, "label": r.entry.label} for r in named]
+    files["command_line.cpp"] = render_template("project/command_line.cpp.j2")
+    files["Makefile"] = render_cuda_makefile(rows, title=unit, architectures=options.architectures,
+                                             emulate=options.emulate)
+    files["model.json"] = description(unit, file, "", described)
     files["README.md"] = render_template("project/README.cuda.md.j2", title=unit, version=__version__, entries=rows,
-                                         cell=cell, described=readme_entries(described),
+                                         cell=cell, described=readme_entries(described), emulate=options.emulate,
                                          source=file.replace("\\", "/").rsplit("/", 1)[-1])
-    files.update(runtime_headers(files))
+    files.update(runtime_headers(files, ENGINE if options.emulate else ()))
+    if options.emulate:
+        files.update(emulated_files(files))
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
-    return Project(files, {}, f"lib{unit}.a", tuple(plans), program, seconds=seconds)
+    return Project(files, {r.entry.label: r.file for r in named}, "", tuple(plans), program, seconds=seconds)
 
 
 def reference_function(function: Function) -> Function:

@@ -78,7 +78,9 @@ def find_toolchain() -> Toolchain:
     return Toolchain(compiler, make)
 
 
-def run_make(folder: Path, targets: Sequence[str], jobs: int, verbose: bool = False) -> bool:
+def run_make(
+    folder: Path, targets: Sequence[str], jobs: int, verbose: bool = False, variables: Sequence[str] = ()
+) -> bool:
     """Makes targets of a project; whether anything had to be made. ToolchainError with the compiler's own words."""
     tools = find_toolchain()
     # An outer make (`make demo`) must not pass its flags or its job server on to ours.
@@ -86,7 +88,7 @@ def run_make(folder: Path, targets: Sequence[str], jobs: int, verbose: bool = Fa
         k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
     }
     environment["LC_ALL"] = "C.UTF-8"
-    command = [tools.make, f"-j{jobs}", "--no-print-directory", *tools.variables, *targets]
+    command = [tools.make, f"-j{jobs}", "--no-print-directory", *tools.variables, *variables, *targets]
     try:
         done = subprocess.run(
             command,

@@ -1,46 +1,74 @@
-// One allocation for everything a training run keeps on the device: parameters, gradients, moments and values in flight.
+// One allocation for everything a run keeps on the device. Planned first, then taken at once; what does not fit is told
+// with its largest parts.
 #pragma once
-#include "program.cuh"
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../error.h"
+#include "context.cuh"
 
 namespace tsr::cuda {
 
-/// Parameters, gradients, `moments` moment arenas and the larger arena of the program's functions, in one block of device
-/// memory that starts as zeros. Pieces are aligned to 256 bytes.
+/// Device memory in pieces that start at multiples of 256 bytes, as cudaMalloc's do.
 class Arena {
  public:
-  Arena(Context& context, const Program& program, int moments) {
-    const size_t layout = rounded(program.param_bytes);
-    size_t flight = 0;
-    for (const Function* f : {program.train, program.infer})
-      if (f != nullptr && f->arena_bytes > flight) flight = f->arena_bytes;
-    const bool trains = program.train != nullptr;
-    size_ = layout * (1 + (trains ? 1 + size_t(moments) : 0)) + rounded(flight);
-    void* memory = nullptr;
-    if (!context.check(cudaMalloc(&memory, size_), "cudaMalloc of the arena")) return;
-    params = static_cast<char*>(memory);
-    context.check(cudaMemsetAsync(params, 0, size_, context.stream), "cudaMemsetAsync of the arena");
-    char* next = params + layout;
-    if (trains) {
-      grads = next;
-      for (int i = 0; i < moments && i < 2; ++i) this->moments[i] = grads + layout * size_t(1 + i);
-      next += layout * size_t(1 + moments);
-    }
-    values = next;
-  }
-  ~Arena() { cudaFree(params); }
+  Arena() = default;
+  ~Arena() { cudaFree(base_); }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
+  /// The offset of a new piece. `what` names it in the message when there is too little memory.
+  size_t reserve(size_t bytes, const std::string& what) {
+    const size_t offset = size_;
+    size_ += (bytes + 255) / 256 * 256;
+    pieces_.emplace_back(bytes, what);
+    return offset;
+  }
+
+  /// Takes the memory, filled with zeros. T0931 when the device has too little.
+  void allocate(Context& context) {
+    size_t available = 0, total = 0;
+    cudaMemGetInfo(&available, &total);
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, size_ > 0 ? size_ : 256);
+    if (error == cudaErrorMemoryAllocation) throw too_little(available, total);
+    context.need(error, "cudaMalloc");
+    base_ = static_cast<char*>(memory);
+    context.need(cudaMemsetAsync(base_, 0, size_, context.stream), "cudaMemsetAsync");
+  }
+
+  char* at(size_t offset) const { return base_ + offset; }
   size_t size() const { return size_; }
 
-  char* params = nullptr;
-  char* grads = nullptr;
-  char* moments[2] = {nullptr, nullptr};
-  char* values = nullptr;  // Call::arena
+ private:
+  Error too_little(size_t available, size_t total) {
+    std::stable_sort(pieces_.begin(), pieces_.end(), [](const auto& x, const auto& y) { return x.first > y.first; });
+    std::string largest;
+    for (size_t i = 0; i < pieces_.size() && i < 5; ++i)
+      largest += "\n  - " + bytes_text(static_cast<double>(pieces_[i].first)) + "  " + pieces_[i].second;
+    return Error("T0931", "out of device memory: the program needs " + bytes_text(static_cast<double>(size_)) + ", " + bytes_text(static_cast<double>(available)) + " of " +
+                 bytes_text(static_cast<double>(total)) + " are free; largest:" + largest,
+                 "build with a smaller batch (--set or --dim), train with --optimizer sgd (no moments), or take a device with more memory");
+  }
+
+  char* base_ = nullptr;
+  size_t size_ = 0;
+  std::vector<std::pair<size_t, std::string>> pieces_;
+};
+
+/// Host memory that the device copies from and to without waiting for the host.
+class Pinned {
+ public:
+  Pinned(Context& context, size_t bytes) { context.need(cudaMallocHost(&data_, bytes > 0 ? bytes : 1), "cudaMallocHost"); }
+  ~Pinned() { cudaFreeHost(data_); }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  char* at(size_t offset) const { return data_ + offset; }
 
  private:
-  static size_t rounded(size_t n) { return (n + 255) / 256 * 256; }
-  size_t size_ = 0;
+  char* data_ = nullptr;
 };
 
 }  // namespace tsr::cuda

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "../error.h"
 #include "cublaslt_api.h"
 
 namespace tsr::cuda {
@@ -38,18 +39,23 @@ class Context {
   explicit Context(cudaStream_t stream_of_work = nullptr) : stream(stream_of_work) {
 #ifndef TSR_NO_CUBLASLT
     if (cublasLtCreate(&blas) != CUBLAS_STATUS_SUCCESS) blas = nullptr;
-    else check(cudaMalloc(&blas_workspace, kBlasWorkspace), "cudaMalloc of cuBLASLt's workspace");
 #endif
   }
   ~Context() {
     plans.clear();
-    cudaFree(blas_workspace);
+    cudaFree(own_workspace_);
 #ifndef TSR_NO_CUBLASLT
     if (blas != nullptr) cublasLtDestroy(blas);
 #endif
   }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
+
+  /// Memory of kBlasWorkspace bytes for products, if the caller does not give any in `blas_workspace`. False without.
+  bool has_workspace() {
+    if (blas_workspace == nullptr && check(cudaMalloc(&own_workspace_, kBlasWorkspace), "cudaMalloc of cuBLASLt's workspace")) blas_workspace = own_workspace_;
+    return blas_workspace != nullptr;
+  }
 
   /// Remembers the first error; later ones are its consequences. True if there is none in this call.
   bool check(cudaError_t result, const char* what) {
@@ -61,12 +67,24 @@ class Context {
     return false;
   }
 
+  /// The same, where nothing can go on without: throws T0932.
+  void need(cudaError_t result, const char* what) {
+    if (!check(result, what) || code != 0) throw failed();
+  }
+  /// The first error, as the command line shows it.
+  Error failed() const {
+    return Error("T0932", error, "run it on the emulation (tesserac build --target cuda --emulate) or under compute-sanitizer, which say more");
+  }
+
   cudaStream_t stream;
   int code = 0;
   std::string error;
   cublasLtHandle_t blas = nullptr;  // null: every product is our own kernel's
   void* blas_workspace = nullptr;
   std::map<const void*, std::unique_ptr<ProductPlan>> plans;  // by the address of the product's table of sizes
+
+ private:
+  void* own_workspace_ = nullptr;
 };
 
 /// A typed pointer into a byte arena.

@@ -96,7 +96,7 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   cublasLtMatmulPreference_t preference = nullptr;
   need(cublasLtMatmulPreferenceCreate(&preference));
   if (good) {
-    const size_t limit = context.blas_workspace == nullptr ? 0 : Context::kBlasWorkspace;
+    const size_t limit = context.has_workspace() ? Context::kBlasWorkspace : 0;
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
     need(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof limit));

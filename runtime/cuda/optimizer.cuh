@@ -6,24 +6,15 @@
 #pragma once
 #include <vector>
 
-#include "program.cuh"
+#include "../optimizer_settings.h"
+#include "../parameter_chunks.h"
+#include "arena.cuh"
 #include "reduce.cuh"
 
 namespace tsr::cuda {
 
-enum class Rule : int { sgd, momentum, adam, adamw };
-
-struct OptimizerSettings {
-  Rule rule = Rule::adamw;
-  double lr = 1e-3, momentum = 0.9, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
-  double clip = 0;  // largest global gradient norm; 0: no clipping
-};
-
-/// Moment arenas a rule needs.
-inline int moments_of(Rule rule) { return rule == Rule::sgd ? 0 : rule == Rule::momentum ? 1 : 2; }
-
 /// Rows of one tensor: `offset` in elements from the start of the arena.
-struct Chunk {
+struct UpdateChunk {
   int64_t offset, rows, length, stride;
   bool decay;
 };
@@ -45,8 +36,8 @@ struct StepResult {
 
 /// partial[chunk] = sum of the squares of a chunk's gradients, in double. One block per chunk.
 template <class T>
-__global__ void __launch_bounds__(256) chunk_squares(const Chunk* __restrict__ chunks, const T* __restrict__ grads, double* __restrict__ partial) {
-  const Chunk chunk = chunks[blockIdx.x];
+__global__ void __launch_bounds__(256) chunk_squares(const UpdateChunk* __restrict__ chunks, const T* __restrict__ grads, double* __restrict__ partial) {
+  const UpdateChunk chunk = chunks[blockIdx.x];
   double sum = 0;
   for (int64_t i = threadIdx.x; i < chunk.rows * chunk.length; i += 256) {
     const double g = double(grads[chunk.offset + i / chunk.length * chunk.stride + i % chunk.length]);
@@ -70,9 +61,10 @@ __global__ void __launch_bounds__(256) finish_norm(const double* __restrict__ pa
 
 /// Updates parameters and moments. One block per chunk.
 template <Rule R, class T>
-__global__ void __launch_bounds__(256) update_chunk(const Chunk* __restrict__ chunks, T* __restrict__ params, const T* __restrict__ grads, T* __restrict__ first,
-                                                    T* __restrict__ second, const StepConstants<T> s, const StepResult* __restrict__ result) {
-  const Chunk chunk = chunks[blockIdx.x];
+__global__ void __launch_bounds__(256) update_chunk(const UpdateChunk* __restrict__ chunks, T* __restrict__ params, const T* __restrict__ grads, T* __restrict__ first,
+                                                    T* __restrict__ second, const StepConstants<T>* __restrict__ constants, const StepResult* __restrict__ result) {
+  const StepConstants<T> s = *constants;
+  const UpdateChunk chunk = chunks[blockIdx.x];
   const T scale = T(result->scale), l2 = s.l2[chunk.decay], shrink = s.shrink[chunk.decay];
   for (int64_t i = threadIdx.x; i < chunk.rows * chunk.length; i += 256) {
     const int64_t at = chunk.offset + i / chunk.length * chunk.stride + i % chunk.length;
@@ -92,69 +84,60 @@ __global__ void __launch_bounds__(256) update_chunk(const Chunk* __restrict__ ch
   }
 }
 
-/// The optimizer of a program whose parameters are all of type T (float or double). Owns a little device memory: its
-/// table of chunks, their partial norms and the result of the last step.
+/// The optimizer of a program whose parameters are all of type T (float or double). What changes from step to step lies
+/// in device memory, so that its launches can be replayed as part of a graph.
 template <class T>
 class Updater {
  public:
-  Updater(Context& context, const Program& program, const OptimizerSettings& settings) : context_(context), settings_(settings) {
-    std::vector<Chunk> chunks;
-    for (int i = 0; i < program.param_count; ++i) add_chunks(program.params[i], chunks);
+  Updater(Context& context, const Program& program, const OptimizerSettings& settings) : context_(context), settings_(settings), constants_(context, sizeof(StepConstants<T>)) {
+    std::vector<UpdateChunk> chunks;
+    for (const tsr::Chunk& c : parameter_chunks(program)) chunks.push_back({int64_t(c.offset / sizeof(T)), c.rows, c.length, c.stride, c.decay});
     count_ = int(chunks.size());
-    const size_t table = chunks.size() * sizeof(Chunk), partial = chunks.size() * sizeof(double);
-    if (!context.check(cudaMalloc(&memory_, table + partial + sizeof(StepResult)), "cudaMalloc of the optimizer's table")) return;
-    chunks_ = static_cast<Chunk*>(memory_);
-    partial_ = reinterpret_cast<double*>(static_cast<char*>(memory_) + table);
-    result_ = reinterpret_cast<StepResult*>(static_cast<char*>(memory_) + table + partial);
-    context.check(cudaMemcpy(chunks_, chunks.data(), table, cudaMemcpyHostToDevice), "cudaMemcpy of the optimizer's table");
+    table_ = memory_.reserve(chunks.size() * sizeof(UpdateChunk), "the optimizer's table");
+    partial_ = memory_.reserve(chunks.size() * sizeof(double), "the optimizer's norms");
+    step_ = memory_.reserve(sizeof(StepConstants<T>), "the optimizer's constants");
+    result_ = memory_.reserve(sizeof(StepResult), "the optimizer's result");
+    memory_.allocate(context);
+    context.need(cudaStreamSynchronize(context.stream), "cudaStreamSynchronize");
+    if (count_ > 0) context.need(cudaMemcpy(memory_.at(table_), chunks.data(), chunks.size() * sizeof(UpdateChunk), cudaMemcpyHostToDevice), "cudaMemcpy of the optimizer's table");
   }
-  ~Updater() { cudaFree(memory_); }
   Updater(const Updater&) = delete;
   Updater& operator=(const Updater&) = delete;
 
-  /// Puts one step on the context's stream; `step` counts from 0, `lr` is this step's rate. 0, or the first error's code.
-  int apply(char* params, const char* grads, char* const* moments, int64_t step, double lr) {
-    if (context_.code != 0 || count_ == 0) return context_.code;
-    const int needed = moments_of(settings_.rule);
+  const OptimizerSettings& settings() const { return settings_; }
+
+  /// Sets what the next launch() reads; `step` counts from 0, `lr` is its rate. The launch before has to be complete.
+  void prepare(int64_t step, double lr) { *reinterpret_cast<StepConstants<T>*>(constants_.at(0)) = constants(step, lr); }
+
+  /// Puts one step on the context's stream.
+  void launch(char* params, const char* grads, char* const* moments) {
+    const cudaStream_t stream = context_.stream;
+    const int needed = moments_of(settings_);
     T* const p = reinterpret_cast<T*>(params);
     const T* const g = reinterpret_cast<const T*>(grads);
     T* const m = needed > 0 ? reinterpret_cast<T*>(moments[0]) : nullptr;
     T* const v = needed > 1 ? reinterpret_cast<T*>(moments[1]) : nullptr;
-    const StepConstants<T> s = constants(step, lr);
-    const cudaStream_t stream = context_.stream;
-    chunk_squares<T><<<count_, 256, 0, stream>>>(chunks_, g, partial_);
-    finish_norm<double><<<1, 256, 0, stream>>>(partial_, count_, settings_.clip, result_);
+    const UpdateChunk* const chunks = at<const UpdateChunk>(memory_.at(0), table_);
+    const StepConstants<T>* const s = at<const StepConstants<T>>(memory_.at(0), step_);
+    double* const partial = at<double>(memory_.at(0), partial_);
+    StepResult* const result = at<StepResult>(memory_.at(0), result_);
+    context_.check(cudaMemcpyAsync(memory_.at(step_), constants_.at(0), sizeof(StepConstants<T>), cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync of the optimizer's constants");
+    if (count_ > 0) chunk_squares<T><<<count_, 256, 0, stream>>>(chunks, g, partial);
+    finish_norm<double><<<1, 256, 0, stream>>>(partial, count_, settings_.clip, result);
+    if (count_ == 0) return;
     switch (settings_.rule) {
-      case Rule::sgd: update_chunk<Rule::sgd, T><<<count_, 256, 0, stream>>>(chunks_, p, g, m, v, s, result_); break;
-      case Rule::momentum: update_chunk<Rule::momentum, T><<<count_, 256, 0, stream>>>(chunks_, p, g, m, v, s, result_); break;
-      case Rule::adam: case Rule::adamw: update_chunk<Rule::adam, T><<<count_, 256, 0, stream>>>(chunks_, p, g, m, v, s, result_); break;
+      case Rule::sgd: update_chunk<Rule::sgd, T><<<count_, 256, 0, stream>>>(chunks, p, g, m, v, s, result); break;
+      case Rule::momentum: update_chunk<Rule::momentum, T><<<count_, 256, 0, stream>>>(chunks, p, g, m, v, s, result); break;
+      case Rule::adam: case Rule::adamw: update_chunk<Rule::adam, T><<<count_, 256, 0, stream>>>(chunks, p, g, m, v, s, result); break;
+      case Rule::lbfgs: break;  // works on the host, from the gradients alone
     }
     context_.check(cudaGetLastError(), "the optimizer");
-    return context_.code;
   }
 
   /// Norm and clipping factor of the last step, in device memory.
-  const StepResult* result() const { return result_; }
+  const StepResult* result() const { return at<const StepResult>(memory_.at(0), result_); }
 
  private:
-  static constexpr int64_t kChunk = 16384;  // elements
-
-  static void add_chunks(const Tensor& tensor, std::vector<Chunk>& chunks) {
-    int64_t rows = 1, length = tensor.rank > 0 ? tensor.shape[tensor.rank - 1] : 1, stride = tensor.row_stride;
-    for (int i = 0; i + 1 < tensor.rank; ++i) rows *= tensor.shape[i];
-    if (rows == 0 || length == 0) return;
-    if (rows == 1 || stride == length) length *= rows, stride = length, rows = 1;
-    const int64_t wide = length < kChunk ? length : kChunk, high = kChunk / wide;
-    const int64_t plane = (rows * stride * int64_t(sizeof(T)) + 63) / 64 * 64 / int64_t(sizeof(T));  // of a complex parameter: real parts, imaginary parts
-    for (int part = 0; part < (tensor.dtype == DType::c64 || tensor.dtype == DType::c128 ? 2 : 1); ++part) {
-      const int64_t offset = int64_t(tensor.offset / sizeof(T)) + part * plane;
-      for (int64_t row = 0; row < rows; row += high)
-        for (int64_t column = 0; column < length; column += wide)
-          chunks.push_back({offset + row * stride + column, rows - row < high ? rows - row : high, length - column < wide ? length - column : wide, stride,
-                            tensor.decay});
-    }
-  }
-
   StepConstants<T> constants(int64_t step, double lr) const {
     const OptimizerSettings& o = settings_;
     const bool adaptive = o.rule == Rule::adam || o.rule == Rule::adamw, decoupled = o.rule == Rule::adamw;
@@ -173,11 +156,10 @@ class Updater {
 
   Context& context_;
   OptimizerSettings settings_;
+  Arena memory_;
+  Pinned constants_;
   int count_ = 0;
-  void* memory_ = nullptr;
-  Chunk* chunks_ = nullptr;
-  double* partial_ = nullptr;
-  StepResult* result_ = nullptr;
+  size_t table_ = 0, partial_ = 0, step_ = 0, result_ = 0;
 };
 
 }  // namespace tsr::cuda

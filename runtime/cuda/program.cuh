@@ -1,8 +1,8 @@
-// What an emitted CUDA program tells the runtime: the tables of runtime/program.h, with functions that put their launches
-// on a stream.
+// How an emitted CUDA program runs: functions that put their launches on a stream, for a call on device memory.
 #pragma once
 #include "../program.h"
 #include "context.cuh"
+#include "philox.cuh"
 
 namespace tsr::cuda {
 
@@ -12,41 +12,17 @@ struct Call {
   void* const* outputs;       // likewise; outputs[0] of a train function is the loss
   const char* params;         // parameter arena, Program::param_bytes
   char* grads;                // gradient arena of the same layout, overwritten (train functions only)
-  char* arena;                // Function::arena_bytes; contents do not matter
-  uint64_t seed, step;        // for dropout and other random operations
+  char* arena;                // Function::shared_bytes; contents do not matter
+  const RandomKey* key;       // for dropout and other random operations
 };
 
-struct Function {
-  const char* name;
-  const Tensor* inputs;
-  int input_count;
-  const Tensor* outputs;
-  int output_count;
-  int64_t batch;        // size of the leading axis of batched inputs (1 if there is none)
-  size_t arena_bytes;   // values in flight, and the workspace behind them
-  double flops;         // multiply-adds counted as two, for one call
-  void (*run)(Context&, const Call&);
-};
+/// Puts one call's launches on the context's stream, in order, and returns without waiting.
+using Launches = void (*)(Context&, const Call&);
 
-struct Program {
-  const char* name;
-  const char* source_file;
-  const char* version;
-  const Tensor* params;
-  int param_count;
-  size_t param_bytes;   // of one arena; gradients and optimizer moments share its layout
-  const Function* train;
-  const Function* infer;
-  Optimizer optimizer;
-  const Kernel* kernels;
-  int kernel_count;
-};
-
-/// Puts a function's launches on the context's stream. 0, or the code of the first error so far.
-inline int run(Context& context, const Program& program, const Function& function, const Call& call) {
-  function.run(context, call);
-  context.check(cudaGetLastError(), function.name);
-  if (context.code != 0 && context.error.find(program.name) == std::string::npos) context.error = std::string(program.name) + ": " + context.error;
+/// The same for callers that want a code: 0, or that of the first error so far, of which context.error tells.
+inline int run(Context& context, const char* name, Launches launches, const Call& call) {
+  launches(context, call);
+  context.check(cudaGetLastError(), name);
   return context.code;
 }
 

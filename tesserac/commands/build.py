@@ -22,6 +22,8 @@ from tesserac.console import Console
     "--target", type=click.Choice(["cpu", "cuda"]), default=None, help="What to emit code for  [default: cpu]"
 )
 @program_options
+@click.option("--emulate", is_flag=True, help="With --target cuda: for this processor, under an emulation of CUDA.")
+@click.option("--arch", metavar="sm_80,...", help="With --target cuda: GPUs to compile for  [default: this machine's]")
 @click.option("--portable", is_flag=True, help="Kernels for several instruction sets in one binary.")
 @click.option("--reassociate", is_flag=True, help="Reorder chains of products where that saves work; changes rounding.")
 @click.option("--print-after", metavar="PASS|all", help="Print the program after a pass.")
@@ -44,6 +46,8 @@ def command(
     output: str | None,
     emit: str | None,
     target: str | None,
+    emulate: bool,
+    arch: str | None,
     portable: bool,
     reassociate: bool,
     print_after: str | None,
@@ -59,16 +63,23 @@ def command(
     The folder needs neither tesserac nor Python. Only what has changed is written and compiled again.
     """
     from tesserac.build import Request, build, check_target, parse_emit
+    from tesserac.nvcc import architectures
     from tesserac.summary import print_summary, print_times
 
     if target is None:
-        target = "cuda" if emit and "cuda" in emit.split(",") else "cpu"
+        target = "cuda" if emulate or arch or (emit and "cuda" in emit.split(",")) else "cpu"
+    if target == "cpu" and (emulate or arch):
+        raise click.BadOptionUsage("emulate" if emulate else "arch", "--emulate and --arch go with --target cuda.")
+    archs = architectures(arch)
+    if isinstance(archs, str):
+        raise click.BadOptionUsage("arch", archs)
     kinds = parse_emit(emit, target)
     if isinstance(kinds, str):
         raise click.BadOptionUsage("emit", kinds)
     console.quiet = quiet
     source = read(console, file, **flags)
-    source = replace(source, options=replace(source.options, target=target, portable=portable, reassociate=reassociate))
+    options = replace(source.options, target=target, portable=portable, reassociate=reassociate)
+    source = replace(source, options=replace(options, emulate=emulate, architectures=archs))
     if print_after or stop_after:
         from tesserac.inspection.stages import print_passes
 

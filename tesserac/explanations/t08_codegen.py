@@ -48,10 +48,10 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0806",
         "this build is not available for the target",
-        "Emitted CUDA compiles, but is not yet made into executables and libraries by `build`; it also goes into a "
-        "folder of its own, since both targets have a Makefile.",
-        "tesserac build model.py --target cuda --emit=exe",
-        "Use `--target cuda --emit=cuda`, then `make -C FOLDER compile-only ARCH=sm_90a`.",
+        "A folder holds the program for one target: C++ and a shared library for the CPU, CUDA for the GPU, each with"
+        " a Makefile of its own. A shared library is made for the CPU alone.",
+        "tesserac build model.py --target cuda --emit=lib",
+        "Use `--target cuda` with `--emit=cuda` or `--emit=cuda,exe`, or `--target cpu`.",
     ),
     Explanation(
         "T0807",
@@ -75,5 +75,29 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "this program.",
         "tesserac inspect model.py --stage source --kernel product_qkw",
         "The message lists the names that exist.",
+    ),
+    Explanation(
+        "T0810",
+        "no nvcc",
+        "CUDA is compiled by NVIDIA's nvcc. It is looked for in $NVCC, on PATH, and among the packages of this Python.",
+        "PATH=/opt/without-cuda tesserac build model.py --target cuda",
+        "Install it with `pip install 'tesserac[cuda-compile]'`. `--emit=cuda` writes the sources without compiling "
+        "them, and `--emulate` builds the same program for the processor, with a C++ compiler alone.",
+    ),
+    Explanation(
+        "T0811",
+        "nvcc is too old",
+        "Emitted CUDA is C++17 and may be asked for sm_90a; nvcc 12.0 is the first that has both.",
+        "NVCC=/usr/local/cuda-10.2/bin/nvcc tesserac build model.py --target cuda",
+        "Install a newer one: `pip install 'tesserac[cuda-compile]'` brings a current one.",
+    ),
+    Explanation(
+        "T0812",
+        "nvcc does not know an architecture",
+        "Every name in --arch is an architecture of NVIDIA's GPUs, as nvcc writes it, and this nvcc has no code for "
+        "it.",
+        "tesserac build model.py --target cuda --arch sm_81",
+        "Choose from the names in the message: sm_80 is the A100, sm_90a the H100 and H200. Newer GPUs than those "
+        "named run the program, too: it carries PTX of the oldest.",
     ),
 )

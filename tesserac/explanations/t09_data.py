@@ -220,4 +220,31 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         'tessera_create("GTP", NULL, &context, error, sizeof error)',
         "See runtime/tessera.h; the message names the argument.",
     ),
+    Explanation(
+        "T0930",
+        "no device for a CUDA program",
+        "A program that was built with --target cuda found no GPU, no driver, or one that its machine code does not "
+        "run on. The message says which architectures it was compiled for.",
+        "CUDA_VISIBLE_DEVICES= out/gpt selftest",
+        "Run it on a machine where `nvidia-smi` shows a GPU, build it with `--arch` for the GPU that is there, or "
+        "build it with `--emulate` for the processor.",
+    ),
+    Explanation(
+        "T0931",
+        "out of device memory",
+        "Everything a run needs on the GPU is taken at its start, in one piece, and there is not that much. The "
+        "message lists the largest parts: values in flight grow with the batch, moments with the optimizer.",
+        "out/gpt train --data input=corpus.txt   # built for a batch that is too large",
+        "Build with a smaller batch (--set or --dim), train with `--optimizer sgd` or `momentum`, or use a GPU with "
+        "more memory.",
+    ),
+    Explanation(
+        "T0932",
+        "a CUDA call failed",
+        "The driver or a kernel reported an error that a correct program on a healthy machine does not cause. The "
+        "message names the call and holds CUDA's own words; under the emulation it also names source lines.",
+        "out/gpt train --data input=corpus.txt   # while another process resets the GPU",
+        "Look at `nvidia-smi` and the system's log first. Then build with `--emulate` and `make MODE=race`, which "
+        "checks every access, and report what it finds.",
+    ),
 )

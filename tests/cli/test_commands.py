@@ -215,7 +215,7 @@ def test_print_after_and_stop_after(cli: Cli, model: Path) -> None:
 
 
 def test_targets_that_do_not_go_together(cli: Cli, model: Path) -> None:
-    for flags in (["--target", "cuda", "--emit=exe"], ["--emit=cpp,cuda", "--target", "cpu"]):
+    for flags in (["--target", "cuda", "--emit=lib"], ["--emit=cpp,cuda", "--target", "cpu"]):
         done = cli("build", model, *SIZES, *flags)
         assert done.code == 1
         assert done.err.startswith("error[T0806]: --emit=")

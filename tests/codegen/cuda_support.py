@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tesserac.codegen.cuda.project import render_cuda_makefile, render_entry_cuda
+from tesserac.codegen.cuda.project import render_entry_cuda
 from tesserac.driver import CompileOptions, plan_entry
 from tesserac.ir.program import Entry, Function
 from tesserac.resources import runtime_dir
@@ -23,10 +23,12 @@ SHIM = """
 
 extern "C" int call_{stem}(const void* const* inputs, void* const* outputs, const char* const* params,
                            char* const* grads, unsigned long seed, unsigned long step) {{
-  const tsr::cuda::Program& p = {stem}_program;
-  const tsr::cuda::Function& f = p.train ? *p.train : *p.infer;
+  const tsr::Program& p = {stem}_program;
+  const tsr::Function& f = p.train ? *p.train : *p.infer;
   return call_emulated(p, f, {stem}_{entry}, inputs, outputs, params, grads, seed, step);
 }}
+void {stem}_train_reference(const tsr::Call&) {{}}
+void {stem}_infer_reference(const tsr::Call&) {{}}
 """
 
 CALL = """
@@ -36,7 +38,7 @@ CALL = """
 
 // Dense parameters and gradients in table order; everything in device memory of its own, so that no slack is behind it.
 template <class Entry>
-int call_emulated(const tsr::cuda::Program& p, const tsr::cuda::Function& f, Entry entry, const void* const* inputs,
+int call_emulated(const tsr::Program& p, const tsr::Function& f, Entry entry, const void* const* inputs,
                   void* const* outputs, const char* const* params, char* const* grads, unsigned long seed,
                   unsigned long step) {
   std::vector<void*> all;
@@ -55,11 +57,13 @@ int call_emulated(const tsr::cuda::Program& p, const tsr::cuda::Function& f, Ent
   for (int i = 0; i < p.param_count; ++i) tsr::unpack(p.params[i], params[i], host.data());
   char* const weights = static_cast<char*>(device(p.param_bytes, host.data()));
   char* const gradients = static_cast<char*>(device(p.param_bytes, nullptr));
-  char* const arena = static_cast<char*>(device(f.arena_bytes, nullptr));
+  char* const arena = static_cast<char*>(device(f.shared_bytes, nullptr));
+  const tsr::RandomKey host_key{seed, step};
+  const auto* const key = static_cast<const tsr::RandomKey*>(device(sizeof host_key, &host_key));
   int code = 0;
   {
     tsr::cuda::Context context;
-    code = entry(context, tsr::cuda::Call{in.data(), out.data(), weights, gradients, arena, seed, step});
+    code = entry(context, tsr::cuda::Call{in.data(), out.data(), weights, gradients, arena, key});
     for (int i = 0; i < f.output_count; ++i)
       cudaMemcpy(outputs[i], out[size_t(i)], tsr::dense_bytes(f.outputs[i]), cudaMemcpyDeviceToHost);
     cudaMemcpy(host.data(), gradients, p.param_bytes, cudaMemcpyDeviceToHost);
@@ -73,7 +77,7 @@ int call_emulated(const tsr::cuda::Program& p, const tsr::cuda::Function& f, Ent
 
 
 def emit(functions: Sequence[Function], folder: Path) -> list[str]:
-    """Writes the CUDA files of functions f0, f1... and a Makefile; returns the stems."""
+    """Writes the CUDA files of functions f0, f1...; returns the stems."""
     stems = []
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
@@ -83,7 +87,6 @@ def emit(functions: Sequence[Function], folder: Path) -> list[str]:
         ).items():
             (folder / name).write_text(text, encoding="utf-8")
         stems.append(f"f{number}")
-    (folder / "Makefile").write_text(render_cuda_makefile(stems, title="functions"), encoding="utf-8")
     if not (folder / "runtime").exists():
         shutil.copytree(runtime_dir(), folder / "runtime")
     return stems

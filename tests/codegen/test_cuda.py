@@ -126,30 +126,33 @@ def test_positions_beyond_32_bits_are_counted_in_64(tmp_path: Path) -> None:
 
 OPTIMIZER = """
 #include "runtime/cuda/optimizer.cuh"
-#include "runtime/cuda/arena.cuh"
 using namespace tsr;
-using namespace tsr::cuda;
 static const Tensor kTensors[] = {{"w", DType::f32, 2, {3, 5}, 8, 0, Init::zeros, 0, 0, true, 0, INT64_MIN, false},
                                   {"b", DType::f32, 1, {20000}, 20000, 128, Init::zeros, 0, 0, false, 0,
                                    INT64_MIN, false}};
-static const cuda::Function kTrain = {"train", nullptr, 0, nullptr, 0, 1, 1000, 0, nullptr};
-static const cuda::Program kProgram = {
-    "p", "p.py", "0", kTensors, 2, 128 + 20000 * 4, &kTrain, nullptr, {}, nullptr, 0};
+static const Program kProgram = {"p", "p.py", "0", kTensors, 2, 128 + 20000 * 4, nullptr, nullptr, {}, nullptr, 0};
 extern "C" int optimize(int rule, int steps, double clip, float* params, const float* grads, double* norm) {
-  Context context;
+  cuda::Context context;
   OptimizerSettings settings;
   settings.rule = Rule(rule), settings.clip = clip, settings.weight_decay = 0.1;
-  Arena arena(context, kProgram, moments_of(settings.rule));
-  Updater<float> updater(context, kProgram, settings);
-  cudaMemcpy(arena.params, params, kProgram.param_bytes, cudaMemcpyHostToDevice);
-  cudaMemcpy(arena.grads, grads, kProgram.param_bytes, cudaMemcpyHostToDevice);
-  int code = 0;
-  for (int step = 0; step < steps; ++step) code |= updater.apply(arena.params, arena.grads, arena.moments, step, 0.01);
-  cudaMemcpy(params, arena.params, kProgram.param_bytes, cudaMemcpyDeviceToHost);
-  StepResult result;
+  cuda::Arena arena;
+  const size_t size = kProgram.param_bytes, p = arena.reserve(size, "p"), g = arena.reserve(size, "g");
+  const size_t m = arena.reserve(size, "m"), v = arena.reserve(size, "v");
+  arena.allocate(context);
+  cuda::Updater<float> updater(context, kProgram, settings);
+  cudaMemcpy(arena.at(p), params, size, cudaMemcpyHostToDevice);
+  cudaMemcpy(arena.at(g), grads, size, cudaMemcpyHostToDevice);
+  char* const moments[] = {arena.at(m), arena.at(v)};
+  for (int step = 0; step < steps; ++step) {
+    updater.prepare(step, 0.01);
+    updater.launch(arena.at(p), arena.at(g), moments);
+    context.check(cudaStreamSynchronize(context.stream), "waiting");
+  }
+  cudaMemcpy(params, arena.at(p), size, cudaMemcpyDeviceToHost);
+  cuda::StepResult result;
   cudaMemcpy(&result, updater.result(), sizeof result, cudaMemcpyDeviceToHost);
   *norm = result.norm;
-  return code;
+  return context.code;
 }
 """
 
@@ -231,7 +234,8 @@ def write_source(path: Path, folder: Path, options: Options = PLAIN) -> list[str
         for name, content in files.items():
             (folder / name).write_text(content, encoding="utf-8")
         stems.append(entry.label)
-    (folder / "Makefile").write_text(render_cuda_makefile(stems, title=path.stem), encoding="utf-8")
+    entries = [{"stem": stem, "file": stem} for stem in stems]
+    (folder / "Makefile").write_text(render_cuda_makefile(entries, title=path.stem), encoding="utf-8")
     if not (folder / "runtime").exists():
         shutil.copytree(runtime_dir(), folder / "runtime")
     return stems
@@ -298,7 +302,8 @@ def test_nvcc_takes_every_form_of_kernel_without_warnings(arch: str, tmp_path: P
     (tmp_path / "all.program.cu").write_text(
         "".join(f'#include "{stem}.program.cu"\n' for stem in stems), encoding="utf-8"
     )
-    (tmp_path / "Makefile").write_text(render_cuda_makefile(["all"], title="all"), encoding="utf-8")
+    makefile = render_cuda_makefile([{"stem": "all", "file": "all"}], title="all")
+    (tmp_path / "Makefile").write_text(makefile, encoding="utf-8")
     make(tmp_path, "compile-only", f"ARCH={arch}", "NVCC=nvcc -Xptxas -O1")
     listing = tmp_path / "listing"
     listing.mkdir()

@@ -17,6 +17,9 @@ from tesserac.diagnostics import InternalError
 FOLDER = "emulation"
 """Where a project keeps what only the emulation compiles."""
 
+ENGINE = ("runtime/emulation/engine.cpp", "runtime/emulation/race.cpp")
+"""Files of the runtime that the emulation is made of, with what they include."""
+
 _NAMESPACE = "::tsr::emulation"
 _OPAQUE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 _SHARED = re.compile(r"(extern\s+)?\b__shared__\s+(?:(?:__align__|alignas)\s*\(([^()]*)\)\s*)?([^;]*);")

@@ -115,7 +115,7 @@ class Expressions:
         if node.kind == "random":
             stream = dict(node.attrs)["stream"]
             return (
-                f"{node.op}<{self.real}>(key.seed, {stream}u + key.step, uint64_t({offset_text(strides, indices)}))",
+                f"{node.op}<{self.real}>(key->seed, {stream}u + key->step, uint64_t({offset_text(strides, indices)}))",
                 CALL,
             )
         if node.kind != "op":

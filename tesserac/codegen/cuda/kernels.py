@@ -38,7 +38,8 @@ random_normal infinity not_a_number exp log sin cos tanh sqrt rsqrt erf pow atan
 gridDim blockDim shared warpSize dim3 warp_sum warp_max warp_min block_sum block_max block_min combine_rows
 combine_blocks scatter_rows SumOf MaxOf MinOf attention_forward attention_backward RandomKey tsr_max tsr_min
 tsr_relu tsr_sign tsr_sigmoid tsr_softplus tsr_silu tsr_dsilu tsr_gelu tsr_dgelu tsr_gelu_tanh tsr_dgelu_tanh
-slice of_slice s train_run infer_run kParameters kTrain kInfer kKernels kTrainInputs kTrainOutputs kInferInputs
+slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kValidate kKernels kTrainInputs kTrainOutputs kInferInputs
+open_device Device CudaDevice Program Function Tensor Kernel
 kInferOutputs kTrainArena kInferArena kTrainWorkspace kInferWorkspace
 """
 RUNTIME_NAMES = tuple(_NAMES.split())
@@ -184,7 +185,7 @@ class RowEmitter:
             for i, s in enumerate(self.kernel.slots)
             if i in used
         ]
-        key = ["const RandomKey key"] if takes_key else []
+        key = ["const RandomKey* __restrict__ key"] if takes_key else []
         return text.replace(PARAMETERS, wrapped(pointers + extras + key)), used
 
     def _launch(self, blocks: int, used: list[int], extras: list[str], takes_key: bool) -> str:

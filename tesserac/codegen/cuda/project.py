@@ -48,8 +48,7 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
         parameters=parameters,
         parameter_rows=parameter_rows(parameters),
         kernels=[_kernel_row(f) for f in kernels.functions],
-        has_train=plans.train is not None,
-        has_infer=plans.infer is not None,
+        roles=[label for label, _ in plans.roles()],
         optimizer=_optimizer(plans.entry.optimizer),
     )
     return {
@@ -58,9 +57,21 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
     }
 
 
-def render_cuda_makefile(stems: Sequence[str], *, title: str) -> str:
-    """The Makefile of a folder with ``{stem}.program.cu`` for every stem and the runtime beside them."""
-    return render_template("cuda/Makefile.j2", stems=list(stems), title=title, version=__version__)
+def render_cuda_makefile(
+    entries: Sequence[Mapping[str, str]], *, title: str, architectures: Sequence[str] = (), emulate: bool = False
+) -> str:
+    """The Makefile of a folder: for nvcc and ``architectures`` (none: of this machine's GPU), or for the emulation.
+
+    An entry has the ``stem`` of its files and the name ``file`` of its executable.
+    """
+    return render_template(
+        "cuda/Makefile.emulated.j2" if emulate else "cuda/Makefile.j2",
+        entries=list(entries),
+        names=[entry["file"] for entry in entries],
+        architectures=list(architectures) or ["native"],
+        title=title,
+        version=__version__,
+    )
 
 
 def _real_type(plans: EntryPlans) -> DType:
