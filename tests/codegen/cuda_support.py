@@ -93,22 +93,32 @@ def emit(functions: Sequence[Function], folder: Path) -> list[str]:
 
 
 def load(folder: Path, sources: Mapping[str, str], mode: str = "fast") -> ctypes.CDLL:
+    """The library that ``build_all`` makes, loaded."""
+    return ctypes.CDLL(str(build_all(folder, sources, mode)))
+
+
+def build_all(folder: Path, sources: Mapping[str, str], mode: str) -> Path:
     """One library of C++ files for the emulation, beside the folder's CUDA files; one translation unit in all."""
     cuda = {f.name: f.read_text(encoding="utf-8") for f in [*folder.glob("*.cu"), *folder.glob("*.cuh")]}
     write_emulated(folder, cuda)
     for name, text in sources.items():
         (folder / "emulation" / name).write_text(text, encoding="utf-8")
     (folder / "emulation" / "all.cpp").write_text("".join(f'#include "{name}"\n' for name in sources), encoding="utf-8")
-    return ctypes.CDLL(str(build(folder, "all.cpp", mode, program=False)))
+    return build(folder, "all.cpp", mode, program=False)
 
 
-def compile_on_host(functions: Sequence[Function], folder: Path, mode: str = "fast") -> ctypes.CDLL:
+def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:
     """A library with ``call_f0``, ``call_f1``... that executes the emitted CUDA thread by thread."""
+    return ctypes.CDLL(str(build_functions(functions, folder)))
+
+
+def build_functions(functions: Sequence[Function], folder: Path, mode: str = "fast") -> Path:
+    """The same library, not loaded: the address sanitizer's needs a process that has the sanitizer."""
     sources = {"call.h": CALL}
     for stem, function in zip(emit(functions, folder), functions, strict=True):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         sources[f"call_{stem}.cpp"] = SHIM.format(stem=stem, entry="train_step" if trains else "infer")
-    return load(folder, sources, mode)
+    return build_all(folder, sources, mode)
 
 
 def call(

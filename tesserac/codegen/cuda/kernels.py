@@ -38,9 +38,9 @@ random_normal infinity not_a_number exp log sin cos tanh sqrt rsqrt erf pow atan
 gridDim blockDim shared warpSize dim3 warp_sum warp_max warp_min block_sum block_max block_min combine_rows
 combine_blocks scatter_rows SumOf MaxOf MinOf attention_forward attention_backward RandomKey tsr_max tsr_min
 tsr_relu tsr_sign tsr_sigmoid tsr_softplus tsr_silu tsr_dsilu tsr_gelu tsr_dgelu tsr_gelu_tanh tsr_dgelu_tanh
-slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kValidate kKernels kTrainInputs kTrainOutputs kInferInputs
-open_device Device CudaDevice Program Function Tensor Kernel
-kInferOutputs kTrainArena kInferArena kTrainWorkspace kInferWorkspace
+slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kValidate kKernels kTrainInputs
+kTrainOutputs kInferInputs kValidateInputs kValidateOutputs kValidateArena kValidateWorkspace open_device Device
+CudaDevice Program Function Tensor Kernel kInferOutputs kTrainArena kInferArena kTrainWorkspace kInferWorkspace
 """
 RUNTIME_NAMES = tuple(_NAMES.split())
 """Identifiers that emitted code uses itself; names of the source give way to them."""
