@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 
 from tesserac.ir.program import Function
 from tesserac.passes.combinations import combinations
-from tesserac.passes.coordinates import independent
-from tesserac.passes.decision import Decision, decide
+from tesserac.passes.decision import Decision, collapsed_where_cheaper, decide
 from tesserac.passes.multiindex import Index, graded
 from tesserac.passes.schemes import forward_over_reverse, lower_scheme
+from tesserac.passes.spaces import independent
 from tesserac.passes.varying import Direction
 
 
@@ -24,23 +24,28 @@ def derivative_lines(function: Function) -> list[str]:
             continue
         for root, indices in decision.asked.items():
             lines.append(f"  of {root}: {_indices(group, indices)}")
-        lines.extend(f"  {line}" for line in _alternatives(function, decision))
+        lines.extend(f"  {line}" for line in _alternatives(function, decision, group))
     return lines
 
 
-def _alternatives(function: Function, decision: Decision) -> Iterable[str]:
+def _alternatives(function: Function, decision: Decision, group: tuple[Direction, ...]) -> Iterable[str]:
     counter, unit = decision.counter, decision.unit
     assert counter is not None
     assert unit is not None
-    taylor, chosen = decision.taylor, decision.chosen
+    taylor, chosen, found = decision.taylor, decision.chosen, decide(collapsed_where_cheaper(function), group)
+    taken = "shared covector" if chosen.reverse else "Taylor"
     nested, lower = forward_over_reverse(counter, decision.asked), lower_scheme(counter, decision.asked)
-    count, tops = combinations(function, unit)
     back = sum(map(len, nested.reverse.values()))
     rows: list[tuple[str, float, str]] = [("Taylor", taylor.counted.rows, f"{_count(taylor.kept, 'channel')} forward")]
-    if count < tops:
-        what = "combination" if count == 1 else "combinations"
-        rows.append(("collapsed Taylor", counter.collapsed(lower.counted, count).rows,
-                     f"{_count(lower.kept, 'channel')}, {count} {what} of the {tops} highest; counted only"))
+    if found.channels:
+        taken = "collapsed Taylor"
+        rows.append((taken, found.work.rows, f"{_count(found.chosen.kept, 'channel')}, {found.channels} combined"))
+    else:
+        count, tops = combinations(function, unit)
+        if count < tops:
+            what = "combination" if count == 1 else "combinations"
+            rows.append(("collapsed Taylor", counter.collapsed(lower.counted, count).rows,
+                         f"{_count(lower.kept, 'channel')}, {count} {what} of the {tops} highest; counted only"))
     rows.append(("forward over reverse", nested.counted.rows,
                  f"{_count(nested.kept, 'channel')}, {back} reverse; counted only"))
     if chosen.reverse:
@@ -50,17 +55,15 @@ def _alternatives(function: Function, decision: Decision) -> Iterable[str]:
     gradient = "gradient included" if any(w.forward > 1 for w in counter.works) else "no gradient is taken"
     yield f"rows per point through {counter.widest()}, {gradient}:"
     for name, number, text in rows:
-        taken = "  <- taken" if name == ("shared covector" if chosen.reverse else "Taylor") else ""
-        yield f"  {name:<21}{number:>5g}   {text}{taken}"
-    yield _reason(decision)
+        yield f"  {name:<21}{number:>5g}   {text}{'  <- taken' if name == taken else ''}"
+    yield _REASONS[taken]
 
 
-def _reason(decision: Decision) -> str:
-    chosen, taylor = decision.chosen, decision.taylor
-    if not chosen.reverse:
-        return "plain Taylor mode: reverse rows would not save 2% of the work of the products"
-    part = chosen.counted.flops / taylor.counted.flops
-    return f"reverse rows are shared by all the highest derivatives of a value: {part:.0%} of Taylor mode's products"
+_REASONS = {
+    "Taylor": "plain Taylor mode: nothing else saves 2% of the work of the products",
+    "collapsed Taylor": "each combination of highest derivatives is one channel, for all columns at once",
+    "shared covector": "all the highest derivatives of a value share its reverse rows",
+}
 
 
 def _count(indices: Collection[Index], what: str) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 from tesserac.diagnostics import InternalError
 from tesserac.ir.dims import Dims, ShapeError
+from tesserac.ir.program import Attr
 from tesserac.ir.types import TensorType
 from tesserac.ops.attributes import integer
-from tesserac.ops.base import Array, Attrs, InferRule, OpSpec, register
+from tesserac.ops.base import REQUIRED, Array, Attrs, InferRule, OpSpec, register
 from tesserac.ops.rules import need_field, need_float, same_dtype, same_shape
 
 
@@ -65,7 +66,18 @@ def _pullback(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Te
     return tuple(types[2:])
 
 
-def _register(name: str, doc: str, arity: int | None, infer: InferRule, **attrs: int) -> None:
+def _combination(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    components, indices, weights = attrs["components"], attrs["indices"], attrs["weights"]
+    if not (isinstance(components, tuple) and isinstance(indices, tuple) and isinstance(weights, tuple)):
+        raise InternalError("combination: components, indices and weights are tuples")
+    if len(types) != 1 + len(components) or len(indices) != len(weights):
+        raise ShapeError("combination needs a value, its directions, and a weight for every index")
+    for coordinate, component in zip(types[1:], components, strict=True):
+        _derivative((types[0], coordinate), {"component": component}, dims)
+    return (types[0],)
+
+
+def _register(name: str, doc: str, arity: int | None, infer: InferRule, **attrs: Attr) -> None:
     register(OpSpec(name, doc, "transform", arity, infer, _no_value(name), attrs=tuple(attrs.items())))
 
 
@@ -82,3 +94,5 @@ _register("derivative", "partial derivative of x at every point, by one componen
 _register("pushforward", "directional derivative of the first operand: inputs, then their tangents", None,
           _pushforward)
 _register("pullback", "cotangents of inputs, from the first operand and its cotangent, the second", None, _pullback)
+_register("combination", "weighted sum of derivatives of the first operand, by counts along each coordinate", None,
+          _combination, components=REQUIRED, indices=REQUIRED, weights=REQUIRED)

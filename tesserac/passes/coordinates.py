@@ -7,18 +7,19 @@ each has a space of its own, and the derivatives of one are ordinary values to t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tesserac.diagnostics import Diagnostics, Label
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
-from tesserac.ops.attributes import integer
 from tesserac.ops.transform import point_rank
+from tesserac.passes.collapse import Channels, weights_of
 from tesserac.passes.covector import Covectors, add_coefficients
 from tesserac.passes.decision import Decision, decide
 from tesserac.passes.multiindex import Index
 from tesserac.passes.rows import Rows
+from tesserac.passes.spaces import directions_of, independent
 from tesserac.passes.taylor import Jets
 from tesserac.passes.varying import Direction, Program
 
@@ -35,24 +36,43 @@ class Coordinates:
         self._function = function
         self._groups = independent(function)
         self._jets: dict[tuple[Direction, ...], Jets] = {}
+        self._channels: dict[int, Channels] = {}
         self._rows: dict[str, Rows] = {}
         self._bag = Diagnostics()
         self._blamed: set[tuple[str, str]] = set()
 
     def derivative(self, asked: Equation, replaced: Mapping[str, Var]) -> Var:
         """The value of one ``derivative`` equation, whose operands are looked up in ``replaced``."""
-        b, direction = self._builder, _direction(asked)
-        group = next(group for group in self._groups if direction in group)
-        if group not in self._jets:
-            known = [replace(d, coordinate=replaced.get(d.coordinate.name, d.coordinate)) for d in group]
-            program = Program(b, known)
-            self._jets[group] = Jets(program) if self._plain else Shortcuts(program, decide(self._function, group)).jets
-        jets, number = self._jets[group], group.index(direction)
+        b = self._builder
+        jets, (number,) = self._space(directions_of(asked), replaced)
         value = replaced.get(asked.operands[0].name, asked.operands[0])
         proven = self._prove(jets, jets.origin(value).value, jets.program.directions[number].coordinate, asked)
         with b.at(asked.span):
             found = jets.derivative(value, number) if proven else None
             return b.constant(0.0, value.type) if found is None else found
+
+    def combination(self, asked: Equation, replaced: Mapping[str, Var]) -> Var:
+        """The value of one ``combination`` equation."""
+        b, directions = self._builder, directions_of(asked)
+        jets, numbers = self._space(directions, replaced)
+        value = asked.operands[0]
+        proven = [self._prove(jets, value, jets.program.directions[n].coordinate, asked) for n in numbers]
+        weights = tuple((_moved(a, numbers, len(jets.program.directions)), w) for a, w in weights_of(asked))
+        with b.at(asked.span):
+            if id(jets) not in self._channels:
+                self._channels[id(jets)] = Channels(jets)
+            found = self._channels[id(jets)].value(value, weights) if all(proven) else None
+            return b.constant(0.0, value.type) if found is None else found
+
+    def _space(self, directions: Sequence[Direction], replaced: Mapping[str, Var]) -> tuple[Jets, list[int]]:
+        """The coefficients along the group that some directions belong to, and their numbers in it."""
+        b = self._builder
+        group = next(group for group in self._groups if directions[0] in group)
+        if group not in self._jets:
+            known = [replace(d, coordinate=replaced.get(d.coordinate.name, d.coordinate)) for d in group]
+            program = Program(b, known)
+            self._jets[group] = Jets(program) if self._plain else Shortcuts(program, decide(self._function, group)).jets
+        return self._jets[group], [group.index(d) for d in directions]
 
     def raise_if_errors(self) -> None:
         """Raises what was found about derivatives that do not exist point by point (T0603)."""
@@ -84,6 +104,14 @@ class Coordinates:
         return found
 
 
+def _moved(a: Index, numbers: Sequence[int], count: int) -> Index:
+    """An index over some directions as one over all of a group."""
+    found = [0] * count
+    for n, number in zip(a, numbers, strict=True):
+        found[number] += n
+    return tuple(found)
+
+
 class Shortcuts:
     """Coefficients along independent directions, those that a decision planned from reverse rows."""
 
@@ -112,33 +140,3 @@ def _labels(culprit: Equation | None, value: Var, coordinate: Var, asked: Equati
         return (Label(asked.span, f"its leading axes were moved away from the {list(points)} points"),)
     return (Label(asked.span, "asked for here"),
             Label(culprit.span, "its result at one point depends on other points as well"))
-
-
-def _direction(asked: Equation) -> Direction:
-    return Direction(asked.operands[1], integer(asked.attributes, "component"))
-
-
-def independent(function: Function) -> list[tuple[Direction, ...]]:
-    """The directions that some equation asks for, in groups whose coordinates do not depend on one another."""
-    directions = dict.fromkeys(_direction(e) for e in function.equations if e.op == "derivative")
-    before = {d.coordinate.name: _ancestors(function, d.coordinate) for d in directions}
-    groups: list[list[Direction]] = []
-    for direction in directions:
-        name = direction.coordinate.name
-        for group in groups:
-            others = {d.coordinate.name for d in group}
-            if not others & before[name] and not any(name in before[other] for other in others):
-                group.append(direction)
-                break
-        else:
-            groups.append([direction])
-    return [tuple(group) for group in groups]
-
-
-def _ancestors(function: Function, var: Var) -> set[str]:
-    """Names of the values that a value is computed from, without itself."""
-    wanted = {var.name}
-    for equation in reversed(function.equations):
-        if any(v.name in wanted for v in equation.results):
-            wanted.update(v.name for v in equation.operands)
-    return wanted - {var.name}

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from tesserac.ir.program import Function
 from tesserac.ops.transform import point_rank
+from tesserac.passes.collapse import collapse
 from tesserac.passes.demand import Unit, requests, unit_of
 from tesserac.passes.multiindex import Index
 from tesserac.passes.schemes import Scheme, cheapest_scheme, taylor_scheme
+from tesserac.passes.spaces import independent
 from tesserac.passes.varying import Direction
 from tesserac.passes.work import Counted, Counter
 
@@ -28,6 +30,15 @@ class Decision:
     chosen: Scheme
     counter: Counter | None = None
     unit: Unit | None = None
+    channels: int = 0
+    """Combinations that are propagated as one channel each."""
+
+    @property
+    def work(self) -> Counted:
+        """Of the scheme and the combinations."""
+        if self.counter is None or not self.channels:
+            return self.chosen.counted
+        return self.counter.with_channels(self.chosen.counted, self.channels)
 
 
 NOTHING = Scheme(frozenset(), {}, {}, Counted(0.0, 0.0))
@@ -44,9 +55,26 @@ def decide(function: Function, directions: Sequence[Direction]) -> Decision:
     types = {v.name: v.type for v in function.variables()}
     columns = {name: types[name].size // max(_product(types[name].sizes[:points]), 1) for name in asked}
     counter = Counter(function, found, columns)
-    taylor, best = taylor_scheme(counter, asked), cheapest_scheme(counter, asked)
+    taylor, channels = taylor_scheme(counter, asked), _channels(function)
+    # A combination reads the lower coefficients of every value on the way, so they have to be there.
+    best = taylor if channels else cheapest_scheme(counter, asked)
     chosen = best if best.counted.flops <= WORTH * taylor.counted.flops else taylor
-    return Decision(tuple(directions), points, asked, taylor, chosen, counter, found)
+    return Decision(tuple(directions), points, asked, taylor, chosen, counter, found, channels)
+
+
+def _channels(function: Function) -> int:
+    """Different combinations: the same one of several values is one channel."""
+    return len({(e.operands[1:], e.attrs) for e in function.equations if e.op == "combination"})
+
+
+def collapsed_where_cheaper(function: Function) -> Function:
+    """The function, with combinations of highest derivatives as one channel each where that is the least work."""
+    for group in independent(function):
+        now = decide(function, group)
+        other = collapse(function, now.unit) if now.unit is not None else None
+        if other is not None and decide(other, group).work.flops <= WORTH * now.work.flops:
+            function = other
+    return function
 
 
 def _product(sizes: Sequence[int]) -> int:

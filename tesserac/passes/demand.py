@@ -15,6 +15,7 @@ from tesserac.ops.attributes import integer
 from tesserac.ops.base import spec_of
 from tesserac.ops.elementwise import zero_jvp
 from tesserac.passes.multiindex import Index, closure, plus, unit
+from tesserac.passes.spaces import directions_of
 from tesserac.passes.varying import Direction
 
 HEAVY = ("contract", "grouped", "fused")
@@ -92,6 +93,11 @@ def requests(function: Function, found: Unit) -> dict[str, set[Index]]:
                 step = unit(number, count)
                 deeper = asked.pop(equation.result.name, set())
                 _ask(found, asked, value, {step, *(plus(step, a) for a in deeper)})
+        elif equation.op == "combination":
+            if directions_of(equation) == found.directions:
+                tops = {tuple(a) for a in equation.attr("indices")}  # type: ignore[union-attr, arg-type]
+                lower = {a for a in closure(tops) if a not in tops and any(a)}
+                _ask(found, asked, equation.operands[0], lower)
         elif spec_of(equation.op).kind != "transform":
             wanted = {a for v in equation.results for a in asked.get(v.name, ())}
             early = equation.results[0].name in found.early

@@ -15,6 +15,7 @@ from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.coordinates import Coordinates
 from tesserac.passes.custom import drop_custom_rules
+from tesserac.passes.decision import collapsed_where_cheaper
 from tesserac.passes.linearize import push_forward
 from tesserac.passes.rename import renamed_equation, tidy
 from tesserac.passes.reverse import forward_active, pull_back
@@ -31,7 +32,7 @@ def differentiate(function: Function, plain: bool = False) -> Function:
     """
     if not any(spec_of(equation.op).kind == "transform" for equation in function.equations):
         return function
-    return _Differentiation(function, plain).run()
+    return _Differentiation(function if plain else collapsed_where_cheaper(function), plain).run()
 
 
 class _Differentiation:
@@ -52,6 +53,8 @@ class _Differentiation:
             equation = renamed_equation(asked, self._replaced)
             if equation.op == "derivative":
                 found = [self._coordinates.derivative(asked, self._replaced)]
+            elif equation.op == "combination":
+                found = [self._coordinates.combination(asked, self._replaced)]
             elif equation.op in rules:
                 found = rules[equation.op](equation)
             else:

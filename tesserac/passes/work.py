@@ -98,6 +98,12 @@ class Counter:
         return Counted(sum(n * self.works[i].flops for i, n in done.items()),
                        sum(done[i] for i in wide) / max(len(wide), 1))
 
+    def with_channels(self, counted: Counted, channels: int) -> Counted:
+        """And some more forward channels."""
+        extra = [(w, channels * w.forward) for w in self.works if not self._is_flat(w.equation)]
+        wide = [n for w, n in extra if w.flops == self._widest]
+        return Counted(counted.flops + sum(n * w.flops for w, n in extra), counted.rows + sum(wide) / max(len(wide), 1))
+
     def collapsed(self, lower: Counted, combinations: int) -> Counted:
         """``lower`` and one forward channel per combination of highest derivatives.
 

@@ -12,10 +12,10 @@ from tesserac.ir.program import Function, Var
 from tesserac.ir.types import DType
 from tesserac.ir.verify import verify
 from tesserac.ops.base import spec_of
-from tesserac.passes.coordinates import independent
-from tesserac.passes.decision import Decision, decide
+from tesserac.passes.decision import Decision, collapsed_where_cheaper, decide
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.simplify import simplify
+from tesserac.passes.spaces import independent
 from tests.passes.fields import Field, run, values_for
 
 WIDE = (7, 9)
@@ -102,6 +102,39 @@ def two_columns(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "tanh")
     return field.mean_square(*(field.d(field.d(u, x, component=i), x, component=i) for i in range(5)))
 
 
+def primitive(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "tanh") -> Var:
+    """Velocities and pressure of a steady flow as three columns: the Laplacian of all of them is one channel."""
+    b, n = field.b, field.points
+    x, y = field.coordinate("x"), field.coordinate("y")
+    out = field.mlp([x, y], hidden, out=3, act=act)
+    u, v, p = (b.op("slice", out, starts=(0, i), limits=(n, i + 1), strides=(1, 1)) for i in range(3))
+
+    def momentum(w: Var, along: Var) -> Var:
+        carried = b.op("add", b.op("mul", u, field.d(w, x)), b.op("mul", v, field.d(w, y)))
+        laplacian = b.op("add", field.d(w, x, x), field.d(w, y, y))
+        viscous = b.op("mul", laplacian, b.constant(0.01, w.type))
+        return b.op("sub", b.op("add", carried, field.d(p, along)), viscous)
+
+    return field.mean_square(momentum(u, x), momentum(v, y), b.op("add", field.d(u, x), field.d(v, y)))
+
+
+def vector_laplacian(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "tanh") -> Var:
+    b, x, y = field.b, field.coordinate("x"), field.coordinate("y")
+    u = field.mlp([x, y], hidden, out=3, act=act)
+    twice = b.op("mul", field.d(u, x, x), b.constant(2.0, u.type))
+    return field.mean_square(b.op("sub", b.op("add", twice, field.d(u, y, y)), field.d(u, x)))
+
+
+def vector_biharmonic(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "tanh") -> Var:
+    """Nested Laplacians of many columns, through a fused norm."""
+    b, x, y = field.b, field.coordinate("x"), field.coordinate("y")
+    h = b.op("layernorm", field.mlp([x, y], hidden, out=6, act=act), field.weight("gain", 6), field.weight("bias", 6))
+    u = field.linear(h, 6, "last")
+    laplacian = b.op("add", field.d(u, x, x), field.d(u, y, y))
+    return field.mean_square(b.op("add", field.d(laplacian, x, x), field.d(laplacian, y, y)))
+
+
+COLLAPSED: dict[str, Callable[..., Var]] = {f.__name__: f for f in (primitive, vector_laplacian, vector_biharmonic)}
 CASES: dict[str, Callable[..., Var]] = {f.__name__: f for f in (
     printed, navier_stokes, biharmonic, laplacian_of_four, gradient_of_four, hard_boundary, normed, two_columns)}
 
@@ -133,6 +166,31 @@ def test_both_ways_give_the_same_loss_and_gradients(name, act):
         found = run(program, values)
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("act", ["tanh", "gelu"])
+@pytest.mark.parametrize("name", COLLAPSED)
+def test_collapsed_combinations_give_the_same(name, act):
+    field = Field(points=3)
+    function = field.train(COLLAPSED[name](field, act=act))
+    assert any(e.op == "combination" for e in collapsed_where_cheaper(function).equations)
+    chosen = differentiate(function)
+    verify(chosen)
+    values = values_for(function)
+    expected = run(differentiate(function, plain=True), values)
+    for program in (chosen, simplify(chosen)):
+        found = run(program, values)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("primitive", 12), ("vector_laplacian", 12)])
+def test_rows_of_collapsed_combinations(name, rows):
+    field = Field(points=3)
+    function = field.train(COLLAPSED[name](field, (11, 13)))
+    assert products(simplify(differentiate(function)), 3, 11, 13) == rows
+    other = collapsed_where_cheaper(function)
+    assert decide(other, independent(other)[0]).work.rows == rows
 
 
 @pytest.mark.parametrize(("name", "taylor", "chosen"), [
@@ -221,3 +279,12 @@ def test_forward_over_reverse_costs_what_is_counted():
     found = run(differentiate(function), values)
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-11)
+
+
+def test_the_explanation_of_collapsed_combinations():
+    field = Field(points=64)
+    lines = derivative_lines(field.train(vector_laplacian(field, (64, 64))))
+    rows = {line[:24].strip(): int(line[24:30]) for line in lines if line.startswith("    ")}
+    assert rows == {"Taylor": 15, "collapsed Taylor": 12, "forward over reverse": 36}
+    (taken,) = (line for line in lines if line.endswith("<- taken"))
+    assert "collapsed Taylor" in taken
