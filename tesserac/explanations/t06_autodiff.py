@@ -8,12 +8,24 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0601",
         "No derivative rule",
-        "A gradient was asked for, and on the way from the loss back to the parameter lies an operator that has no "
-        "derivative rule. Leaving its contribution out would train on a wrong gradient, so compilation stops. Every "
-        "operator of this version has a rule; the code is for those that a later one may add without.",
-        "tesserac inspect model.py --stage ad",
-        "Write the computation with operators that have derivatives (`tesserac ops` lists them), or wrap the operand "
-        "in `op.stop_gradient(...)` if it is meant to be a constant there.",
+        "A derivative was asked for, and on its way lies an operator that has no rule for it. Leaving its contribution "
+        "out would give a wrong derivative, so compilation stops. All operators of the catalogue have rules; a function "
+        "under @autodiff.custom_grad has one for reverse mode alone, so no derivative by a coordinate goes through it.",
+        "from tessera import autodiff, graph, op\n"
+        "\n"
+        "@autodiff.custom_grad\n"
+        "def clipped(x):\n"
+        "    return op.clip(x, -1.0, 1.0)\n"
+        "\n"
+        "@clipped.grad\n"
+        "def rule(x, upstream):\n"
+        "    return upstream\n"
+        "\n"
+        "@graph.module\n"
+        "def net(x: Tensor[64, 1]):\n"
+        '    return op.grad(clipped(x), "x")\n',
+        "Take the derivative by the coordinate first and apply the function to it, write the function with operators "
+        "of the catalogue, or wrap its operand in `op.stop_gradient(...)` if it is meant to be a constant there.",
     ),
     Explanation(
         "T0602",

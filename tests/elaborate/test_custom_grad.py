@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tesserac.diagnostics import CompileError
+from tesserac.diagnostics_catalogue import CATALOGUE
 from tesserac.driver import check_source
 from tesserac.ir.evaluate import evaluate
 from tests.elaborate.support import compile_source, infer_of, train_of
@@ -104,6 +105,12 @@ def test_forward_mode_and_coordinates_say_that_there_is_no_rule() -> None:
         assert error.message == (
             "`custom_grad` has no derivative rule for forward mode, which derivatives by coordinates take"
         )
+
+
+def test_the_example_of_the_explanation_is_refused_with_its_code() -> None:
+    with pytest.raises(CompileError) as caught:
+        check_source(CATALOGUE["T0601"].example, "m.py")
+    assert [d.code for d in caught.value.diagnostics if d.severity == "error"] == ["T0601"]
 
 
 @pytest.mark.parametrize(
