@@ -9,8 +9,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0601",
         "No derivative rule",
         "A derivative was asked for, and on its way lies an operator that has no rule for it. Leaving its contribution "
-        "out would give a wrong derivative, so compilation stops. All operators of the catalogue have rules; a function "
-        "under @autodiff.custom_grad has one for reverse mode alone, so no derivative by a coordinate goes through it.",
+        "out would give a wrong derivative, so compilation stops. All operators of the catalogue have rules; a "
+        "function under @autodiff.custom_grad has one for reverse mode alone, so no derivative by a coordinate goes "
+        "through it.",
         "from tessera import autodiff, graph, op\n"
         "\n"
         "@autodiff.custom_grad\n"
