@@ -58,6 +58,8 @@ class Region:
     reads: dict[Var, None] = field(default_factory=dict)
     stores: list[Store] = field(default_factory=list)
     _memo: dict[tuple[Var, Chain, str], int] = field(default_factory=dict)
+    _numbers: dict[Node, int] = field(default_factory=dict)
+    _counted: int = 0
 
     # -- shapes ---------------------------------------------------------------------------------------
 
@@ -91,6 +93,10 @@ class Region:
 
     def rollback(self, mark: Mark) -> None:
         """Forgets everything since the mark."""
+        for number in range(mark.nodes, self._counted):
+            if self._numbers.get(self.nodes[number]) == number:
+                del self._numbers[self.nodes[number]]
+        self._counted = min(self._counted, mark.nodes)
         del self.nodes[mark.nodes :]
         del self.slots[mark.slots :]
         del self.bound[mark.slots :]
@@ -131,9 +137,13 @@ class Region:
         )
 
     def _add(self, node: Node) -> int:
-        for number, other in enumerate(self.nodes):
-            if other == node:
-                return number
+        """The number of the first node equal to this one, which is added if there is none."""
+        for number in range(self._counted, len(self.nodes)):
+            self._numbers.setdefault(self.nodes[number], number)
+        self._counted = len(self.nodes)
+        found = self._numbers.get(node)
+        if found is not None:
+            return found
         self.nodes.append(node)
         return len(self.nodes) - 1
 

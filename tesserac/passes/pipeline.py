@@ -141,9 +141,13 @@ def optimize(
 ) -> Function:
     """The function after the pipeline's function-to-function steps, with those that are made on request."""
     trace = trace or Trace()
+    simplified: Function | None = None
     for step in steps(reorder, mixed):
         start = time.perf_counter()
-        function = step.run(function)
+        if step.run is not simplify or function is not simplified:  # simplifying twice changes nothing
+            function = step.run(function)
+        if step.run is simplify:
+            simplified = function
         trace.step(step.name, function, start)
         if step.name == stop_after:
             break
