@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from tesserac import __version__
 from tesserac.build import processors
+from tesserac.nvcc import locate
 from tesserac.toolchain import INSTALL, find_compiler, find_make
 
 PACKAGES = ("click", "jinja2", "lark", "numpy")
@@ -157,21 +157,32 @@ def _processor() -> Finding:
 
 
 def _cuda() -> list[Finding]:
-    nvcc = shutil.which("nvcc")
-    detail = nvcc or ""
-    if nvcc is None:
-        spec = importlib.util.find_spec("nvidia") if importlib.util.find_spec("nvidia") else None
-        for folder in spec.submodule_search_locations or () if spec else ():
-            wheel = next(Path(folder).glob("**/bin/nvcc"), None)
-            detail = str(wheel) if wheel else detail
+    path = locate()
+    version, blas = "", ""
+    if path is not None:
+        text = _output([path, "--version"])[1]
+        version = (re.search(r"release [\d.]+", text) or [""])[0]
+        toolkit = Path(path).resolve().parent.parent
+        folders = ("lib64", "lib", "targets/x86_64-linux/lib")
+        found = [file for folder in folders for file in toolkit.glob(f"{folder}/libcublasLt.so*")]
+        blas = str(found[0]) if found else ""
     rows = [
         Finding(
             "nvcc (optional)",
-            bool(detail),
-            detail or "needed to compile what --target cuda emits, not to emit it",
+            path is not None,
+            f"{path}, {version}" if path else "needed to compile what --target cuda emits; --emulate does without",
             "pip install 'tesserac[cuda-compile]'",
         )
     ]
+    if path is not None:
+        rows.append(
+            Finding(
+                "cuBLASLt (optional)",
+                bool(blas),
+                blas or "not beside this nvcc: programs compute products with kernels of their own",
+                "pip install 'tesserac[cuda-compile]', and NVCC= to the nvcc that it brings",
+            )
+        )
     smi = shutil.which("nvidia-smi")
     status, text = _output([smi, "--query-gpu=name,driver_version", "--format=csv,noheader"]) if smi else (1, "")
     gpu = text.splitlines()[0] if status == 0 and text.strip() else ""

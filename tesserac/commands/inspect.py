@@ -16,9 +16,22 @@ STAGES = ("ast", "graph", "ad", "fuse", "plan", "source")
 @click.argument("file")
 @click.option("--stage", type=click.Choice(STAGES), default="graph", show_default=True, help="What to show.")
 @click.option("--kernel", metavar="NAME", help="With --stage source: this kernel alone.")
+@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Of --stage source  [default: cpu]")
+@click.option("--resources", is_flag=True, help="With --target cuda: registers, shared memory and spills (needs nvcc).")
+@click.option("--arch", metavar="sm_80,...", help="With --resources: for these GPUs  [default: sm_80,sm_90a]")
 @program_options
 @click.pass_obj
-def command(console: Console, /, file: str, stage: str, kernel: str | None, **flags: Any) -> None:
+def command(
+    console: Console,
+    /,
+    file: str,
+    stage: str,
+    kernel: str | None,
+    target: str,
+    resources: bool,
+    arch: str | None,
+    **flags: Any,
+) -> None:
     """Shows the program of FILE at one stage of the compiler.
 
     ast: the syntax tree; graph: the elaborated program; ad: with its gradients; fuse: which equations became which
@@ -26,7 +39,20 @@ def command(console: Console, /, file: str, stage: str, kernel: str | None, **fl
     """
     if kernel is not None and stage != "source":
         raise click.BadOptionUsage("kernel", "--kernel goes with --stage source.")
+    if target == "cuda" and stage != "source":
+        raise click.BadOptionUsage("target", "--target cuda goes with --stage source.")
+    if (resources or arch) and target != "cuda":
+        raise click.BadOptionUsage("resources", "--resources and --arch go with --target cuda.")
     source = read(console, file, **flags)
+    if target == "cuda":
+        from tesserac.inspection.report import cuda_text
+        from tesserac.nvcc import architectures
+
+        names = architectures(arch)
+        if isinstance(names, str):
+            raise click.BadOptionUsage("arch", names)
+        console.show(cuda_text(source, console, kernel, resources, names))
+        return
     if stage == "ast":
         from tesserac.diagnostics import Diagnostics, InternalError
         from tesserac.inspection.stages import ast_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tesserac.build import progress
@@ -46,6 +47,19 @@ def _differentiated(function: Function, file: str) -> str:
     """The function with its derivatives, below what was decided about those by coordinate and complex products."""
     head = "".join(f"# {line}\n" for line in (*derivative_lines(function), *product_lines(function)))
     return head + function_text(optimize(function, stop_after="simplify"), file)
+
+
+def cuda_text(
+    source: Source, console: Console, kernel: str | None, resources: bool, architectures: tuple[str, ...]
+) -> str:
+    """The emitted CUDA, or one kernel of it, with its use of a GPU on request."""
+    from tesserac.inspection.resources import cuda_source
+
+    console.stage = "parsing and elaboration"
+    options = replace(source.options, target="cuda")
+    project = compile_source(source.text, source.path, options, progress(console))
+    console.stage = "inspect --stage source"
+    return cuda_source(project, kernel, resources, architectures)
 
 
 def _source(project: Project, kernel: str | None) -> str:
