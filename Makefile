@@ -50,7 +50,7 @@ demo: $(STAMP) ## Compile examples/gpt.py, train it on a novel, print a sample (
 	build/demo/gpt generate --weights build/demo/gpt.safetensors --prompt 'The whale ' --tokens 400 --temperature 0.7
 
 examples: ## Train three differential equations, compare with their solutions, draw them (about five minutes)
-	$(MAKE) -C examples heat biharmonic navier_stokes
+	$(MAKE) -C examples heat biharmonic navier_stokes moe_lm
 
 test: $(STAMP) lint ## Lint and run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
