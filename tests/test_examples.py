@@ -78,6 +78,22 @@ def test_gpt_learns_and_writes(gpt: Path, root: Path, tmp_path: Path) -> None:
     assert len(text) >= 70
 
 
+def test_experts_prove_themselves_learn_and_report_their_load(tesserac: Command, root: Path, tmp_path: Path) -> None:
+    sizes = [part for setting in ("L=1", "E=4") for part in ("--set", setting)]
+    program = build(tesserac, tmp_path / "moe", "examples/moe_lm.py", *SMALL, *sizes) / "moe_lm"
+    assert call(program, "selftest").splitlines()[-1] == "selftest: ok"
+    log, corpus = tmp_path / "log.jsonl", root / "examples" / "data" / "moby_dick.txt"
+    flags = ("--steps", "150", "--optimizer", "adamw", "--lr", "3e-3", "--quiet", "--log", log)
+    call(program, "train", "--data", f"input={corpus}", *flags)
+    metrics = [json.loads(line)["metrics"] for line in log.read_text(encoding="utf-8").splitlines()]
+    learned = sum(m["cross_entropy"] for m in metrics[-10:]) / 10
+    assert learned < 3.05, "knowing only how often each byte occurs gives 3.10"
+    for record in metrics:
+        loads = [record[f"load.{i}"] for i in range(4)]
+        assert sum(loads) == pytest.approx(4.0, abs=1e-5)
+        assert 0.99 < record["balance"] < 4.0
+
+
 def test_make_trains_and_compares_an_equation(tesserac: Command, root: Path, tmp_path: Path) -> None:
     """`make -C examples heat` from the source to the picture, at a size that is trained in a second."""
     pytest.importorskip("matplotlib")
