@@ -106,12 +106,14 @@ def requests(function: Function, found: Unit) -> dict[str, set[Index]]:
                     asked.pop(var.name, None)
                 below = wanted if found.linear(equation) else {a for a in closure(wanted) if any(a)}
                 for operand in found.varying(equation):
-                    if not early or operand.name in found.heavy:
-                        _ask(found, asked, operand, below)
+                    _ask(found, asked, operand, below)
     return {name: indices for name, indices in asked.items() if indices and name in found.early}
 
 
 def _ask(found: Unit, asked: dict[str, set[Index]], value: Var, indices: set[Index]) -> None:
+    """Notes a request; what no product lies behind is cheap in any way and asks for nothing."""
+    if value.name in found.early and value.name not in found.heavy:
+        return
     wanted = {a for a in indices if found.carries(value, a)}
     if wanted:
         asked.setdefault(value.name, set()).update(wanted)
