@@ -216,6 +216,8 @@ MISUSED = {
     "op.moe(x, experts, router=op.router(experts))": "router takes a strategy or a policy, and this layer has its "
     "experts already",
     "op.router(policy='top2')(x)": "cannot be called",
+    "op.moe(x, experts, mesh='tp')": "mesh must be a dist.Mesh, not the string 'tp'",
+    "op.recursive_mixture(experts)(x)": "the argument `depth` is missing",
     "op.moe(x)": "op.moe takes a list of experts, not None",
     "op.moe_dispatch(x, 3)": "route must come from op.moe_route(indices, experts), not be the integer 3",
     "op.moe_experts(x, experts[:2], op.moe_route(op.topk(x, 2)[1], 8))": "2 experts for a route among 8",

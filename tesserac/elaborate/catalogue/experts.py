@@ -25,7 +25,7 @@ from tesserac.elaborate.routing import (
     route_of,
     tokens_of,
 )
-from tesserac.elaborate.values import Builtin, Function, Layer, Value, describe
+from tesserac.elaborate.values import Builtin, Function, Layer, Mesh, Value, describe
 from tesserac.ir.program import Var
 
 STRATEGIES = {"top2": 2, "topk": 2, "switch": 1}
@@ -157,6 +157,8 @@ def moe(
     name: Value,
 ) -> Value:
     """Makes the layer of op.router; applies it when tokens are given."""
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise site.fail("T0504", f"mesh must be a dist.Mesh, not {describe(mesh)}")
     if isinstance(router, Layer):
         raise site.fail(
             "T0504",
@@ -170,7 +172,7 @@ def moe(
 
 
 @surface(
-    "recursive_mixture(experts, depth=1, strategy='dense', *, k=None, capacity_factor=None, name=None)",
+    "recursive_mixture(experts, depth, strategy='dense', *, k=None, capacity_factor=None, name=None)",
     "A layer that applies a mixture of experts depth times, with one gate and the same experts every time; "
     "dense weighs all of them",
     family="experts",
