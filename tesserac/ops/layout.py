@@ -23,7 +23,7 @@ def _infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Tenso
 
 
 def _evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    return as_tuple(np.ascontiguousarray(np.transpose(arrays[0], _perm(attrs))))
+    return as_tuple(np.array(np.transpose(arrays[0], _perm(attrs)), order="C"))
 
 
 def _factors(operands: Sequence[TensorType], results: Sequence[TensorType], attrs: Attrs) -> Factors:

@@ -43,11 +43,15 @@ class Placed:
     sliced: tuple[tuple[int, int], ...] = ()
 
 
-def batch_size(function: Function, least: int = 2) -> int | None:
-    """The common leading size of the data inputs, if there is one of at least ``least`` (two are worth cutting)."""
-    sizes = {item.var.type.sizes[0] for item in function.data if item.var.type.rank}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return size if size is not None and size >= least else None
+def leading_sizes(function: Function) -> tuple[int, ...]:
+    """The leading sizes of the data inputs, largest first."""
+    return tuple(sorted({item.var.type.sizes[0] for item in function.data if item.var.type.rank}, reverse=True))
+
+
+def batch_size(function: Function) -> int | None:
+    """The leading size that all data inputs have in common, which is then their batch axis; None where they differ."""
+    sizes = leading_sizes(function)
+    return sizes[0] if len(sizes) == 1 else None
 
 
 def whole(equation: Equation) -> Placed:

@@ -22,7 +22,7 @@ from tesserac.passes.expert_stage import (
     most_rows,
     place_rows,
 )
-from tesserac.passes.placement import PARTIAL, Placed, Split, batch_size, place, whole
+from tesserac.passes.placement import PARTIAL, Placed, Split, leading_sizes, place, whole
 from tesserac.passes.stages import Experts, Export, Import, Stage, Staged
 from tesserac.passes.tile_stage import TileStage
 
@@ -42,10 +42,9 @@ class Tile:
 
     def run(self, function: Function) -> Staged:
         """Stages of the function; a single one when there is no batch index to cut."""
-        batch = batch_size(function) if self.enabled else None
-        if batch is not None:
-            tiling = _Tiling(function, batch)
-            tiling.place_all()
+        tiling = _best_tiling(function) if self.enabled else None
+        if tiling is not None and tiling.batch is not None:
+            batch = tiling.batch
             tile = _tile_size(tiling, batch, self.rows)
             if batch // tile >= 2 and TILES in tiling.where.values():
                 return Staged(function, tuple(_Stages(tiling, tile).build()), batch)
@@ -54,6 +53,20 @@ class Tile:
             tiling.place_all()
             return Staged(function, tuple(_Stages(tiling, 1).build()))
         return Staged(function, (_whole_stage(function),))
+
+
+def _best_tiling(function: Function) -> _Tiling | None:
+    """The cut by the index that most of the work in products has: inputs may come in batches of several sizes.
+
+    Points inside a domain and points on its boundary are such batches; what belongs to the smaller one runs once.
+    """
+    found = []
+    for batch in leading_sizes(function):
+        if batch > 1:
+            tiling = _Tiling(function, batch)
+            tiling.place_all()
+            found.append((tiling.work(), batch, tiling))
+    return max(found, key=lambda item: item[:2])[2] if found else None
 
 
 def _whole_stage(function: Function) -> Stage:
@@ -105,6 +118,17 @@ class _Tiling:
         for index, equation in enumerate(self.function.equations):
             self._place(index, equation)
         self._delay()
+
+    def work(self) -> float:
+        """Floating-point operations of the products inside the tiles of the batch."""
+        total = 0.0
+        for index, where in self.where.items():
+            equation = self.function.equations[index]
+            rule = spec_of(equation.op).flops if where == TILES and spec_of(equation.op).kind != "elementwise" else None
+            if rule is not None:
+                types = [v.type for v in equation.operands], [v.type for v in equation.results]
+                total += rule(*types, equation.attributes)
+        return total
 
     def _place(self, index: int, equation: Equation) -> None:
         if self._joins_sums(equation):

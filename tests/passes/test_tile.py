@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tesserac.ir.builder import Builder
@@ -16,7 +16,7 @@ from tesserac.ir.text import parse_function, print_function
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.pipeline import optimize
-from tesserac.passes.placement import PARTIAL, Placed, Split, batch_size, local_shape, place
+from tesserac.passes.placement import PARTIAL, Placed, Split, local_shape, place
 from tesserac.passes.stages import Stage, Staged
 from tesserac.passes.tile import Tile
 from tests.passes.staged import run_staged
@@ -82,14 +82,12 @@ def assert_staged_equals_whole(function: Function, rows: int) -> None:
 @pytest.mark.property
 @given(programs(train=True, steps=6), st.sampled_from((1, 4, 16)))
 def test_staged_training_programs_equal_the_whole(function: Function, rows: int) -> None:
-    assume(batch_size(function) is not None)
     assert_staged_equals_whole(function, rows)
 
 
 @pytest.mark.property
 @given(programs(train=False, steps=6))
 def test_staged_programs_without_gradients_equal_the_whole(function: Function) -> None:
-    assume(batch_size(function) is not None)
     assert_staged_equals_whole(function, 4)
 
 
@@ -111,6 +109,26 @@ def test_products_that_share_a_weight_add_to_one_gradient() -> None:
     assert len(terms) == 3
     assert all(export.partial for export in terms)
     assert found.stages[-1] is last
+    assert_staged_equals_whole(function, 8)
+
+
+def test_batches_of_several_sizes_are_cut_by_the_one_with_most_of_the_work() -> None:
+    b = Builder()
+    x = b.add_input(Input(Var("x", TensorType(DType.F32, (32, 8))), "x"))
+    edge = b.add_input(Input(Var("edge", TensorType(DType.F32, (48, 2))), "edge"))
+    w = b.add_input(Input(Var("w", TensorType(DType.F32, (8, 8))), "net.w", Initializer("uniform", -0.5, 0.5)))
+    v = b.add_input(Input(Var("v", TensorType(DType.F32, (2, 8))), "net.v", Initializer("uniform", -0.5, 0.5)))
+    terms = []
+    for points, matrix in ((x, w), (edge, v)):
+        h = b.op("tanh", b.op("contract", points, matrix, spec="mk,kn->mn"))
+        terms.append(b.op("reduce_sum", b.op("square", h), axes=(0, 1)))
+    loss = b.op("add", *terms, named="loss")
+    grads = b.ops("backward", (loss, w, v))
+    outputs = [Output("loss", loss), Output("grad:net.w", grads[0]), Output("grad:net.v", grads[1])]
+    function = b.finish("sizes.train", outputs)
+    found = staged(function)
+    assert found.batch == 32
+    assert {stage.tiles is None for stage in found.stages} == {True, False}
     assert_staged_equals_whole(function, 8)
 
 

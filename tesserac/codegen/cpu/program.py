@@ -76,7 +76,7 @@ class FunctionRenderer:
             for stage in self.plan.stages
             for launch in stage.launches
         )
-        batch = self.plan.staged.batch if self.plan.staged.batch > 1 else batch_size(function, least=1)
+        batch = batch_size(function)
         return {
             "label": self.label,
             "prefix": self.prefix,
@@ -87,6 +87,7 @@ class FunctionRenderer:
             "attentions": [(alias, text) for text, alias in self.attentions.items()],
             "kept": self.kept,
             "batch": batch or 1,
+            "one_batch": batch is not None,
             "name": function.name,
             "gradients": any(o.name.startswith("grad:") for o in function.outputs),
             "one_arena": self.plan.one_arena,

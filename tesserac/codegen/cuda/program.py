@@ -39,7 +39,7 @@ class FunctionRenderer:
         calls = [line for stage in self.plan.stages for launch in stage.launches for line in self._call(launch, stage)]
         gradients = {p.index for p in self.plan.outer.values() if p.kind == "grad"}
         zeros = [p.member for i, p in enumerate(self.parameters) if i not in gradients] if gradients else []
-        batch = batch_size(function, least=1)
+        batch = batch_size(function)
         text = "\n".join([*self.pointers, *calls])
         shared = rounded(self.plan.shared_bytes)
         return {
