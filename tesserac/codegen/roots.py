@@ -33,7 +33,7 @@ def add(region: Region, equation: Equation) -> None:
 
 def _pointwise(region: Region, equation: Equation) -> None:
     extent = region.extent_of(equation.result.type.sizes)
-    if extent == "row" and not any(_is_member(region, v) for v in equation.operands):
+    if extent == "row" and equation.op != "take" and not any(_is_member(region, v) for v in equation.operands):
         raise Incompatible("a row value of another region")
     args = tuple(region.node(v, extent) for v in equation.operands) if equation.op != "take" else ()
     var = equation.result

@@ -81,6 +81,8 @@ def _reason(plan: Plan, stage: StagePlan, var: Var, readers: list[str]) -> str:
         reasons.append("an output" if place.kind == "output" else "a gradient")
     if export is not None and export.partial:
         reasons.append("summed over the tiles" + (" of an expert" if export.each else ""))
+    if any(var == s.experts.offsets for s in plan.staged.stages if s.experts is not None):
+        reasons.append("where the rows of the experts start")
     if readers:
         shown = list(dict.fromkeys(readers))
         reasons.append("read by " + ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else ""))

@@ -23,7 +23,7 @@ from tesserac.passes.tile_stage import TileStage
 OFFSETS_AT = {"grouped_contract": 1, "grouped_outer": 2, "grouped_rows": 0, "grouped_sum": 1, "grouped_keep": 1}
 """Where the ops over experts take the first rows of the experts."""
 
-TILE_BYTES = 16 << 20
+TILE_BYTES = 24 << 20
 """Memory of all values over the rows of a tile: what stays in a shared cache while kernels take turns."""
 
 MOST_ROWS = 1024

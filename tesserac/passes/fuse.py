@@ -71,7 +71,8 @@ class Fuse:
                 continue
             equation = values.producer[var]
             scalar = spec_of(equation.op).scalar
-            if equation.op == "take" or (scalar is not None and scalar.flops >= self.expensive):
+            rows = equation.op == "take" and equation.operands[0].type.rank > 1
+            if rows or (scalar is not None and scalar.flops >= self.expensive):
                 result.add(var)
         for made in fused.group_of:
             end = self._end_of_chain(values, made, users)

@@ -196,6 +196,8 @@ def natural_domain(equation: Equation) -> tuple[int, ...]:
         return equation.operands[0].type.sizes or (1,)
     if equation.op == "scatter_add":
         return equation.operands[1].type.sizes
+    if equation.op == "take" and equation.operands[0].type.rank == 1:
+        return (*equation.result.type.sizes, 1)  # one element per row
     return equation.result.type.sizes or (1,)
 
 
