@@ -9,9 +9,15 @@
 
 namespace tsr {
 
+/// The expert that a slot chose; `experts`, which means none, for every number that is not one's.
+template <class I>
+inline int expert_of(I chosen, int experts) {
+  return chosen >= 0 && chosen < experts ? int(chosen) : experts;
+}
+
 /// Sorts the slots 0..slots-1 by chosen[slot], the expert (0..experts-1, or `experts`: none) of each; equal ones keep their
 /// order. order[p] is the slot at position p, inverse[slot] its position; expert e has positions offsets[e]..offsets[e + 1].
-/// Slots without an expert come last. Each thread looks for the slots of its own experts, so no memory besides is needed.
+/// Slots without an expert come last, as do those with a number that none has. Each thread looks for the slots of its own experts, so no memory besides is needed.
 template <class I>
 inline void route(const I* chosen, long slots, int experts, int32_t* order, int32_t* offsets, int32_t* inverse) {
 #pragma omp parallel if (slots > 4096)
@@ -21,7 +27,7 @@ inline void route(const I* chosen, long slots, int experts, int32_t* order, int3
     const int begin = int(long(experts + 1) * part / parts), end = int(long(experts + 1) * (part + 1) / parts);
     for (int e = begin; e < end && e < experts; ++e) offsets[e + 1] = 0;
     for (long s = 0; s < slots; ++s) {
-      const int e = int(chosen[s]);
+      const int e = expert_of(chosen[s], experts);
       if (begin <= e && e < end && e < experts) ++offsets[e + 1];
     }
 #pragma omp barrier
@@ -37,7 +43,7 @@ inline void route(const I* chosen, long slots, int experts, int32_t* order, int3
     }
     int32_t last = offsets[0];
     for (long s = 0; s < slots; ++s) {
-      const int e = int(chosen[s]);
+      const int e = expert_of(chosen[s], experts);
       if (e < begin || end <= e) continue;
       const int32_t p = e < experts ? offsets[e + 1]++ : last++;
       order[p] = int32_t(s);

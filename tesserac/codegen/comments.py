@@ -59,6 +59,8 @@ def subject(kernel: Kernel) -> str:
     """The result that names the kernel, without the layer's number: one kernel serves every layer."""
     if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)):
         name = kernel.slots[kernel.stores[-1].slot].name
+    elif isinstance(kernel, RoutingKernel):
+        name = kernel.slots[-1].name
     else:
         name = next(slot.name for slot in kernel.slots if slot.written)
     return re.sub(r"[._]\d+(?=[._]|$)", "", name) or name

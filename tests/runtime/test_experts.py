@@ -25,6 +25,7 @@ def choices() -> list[tuple[Indices, int, int]]:
         (random.zipf(1.4, 9000) % 17, 16, 100),
         (random.integers(0, 65, 5000), 64, 70),
         (np.array([0]), 5, 1),
+        (np.array([-3, 1, 2**40, 7, 0, -1, 2]), 3, 2),
     ]
 
 
@@ -59,6 +60,7 @@ int main(int, char** argv) {
       files.write(order), files.write(offsets), files.write(inverse), files.write(kept);
     }}
   }}""")
+        chosen = np.where((chosen < 0) | (chosen > experts), experts, chosen)
         order = np.argsort(chosen, kind="stable")
         inverse = np.empty_like(order)
         inverse[order] = np.arange(n)

@@ -91,10 +91,17 @@ class FunctionRenderer:
             "name": function.name,
             "gradients": any(o.name.startswith("grad:") for o in function.outputs),
             "one_arena": self.plan.one_arena,
+            "all_tiles": self._needs_all_tiles(),
             "zeros": self._zero_gradients(),
             "inputs": data_rows(self.declared, batch),
             "outputs": output_rows(self.declared, batch),
         }
+
+    def _needs_all_tiles(self) -> bool:
+        """Whether a stage reads all of what tiles make: then a part of the batch takes all tiles."""
+        stages = self.plan.staged.stages
+        made = {e.outer for s in stages if s.tiles is not None for e in s.exports}
+        return any(item.outer in made and item.axis is None for s in stages for item in s.imports)
 
     def _zero_gradients(self) -> list[str]:
         """Parameters that the function has no gradient of."""
