@@ -69,13 +69,22 @@ class Jets:
             self._name(coefficient, value, a)
 
     def prepare(self, value: Var, indices: Iterable[Index]) -> None:
-        """Computes what coefficients are made of, from the first equation on: recursion stays shallow."""
+        """Computes what coefficients are made of, from the first equation on: recursion stays shallow.
+
+        Values that are coefficients of others lead back to those, not to the equations that compute them.
+        """
         missing = [a for a in graded(closure(indices)) if any(a) and (value.name, a) not in self._known]
-        if missing:
-            for equation in self.program.ancestors(value):
-                for a in missing:
-                    for var in equation.results:
-                        self.coefficient(var, a)
+        if not missing or self._taken(value, missing[-1]):
+            return
+        equations = self.program.ancestors(value, self._origins)
+        read = dict.fromkeys(v.name for e in equations for v in e.operands if v.name in self._origins)
+        for origin in dict.fromkeys(self._origins[name] for name in read):
+            if origin.value != value:
+                self.prepare(origin.value, [plus(origin.index, a) for a in missing])
+        for equation in equations:
+            for a in missing:
+                for var in equation.results:
+                    self.coefficient(var, a)
 
     def derivative(self, value: Var, direction: int) -> Var | None:
         """The partial derivative of a value, which may be a derivative itself; None for zero."""
@@ -103,10 +112,9 @@ class Jets:
         if key not in self._known:
             origin = self._origin_of(value)
             mark = len(self.builder.equations)
-            if self._shortcut is not None and self._shortcut(value, a):
-                found = self._known[key]
-            else:
-                found = self._of_origin(origin, a) if origin else self._of_definition(value, a)
+            if self._taken(value, a):
+                return self._known[key]
+            found = self._of_origin(origin, a) if origin else self._of_definition(value, a)
             self._known[key] = found
             if found is not None and found.name not in self._plain and self._made_since(mark, found):
                 self._origins.setdefault(found.name, Origin(value, a, 1.0))
@@ -116,6 +124,10 @@ class Jets:
 
     def _zero(self) -> Index:
         return (0,) * len(self.program.directions)
+
+    def _taken(self, value: Var, a: Index) -> bool:
+        """Whether the shortcut computed a coefficient."""
+        return self._shortcut is not None and self._shortcut(value, a)
 
     def _origin_of(self, value: Var) -> Origin | None:
         return self._origins.get(value.name)

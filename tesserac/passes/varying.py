@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from tesserac.ir.builder import Builder
@@ -94,15 +94,15 @@ class Program:
         """The index as it stands in names: xxy."""
         return "".join(self._letters[i] * n for i, n in enumerate(a))
 
-    def ancestors(self, var: Var) -> list[Equation]:
-        """The varying equations that a value is computed from, in program order."""
+    def ancestors(self, var: Var, known: Container[str] = ()) -> list[Equation]:
+        """The varying equations that a value is computed from, in program order, back to values that are ``known``."""
         self._catch_up()
         wanted, found = {var.name}, []
         for equation in reversed(self.builder.equations):
             varies = any(v.name in wanted and self._support.get(v.name) for v in equation.results)
             if varies and not any(v.name in self._coordinates for v in equation.results):
                 found.append(equation)
-                wanted.update(v.name for v in equation.operands)
+                wanted.update(v.name for v in equation.operands if v.name not in known)
         return found[::-1]
 
     def seed(self, coordinate: Var, a: Index) -> Var | None:
