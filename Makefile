@@ -68,7 +68,7 @@ fuzz: $(STAMP) ## Thousands of random programs through every pass and back end
 docs: $(STAMP) ## Regenerate docs/errors.md from the catalogue of errors
 	$(BIN)/python -m docs.generate
 
-bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block|moe|spectral
+bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block|moe|spectral|pinn
 	$(BIN)/python -m bench.run --case $(CASE)
 
 wheel: $(STAMP) ## Build the wheel into dist/

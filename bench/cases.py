@@ -6,6 +6,7 @@ float32 values and its losses can be compared with `bench/expected/`. Changing t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,6 +168,49 @@ class Spectral:
 
 
 @dataclass(frozen=True, slots=True)
+class Pinn:
+    """The residual of a differential equation at points, for a network of tanh layers, with its gradient; Adam.
+
+    ``momentum``: the loss of the chapter's listing 2, second derivatives by x, y and t. ``biharmonic``: the Laplacian
+    of the Laplacian in the plane is 1.
+    """
+
+    points: int
+    width: int
+    hidden: int  # layers
+    equation: str = "momentum"
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names of the inputs, each ``[points, 1]``."""
+        return ("x", "y", "t") if self.equation == "momentum" else ("x", "y")
+
+    def gflop(self) -> float:
+        """Work between hidden layers by the cheapest scheme we know, whatever a contestant computes.
+
+        A row is one product of a point's features with a layer's matrix. Forward, the momentum equation needs 5 (value,
+        three tangents, one covector shared by the second derivatives), the biharmonic 11 (the Taylor coefficients up to
+        order four with those of order four summed); the gradient needs each twice more.
+        """
+        rows = 3 * (5 if self.equation == "momentum" else 11)
+        return rows * 2 * self.points * self.width**2 * (self.hidden - 1) / 1e9
+
+    def arrays(self, draw: Draw) -> tuple[Arrays, Arrays]:
+        """(weights, data); layer i owns `w{i}` and `b{i}`, counted from 1."""
+        data = {name: draw.uniform(self.points, 1) for name in self.coordinates}
+        widths = [len(self.coordinates), *[self.width] * self.hidden, 1]
+        weights: Arrays = {}
+        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), 1):
+            weights[f"w{layer}"] = draw.normal(fan_in, fan_out, scale=fan_in**-0.5)
+            weights[f"b{layer}"] = draw.normal(fan_out, scale=0.1)
+        return weights, data
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """The one random stream that all arrays of a case are drawn from, in order."""
 
@@ -182,6 +226,10 @@ class Draw:
         values.real = self.normal(*shape, scale=scale * 0.5**0.5)
         values.imag = self.normal(*shape, scale=scale * 0.5**0.5)
         return values
+
+    def uniform(self, *shape: int) -> Array:
+        """float32 values in [0, 1)."""
+        return self.generator.random(shape, dtype=np.float32)
 
     def integers(self, below: int, *shape: int) -> Array:
         """int64 values in [0, below)."""
@@ -199,7 +247,7 @@ def _linear(name: str, weight: Array) -> Arrays:
 _BLOCK = Block(batch=8, positions=512, width=512, classes=512, heads=1)
 _BLOCK_TINY = Block(batch=2, positions=16, width=32, classes=32, heads=1)
 
-Case = Block | Gpt | Moe | Spectral
+Case = Block | Gpt | Moe | Spectral | Pinn
 
 CASES: dict[str, dict[str, Case]] = {
     "block": {
@@ -222,13 +270,23 @@ CASES: dict[str, dict[str, Case]] = {
         "n512": Spectral(batch=256, width=512, hidden=512, experts=4, depth=3),
         "tiny": Spectral(batch=4, width=32, hidden=32, experts=4, depth=3),
     },
+    "pinn": {
+        "base": Pinn(points=4096, width=256, hidden=2),
+        "deep": Pinn(points=4096, width=128, hidden=4),
+        "biharmonic": Pinn(points=4096, width=256, hidden=2, equation="biharmonic"),
+        "tiny": Pinn(points=32, width=12, hidden=2),
+        "tiny-biharmonic": Pinn(points=24, width=10, hidden=2, equation="biharmonic"),
+    },
 }
 DEFAULT_SIZES: dict[str, tuple[str, ...]] = {
     "block": ("h1", "h8"),
     "gpt": ("base",),
     "moe": ("d512", "d1024"),
     "spectral": ("n512",),
+    "pinn": ("base", "deep", "biharmonic"),
 }
+UPDATES: dict[str, int] = {case: 50 if case == "pinn" else 10 for case in CASES}
+"""How many updates the losses of all contestants are compared over."""
 
 
 def initial(case: str, size: str, seed: int = SEED) -> tuple[Arrays, Arrays]:

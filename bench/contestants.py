@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench import environment
+from bench import cases, environment
 
 INSTALL = "make setup-bench"
 TIMEOUT_S = 600
@@ -56,24 +56,57 @@ def json_line(command: list[str], env: Mapping[str, str]) -> dict[str, Any]:
     return record
 
 
-def peers(case: str) -> tuple[Peer, ...]:
+def _torch(case: str, name: str, tuned: bool, *flags: str) -> Peer:
+    chosen = (lambda: environment.tuned(mkl=True)) if tuned else environment.plain
+    return Peer(name + ", tuned" * tuned, "torch", tuned, f"bench.peers.{case}_torch", flags, chosen)
+
+
+def _jax(case: str, name: str, tuned: bool, *flags: str) -> Peer:
+    chosen = (lambda: environment.tuned(mkl=False)) if tuned else environment.plain
+    return Peer(name + ", tuned" * tuned, "jax", tuned, f"bench.peers.{case}_jax", flags, chosen)
+
+
+def peers(case: str, size: str) -> tuple[Peer, ...]:
     """The peers of a case, as shipped first."""
-
-    def torch(name: str, tuned: bool, *flags: str) -> Peer:
-        chosen = (lambda: environment.tuned(mkl=True)) if tuned else environment.plain
-        return Peer(name, "torch", tuned, f"bench.peers.{case}_torch", flags, chosen)
-
-    def jax(name: str, tuned: bool, *flags: str) -> Peer:
-        chosen = (lambda: environment.tuned(mkl=False)) if tuned else environment.plain
-        return Peer(name, "jax", tuned, f"bench.peers.{case}_jax", flags, chosen)
-
-    best = ("--fused",) if case == "spectral" else ()
-
-    return (
-        torch("PyTorch eager", False),
-        torch("torch.compile", False, "--compile"),
-        jax("JAX jit", False),
-        torch("PyTorch eager, tuned", True, *best),
-        torch("torch.compile, tuned", True, "--compile", *best),
-        jax("JAX jit, tuned", True, *best),
+    values = cases.CASES[case][size]
+    if isinstance(values, cases.Pinn):
+        return _pinn_peers(values.equation)
+    best = {False: (), True: ("--fused",) if case == "spectral" else ()}
+    return tuple(
+        peer
+        for tuned in (False, True)
+        for peer in (
+            _torch(case, "PyTorch eager", tuned, *best[tuned]),
+            _torch(case, "torch.compile", tuned, "--compile", *best[tuned]),
+            _jax(case, "JAX jit", tuned, *best[tuned]),
+        )
     )
+
+
+#: Ways to take the derivatives of an equation: in PyTorch, compiled as one graph with the gradient, in JAX; and those
+#: worth tuning, which are the fastest as shipped of each kind.
+_WAYS = {
+    "momentum": (
+        ("nested", "reverse", "forward", "mixed", "points", "hessian", "taylor"),
+        ("nested", "reverse"),
+        ("nested", "reverse", "forward", "mixed", "points", "hessian", "jet"),
+        (("reverse", "mixed", "taylor"), ("reverse",), ("reverse", "mixed")),
+    ),
+    "biharmonic": (
+        ("nested", "forward", "hessian"),
+        ("nested",),
+        ("nested", "forward", "mixed", "hessian", "jet"),
+        (("nested", "forward"), ("nested",), ("forward", "mixed", "jet")),
+    ),
+}
+
+
+def _pinn_peers(equation: str) -> tuple[Peer, ...]:
+    eager, traced, jitted, best = _WAYS[equation]
+    found = []
+    for tuned, ways in ((False, (eager, traced, jitted)), (True, best)):
+        found += [_torch("pinn", f"PyTorch {way}", tuned, "--way", way) for way in ways[0]]
+        found += [_torch("pinn", f"torch.compile {way}", tuned, "--way", way, "--compile") for way in ways[0]]
+        found += [_torch("pinn", f"make_fx {way}", tuned, "--way", f"traced {way}") for way in ways[1]]
+        found += [_jax("pinn", f"JAX {way}", tuned, "--way", way) for way in ways[2]]
+    return tuple(found)

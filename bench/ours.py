@@ -23,6 +23,7 @@ SOURCES = {
     "gpt": ("gpt_bench.py", "gpt_bench"),
     "moe": ("moe.py", "moe"),
     "spectral": ("spectral.py", "spectral"),
+    "pinn": ("pinn.py", "pinn"),
 }
 
 #: Parameters whose name in bench/models/ is not the peers': the path without its first part, and the peers' name, both
@@ -92,8 +93,9 @@ class Program:
         description: dict[str, Any] = json.loads(self._call("describe", "--json"))
         return description
 
-    def losses(self, steps: int = 11) -> list[float]:
-        """The losses after 0 to `steps` - 1 updates, from the peers' weights on their fixed batch."""
+    def losses(self) -> list[float]:
+        """The losses before and after each of the case's updates, from the peers' weights on their fixed batch."""
+        steps = cases.UPDATES[self.case] + 1
         weights, data = cases.initial(self.case, self.size)
         save_file(rename(weights, self.describe()["parameters"]), self._weights())
         flags = ["--weights", str(self._weights()), "--steps", str(steps), *_optimizer(self.case, self.size)]
@@ -146,22 +148,25 @@ def constants(case: str, size: str) -> dict[str, int | bool]:
     if isinstance(values, cases.Spectral):
         sizes = {"B": values.batch, "N": values.width, "HIDDEN": values.hidden}
         return {**sizes, "E": values.experts, "DEPTH": values.depth}
+    if isinstance(values, cases.Pinn):
+        return {"N": values.points, "W": values.width, "L": values.hidden, "PLATE": values.equation == "biharmonic"}
     sizes = {"L": values.layers, "D": values.width, "H": values.heads}
     return {**sizes, "S": values.context, "B": values.batch, "V": values.vocabulary}
 
 
 def _optimizer(case: str, size: str) -> list[str]:
     values = cases.CASES[case][size]
-    if not isinstance(values, cases.Gpt):
+    if not isinstance(values, cases.Gpt | cases.Pinn):
         return ["--optimizer", "sgd", "--lr", str(values.learning_rate)]
     flags = {
-        "--optimizer": "adamw",
+        "--optimizer": "adamw" if isinstance(values, cases.Gpt) else "adam",
         "--lr": values.learning_rate,
         "--beta1": values.beta1,
         "--beta2": values.beta2,
         "--eps": values.eps,
-        "--weight-decay": values.weight_decay,
     }
+    if isinstance(values, cases.Gpt):
+        flags["--weight-decay"] = values.weight_decay
     return [part for flag, value in flags.items() for part in (flag, str(value))]
 
 
@@ -180,7 +185,7 @@ def rename(weights: cases.Arrays, parameters: Sequence[dict[str, Any]]) -> cases
 
 
 def _peers_name(path: str) -> str:
-    inner = path.partition(".")[2]
+    inner = path.partition(".")[2].removeprefix("net.")
     number = re.search(r"\d+", inner)
     layer = number[0] if number else ""
     return _NAMES.get(inner.replace(f".{layer}.", ".{}."), inner).replace("{}", layer)

@@ -70,7 +70,7 @@ def race(options: argparse.Namespace, size: str, peak: float) -> dict[str, Any]:
     print(f"\n{case} {size}: {cases.CASES[case][size]}")
     rows = [Row(OURS, tuned=False)]
     program = _prepare(case, size, rows[0])
-    peers = [peer for peer in contestants.peers(case) if options.only.lower() in peer.name.lower()]
+    peers = [peer for peer in contestants.peers(case, size) if options.only.lower() in peer.name.lower()]
     rows += [Row(peer.name, peer.tuned, problem="" if peer.installed() else "not installed") for peer in peers]
     for round_number in range(1, options.rounds + 1):
         _progress(f"round {round_number} of {options.rounds}")
@@ -128,14 +128,14 @@ def table(rows: list[Row], gflop: float, peak: float) -> str:
     measured = sorted((row for row in rows if row.rounds), key=Row.median_ms)
     base = next((row.median_ms() for row in measured if row.name == OURS), None)
     memory = next((row.peak_rss_mib() for row in measured if row.name == OURS), None)
-    lines = [f"{'':24}{'ms':>9}{'rounds from-to':>18}{'x ours':>9}{'GFLOP/s':>9}{'% peak':>8}{'MiB':>9}{'x ours':>8}"]
+    lines = [f"{'':28}{'ms':>9}{'rounds from-to':>18}{'x ours':>9}{'GFLOP/s':>9}{'% peak':>8}{'MiB':>9}{'x ours':>8}"]
     for row in measured:
         medians = [record["median_ms"] for record in row.rounds]
         rate = gflop / row.median_ms() * 1e3
         ratio = f"{row.median_ms() / base:.2f}" if base else "-"
         larger = f"{row.peak_rss_mib() / memory:.1f}" if memory else "-"
         lines.append(
-            f"{row.name:24}{row.median_ms():9.1f}{f'{min(medians):.1f} - {max(medians):.1f}':>18}{ratio:>9}"
+            f"{row.name:28}{row.median_ms():9.1f}{f'{min(medians):.1f} - {max(medians):.1f}':>18}{ratio:>9}"
             f"{rate:9.0f}{100 * rate / peak:8.0f}{row.peak_rss_mib():9.0f}{larger:>8}"
         )
     lines.append(f"{gflop:.2f} GFLOP a step; {peak:.0f} GFLOP/s is the fp32 multiply-add peak, measured just now")
@@ -153,7 +153,8 @@ def remarks(rows: list[Row]) -> list[str]:
     if rows[0].losses and reference:
         worst = largest_difference(rows[0].losses, reference.losses)
         verdict = "agree" if worst <= TOLERANCE else "DIFFER"
-        said.append(f"losses after 0 to 10 updates {verdict} with {reference.name}: within {worst:.1e} relative")
+        span = f"losses after 0 to {len(rows[0].losses) - 1} updates"
+        said.append(f"{span} {verdict} with {reference.name}: within {worst:.1e} relative")
     if environment.cleared_names():
         said.append(f"cleared for every contestant (slower kernels): {', '.join(environment.cleared_names())}")
     return said
