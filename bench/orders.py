@@ -3,7 +3,7 @@
     python -m bench.orders [--orders 1-6] [--seconds 2]
 
 Every row is one step: the derivative of a network 3-128-128-1 at 1024 points, the mean of its square, and the gradient
-of that by the parameters. `reverse` nests jax.grad, `forward` nests jax.jvp; all run with every core, one after another.
+of that by the parameters. `reverse` nests jax.grad, `forward` nests jax.jvp; all take every core, one after another.
 """
 
 from __future__ import annotations

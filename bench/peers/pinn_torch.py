@@ -122,8 +122,10 @@ def biharmonic(way: str, parameters: dict[str, Tensor], hidden: int, points: Ten
         columns = [column.detach().clone().requires_grad_() for column in points.split(1, 1)]
         value = field(torch.cat(columns, 1))[:, None]
         for _ in range(2):
-            one_by_one = way == "nested"
-            first = [summed_gradient(value, at)[0] for at in columns] if one_by_one else summed_gradient(value, *columns)
+            if way == "nested":
+                first: Sequence[Tensor] = [summed_gradient(value, at)[0] for at in columns]
+            else:
+                first = summed_gradient(value, *columns)
             value = sum(summed_gradient(d, at)[0] for d, at in zip(first, columns, strict=True))
         return ((value - 1) ** 2).mean()
     if way == "forward":
