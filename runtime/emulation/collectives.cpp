@@ -94,26 +94,25 @@ void warp_collective(uint32_t mask, void* operand, void (*run)(void**, uint32_t)
 }
 
 char* shared_variable(const void* key, const char* name, size_t bytes, size_t alignment) {
-  Block& b = *current->block;
-  for (const SharedVariable& v : b.variables)
-    if (v.key == key) return v.at;
+  Engine& e = *engine;
+  for (const auto& [known, at] : e.variables)
+    if (known == key) return current->block->shared + at;
   constexpr size_t kGap = 32;  // between variables, poisoned
   if (alignment < 16) alignment = 16;
-  const size_t at = (b.used + kGap + alignment - 1) / alignment * alignment;
+  const size_t at = (e.shared_bytes + kGap + alignment - 1) / alignment * alignment;
   if (at + bytes + kGap > kSharedWindow) fail("shared memory: %zu bytes of `%s` do not fit", bytes, name);
-  b.used = at + bytes;
-  TSR_UNPOISON(b.shared + at, bytes);
-  memset(b.shared + at, 0xff, bytes);
-  b.variables.push_back({key, b.shared + at});
-  return b.shared + at;
+  e.shared_bytes = at + bytes;
+  for (const Block& b : e.blocks) TSR_UNPOISON(b.shared + at, bytes);
+  e.variables.emplace_back(key, at);
+  return current->block->shared + at;
 }
 
-char* dynamic_shared() { return current->block->shared + 1024; }
+char* dynamic_shared() { return current->block->shared + kDynamicStart; }
 
 void need_shared(const void* p, size_t bytes, const Site& site) {
   for (const Block& b : engine->blocks) {
     const size_t at = size_t(static_cast<const char*>(p) - b.shared);
-    if (at < kSharedWindow && at + bytes <= b.used) return;
+    if (at < kSharedWindow && at + bytes <= engine->shared_bytes) return;
   }
   fail("%s at %s:%d: %p is not in shared memory", site.what, site.file, site.line, p);
 }

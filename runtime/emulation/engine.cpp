@@ -74,11 +74,10 @@ char* new_window() {
   void* const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) throw std::bad_alloc();
   char* const window = reinterpret_cast<char*>((uintptr_t(at) + kSharedWindow - 1) & ~uintptr_t(kSharedWindow - 1));
+  memset(window, 0xff, kSharedWindow);
   race::add_region(window, kSharedWindow, true);
   return window;
 }
-
-constexpr size_t kDynamicStart = 1024;  // of the dynamic part; the variables follow it
 
 void prepare_block(const Launch& launch, unsigned number, unsigned rank, unsigned size) {
   Engine& e = *engine;
@@ -89,10 +88,8 @@ void prepare_block(const Launch& launch, unsigned number, unsigned rank, unsigne
   b.warps.assign((size + 31) / 32, Warp());
   if (e.windows.size() <= rank) e.windows.push_back(new_window());
   b.shared = e.windows[rank];
-  b.dynamic_bytes = launch.shared_bytes;
-  b.used = kDynamicStart + (launch.shared_bytes + 255) / 256 * 256;
   TSR_UNPOISON(b.shared, kSharedWindow);
-  memset(b.shared, 0xff, b.used);  // NaNs: what is read before it is written shows
+  memset(b.shared, 0xff, e.stale);  // NaNs: what is read before it is written shows
   TSR_POISON(b.shared, kSharedWindow);
   TSR_UNPOISON(b.shared + kDynamicStart, launch.shared_bytes);
   for (unsigned i = 0; i < size; ++i) {
@@ -103,7 +100,7 @@ void prepare_block(const Launch& launch, unsigned number, unsigned rank, unsigne
     t.block = &b;
     t.index = {i % launch.block.x, i / launch.block.x % launch.block.y, i / launch.block.x / launch.block.y};
     t.linear = i, t.lane = i % 32, t.number = rank * size + i;
-    t.site = {}, t.vote = 0, t.awaits = nullptr;
+    t.site = {}, t.vote = 0, t.awaits = nullptr, t.fresh = true;
     b.warps[i / 32].alive |= 1u << t.lane;
     e.make_ready(&t);
   }
@@ -136,6 +133,9 @@ void run_blocks(const Launch& launch, unsigned first, unsigned count, unsigned s
   e.blocks.assign(count, Block());
   e.queue.clear(), e.head = 0, e.jobs.clear(), e.group = Barrier();
   e.left = count * size;
+  e.variables.clear();
+  e.shared_bytes = kDynamicStart + (launch.shared_bytes + 255) / 256 * 256;
+  e.stale = std::max(e.stale, e.shared_bytes);
   race::begin(size, count, first == 0);
   for (unsigned rank = 0; rank < count; ++rank) prepare_block(launch, first + rank, rank, size);
   while (e.left > 0 && e.error.empty()) {
@@ -150,6 +150,7 @@ void run_blocks(const Launch& launch, unsigned first, unsigned count, unsigned s
   }
   while (e.error.empty() && run_job()) {}
   for (Block& b : e.blocks) TSR_UNPOISON(b.shared, kSharedWindow);
+  e.stale = std::max(e.stale, e.shared_bytes);
   race::end(&e.error);
 }
 
@@ -267,6 +268,7 @@ std::string execute(const Launch& launch, const std::function<void()>& body) {
 
 }  // namespace tsr::emulation
 
+#include "async.cpp"
 #include "blas.cpp"
 #include "collectives.cpp"
 #include "host_api.cpp"

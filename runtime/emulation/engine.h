@@ -38,6 +38,7 @@ struct Thread {
   Site site;                // what it waits in
   int vote = 0;             // its operand in a barrier that counts, then the result
   const void* awaits = nullptr;  // object of State::waiting
+  bool fresh = true;             // nothing asynchronous asked for yet
 };
 
 /// Operands of one warp collective, while its lanes arrive.
@@ -63,12 +64,6 @@ struct Barrier {
   std::vector<unsigned> numbers;  // of everyone who arrived
 };
 
-/// A __shared__ variable of a block.
-struct SharedVariable {
-  const void* key;
-  char* at;
-};
-
 struct Block {
   uint3 index{};
   unsigned rank = 0;  // among the resident blocks
@@ -76,10 +71,8 @@ struct Block {
   unsigned left = 0;  // threads that have not returned
   Thread* threads = nullptr;
   char* shared = nullptr;
-  size_t dynamic_bytes = 0, used = 0;
   std::vector<Warp> warps;
   Barrier barriers[16];
-  std::vector<SharedVariable> variables;
 };
 
 /// What stands between <<< and >>>, and where.

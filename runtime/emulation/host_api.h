@@ -25,6 +25,17 @@ enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCap
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative = 2, cudaLaunchAttributeClusterDimension = 4 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+    int cooperative;
+  } val;
+};
+
 struct cudaDeviceProp {
   char name[256];
   size_t totalGlobalMem;
@@ -86,6 +97,26 @@ cudaError_t allocate_host(void** p, size_t bytes);
 /// Puts host work on a stream, as a library's call does.
 void enqueue(cudaStream_t stream, std::function<void()> work);
 }  // namespace tsr::emulation
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+/// Blocks of a cluster, or of a cooperative grid, run together.
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments... arguments) {
+  tsr::emulation::Launch launch{"cudaLaunchKernelEx", "", 0, config->gridDim, config->blockDim, config->dynamicSmemBytes, config->stream};
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& a = config->attrs[i];
+    if (a.id == cudaLaunchAttributeCooperative) launch.cooperative = a.val.cooperative != 0;
+    else launch.cluster = a.val.clusterDim.x * a.val.clusterDim.y * a.val.clusterDim.z;
+  }
+  tsr::emulation::launch(launch, kernel, Parameters(arguments)...);
+  return cudaSuccess;
+}
 
 template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) { return tsr::emulation::allocate(reinterpret_cast<void**>(p), bytes); }

@@ -144,6 +144,8 @@ void check(Cell& cell, const Page& page, const Access& now) {
   const auto races = [&](const Access& before) {
     return before.group != 0 && !(before.kind == Kind::atomic && now.kind == Kind::atomic) && !happened_before(before, page, now.thread);
   };
+  const bool flying = cell.write.kind == Kind::copy_issued && cell.write.group == now.group && now.kind != Kind::copy_landed;
+  if (flying) return tell("use of what an asynchronous copy has not been waited for", page.shared, now, &cell.write);
   if (races(cell.write)) tell("data race", page.shared, now, &cell.write);
   if (!now.write) {
     if (page.shared && cell.write.group != detector().group) tell("uninitialised read", true, now, nullptr);

@@ -20,11 +20,16 @@ struct Settings {
 };
 Settings settings_from_environment();
 
+constexpr size_t kDynamicStart = 1024;  // of dynamic shared memory in a block's; the variables follow it
+
 struct Engine {
   Settings settings;
   std::vector<Thread> threads;
   std::vector<Block> blocks;
   std::vector<char*> windows;  // shared memory by rank
+  std::vector<std::pair<const void*, size_t>> variables;  // __shared__ ones by their key, and where every block has them
+  size_t shared_bytes = 0;     // of the windows that are in use
+  size_t stale = 0;            // of the windows that earlier blocks used
   std::vector<Thread*> queue;
   size_t head = 0;             // of the queue, where it is first in, first out
   std::vector<std::function<void()>> jobs;  // asynchronous work that has not happened yet

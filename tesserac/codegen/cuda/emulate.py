@@ -20,6 +20,9 @@ FOLDER = "emulation"
 ENGINE = ("runtime/emulation/engine.cpp", "runtime/emulation/race.cpp")
 """Files of the runtime that the emulation is made of, with what they include."""
 
+_REPLACED = {"runtime/cuda/ptx.cuh": '#pragma once\n#include "runtime/emulation/ptx.h"\n'}
+"""Headers of inline assembly, and what stands in their place."""
+
 _NAMESPACE = "::tsr::emulation"
 _OPAQUE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 _SHARED = re.compile(r"(extern\s+)?\b__shared__\s+(?:(?:__align__|alignas)\s*\(([^()]*)\)\s*)?([^;]*);")
@@ -36,7 +39,9 @@ def emulated_files(files: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for path, text in files.items():
         stem, _, suffix = path.rpartition(".")
-        if suffix in ("cu", "cuh"):
+        if path in _REPLACED:
+            found[f"{FOLDER}/{path}"] = _REPLACED[path]
+        elif suffix in ("cu", "cuh"):
             found[f"{FOLDER}/{stem}.cpp" if suffix == "cu" else f"{FOLDER}/{path}"] = emulated(text, path)
     return found
 
