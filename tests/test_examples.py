@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 
 SIZES = ("--mesh", "none", "--shape", "input=4x64x32", "--shape", "Wo=32x48")
 SMALL = [part for setting in ("L=2", "D=32", "H=2", "S=32", "B=8") for part in ("--set", setting)]
@@ -135,3 +135,16 @@ def test_a_comparison_that_fails_says_why(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(script, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     assert f"{tmp_path}/heat does not exist; make -C examples heat builds and trains it" in done.stderr
+
+
+def test_every_target_is_described_and_sets_itself_up() -> None:
+    folder = ROOT / "examples"
+    text = (folder / "Makefile").read_text(encoding="utf-8")
+    targets = next(line for line in text.splitlines() if line.startswith(".PHONY:")).split()[1:]
+    for target in targets:
+        environment = {k: v for k, v in os.environ.items() if k not in ("INTERPRETER", "MAKEFLAGS")}
+        plan = subprocess.run(["make", "-n", "-B", target], cwd=folder, env=environment, capture_output=True, text=True)
+        assert plan.returncode == 0, plan.stderr
+        assert "setup EXTRAS=plot" in plan.stdout
+        assert f"build {target}.py" in plan.stdout
+        assert re.search(rf"^#.*\b{target}\b", text, re.MULTILINE), f"{target} is not described"
