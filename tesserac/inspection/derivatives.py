@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from tesserac.ir.program import Function
 from tesserac.passes.combinations import combinations
-from tesserac.passes.decision import Decision, collapsed_where_cheaper, decide
+from tesserac.passes.decision import Decision, collapsed_where_cheaper, decisions
 from tesserac.passes.multiindex import Index, graded
 from tesserac.passes.schemes import forward_over_reverse, lower_scheme
 from tesserac.passes.spaces import independent
@@ -17,31 +17,33 @@ def derivative_lines(function: Function) -> list[str]:
     """What a function asks for by coordinate, the ways to compute it, their work, and the one that is taken."""
     lines: list[str] = []
     for group in independent(function):
-        decision = decide(function, group)
         lines.append(f"derivatives by {', '.join(_label(d) for d in group)} in {function.name}")
-        if decision.counter is None or decision.unit is None or not decision.counter.works:
-            lines.append("  nothing to choose: no matrix product is differentiated; Taylor coefficients")
-            continue
-        for root, indices in decision.asked.items():
-            lines.append(f"  of {root}: {_indices(group, indices)}")
-        lines.extend(f"  {line}" for line in _alternatives(function, decision, group))
+        collapsed = decisions(collapsed_where_cheaper(function), group)
+        for decision in decisions(function, group):
+            if decision.counter is None or not decision.counter.works:
+                lines.append("  nothing to choose: no matrix product is differentiated; Taylor coefficients")
+                continue
+            for root, indices in decision.asked.items():
+                lines.append(f"  of {root}: {_indices(group, indices)}")
+            other = next((d for d in collapsed if d.channels and set(d.asked) & set(decision.asked)), None)
+            lines.extend(f"  {line}" for line in _alternatives(function, decision, other))
     return lines
 
 
-def _alternatives(function: Function, decision: Decision, group: tuple[Direction, ...]) -> Iterable[str]:
+def _alternatives(function: Function, decision: Decision, found: Decision | None) -> Iterable[str]:
     counter, unit = decision.counter, decision.unit
     assert counter is not None
     assert unit is not None
-    taylor, chosen, found = decision.taylor, decision.chosen, decide(collapsed_where_cheaper(function), group)
+    taylor, chosen = decision.taylor, decision.chosen
     taken = "shared covector" if chosen.reverse else "Taylor"
     nested, lower = forward_over_reverse(counter, decision.asked), lower_scheme(counter, decision.asked)
     back = sum(map(len, nested.reverse.values()))
     rows: list[tuple[str, float, str]] = [("Taylor", taylor.counted.rows, f"{_count(taylor.kept, 'channel')} forward")]
-    if found.channels:
+    if found is not None:
         taken = "collapsed Taylor"
         rows.append((taken, found.work.rows, f"{_count(found.chosen.kept, 'channel')}, {found.channels} combined"))
     else:
-        count, tops = combinations(function, unit)
+        count, tops = combinations(function, unit, decision.asked)
         if count < tops:
             what = "combination" if count == 1 else "combinations"
             rows.append(("collapsed Taylor", counter.collapsed(lower.counted, count).rows,

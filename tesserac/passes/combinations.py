@@ -7,6 +7,8 @@ derivatives themselves, such as the velocities in front of them.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from tesserac.ir.program import Function
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import spec_of
@@ -17,10 +19,10 @@ Term = tuple[str, Index]
 """A derivative of a value."""
 
 
-def combinations(function: Function, found: Unit) -> tuple[int, int]:
-    """Number of combinations of highest derivatives that are read otherwise than linearly; and of the derivatives."""
+def combinations(function: Function, found: Unit, roots: Container[str]) -> tuple[int, int]:
+    """Number of combinations of the roots' highest derivatives that are read otherwise than linearly; and of those."""
     forms = _forms(function, found)
-    terms = {term for form in forms.values() for term in form}
+    terms = {term for form in forms.values() for term in form if term[0] in roots}
     tops = {(name, a) for name, a in terms
             if any(a) and not any(name == other and a != b and within(a, b) for other, b in terms)}
     consumed: dict[str, frozenset[Term]] = {}

@@ -16,7 +16,7 @@ from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.transform import point_rank
 from tesserac.passes.collapse import Channels, weights_of
 from tesserac.passes.covector import Covectors, add_coefficients
-from tesserac.passes.decision import Decision, decide
+from tesserac.passes.decision import Decision, decisions
 from tesserac.passes.multiindex import Index
 from tesserac.passes.rows import Rows
 from tesserac.passes.spaces import directions_of, independent
@@ -71,7 +71,8 @@ class Coordinates:
         if group not in self._jets:
             known = [replace(d, coordinate=replaced.get(d.coordinate.name, d.coordinate)) for d in group]
             program = Program(b, known)
-            self._jets[group] = Jets(program) if self._plain else Shortcuts(program, decide(self._function, group)).jets
+            self._jets[group] = (Jets(program) if self._plain
+                                 else Shortcuts(program, decisions(self._function, group)).jets)
         return self._jets[group], [group.index(d) for d in directions]
 
     def raise_if_errors(self) -> None:
@@ -115,16 +116,16 @@ def _moved(a: Index, numbers: Sequence[int], count: int) -> Index:
 class Shortcuts:
     """Coefficients along independent directions, those that a decision planned from reverse rows."""
 
-    def __init__(self, program: Program, decision: Decision) -> None:
+    def __init__(self, program: Program, found: Sequence[Decision]) -> None:
         self.jets = Jets(program, self._take)
-        self._decision = decision
+        self._decisions = {root: decision for decision in found for root in decision.asked}
 
     def _take(self, value: Var, a: Index) -> bool:
-        chosen = self._decision.chosen
-        planned = chosen.planned.get(value.name, ())
-        if a not in planned:
+        decision = self._decisions.get(value.name)
+        planned = decision.chosen.planned.get(value.name, ()) if decision is not None else ()
+        if decision is None or a not in planned:
             return False
-        add_coefficients(self.jets, Covectors(value, planned, chosen.kept, self._decision.points))
+        add_coefficients(self.jets, Covectors(value, planned, decision.chosen.kept, decision.points))
         return True
 
 

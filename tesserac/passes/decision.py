@@ -13,7 +13,7 @@ from tesserac.passes.multiindex import Index
 from tesserac.passes.schemes import Scheme, cheapest_scheme, taylor_scheme
 from tesserac.passes.spaces import independent
 from tesserac.passes.varying import Direction
-from tesserac.passes.work import Counted, Counter
+from tesserac.passes.work import Counted, Counter, fields
 
 WORTH = 0.98
 """Reverse rows are taken where they leave at most this part of the work of plain Taylor mode."""
@@ -44,37 +44,36 @@ class Decision:
 NOTHING = Scheme(frozenset(), {}, {}, Counted(0.0, 0.0))
 
 
-def decide(function: Function, directions: Sequence[Direction]) -> Decision:
-    """The cheapest scheme for everything that a function asks along some independent directions."""
+def decisions(function: Function, directions: Sequence[Direction]) -> tuple[Decision, ...]:
+    """The cheapest schemes for all that a function asks along independent directions: one for every field.
+
+    Roots that are computed by the same products belong to one field; the points of a boundary are another one.
+    """
     found = unit_of(function, directions)
     asked = {name: frozenset(indices) for name, indices in requests(function, found).items()}
     ranks = {point_rank(d.coordinate.type) for d in directions}
     if not asked or len(ranks) != 1:
-        return Decision(tuple(directions), 0, asked, NOTHING, NOTHING)
+        return (Decision(tuple(directions), 0, asked, NOTHING, NOTHING),)
     (points,) = ranks
+    return tuple(_decide(function, found, {root: asked[root] for root in roots}, points)
+                 for roots in fields(found, asked))
+
+
+def decide(function: Function, directions: Sequence[Direction]) -> Decision:
+    """The decision of a function with one field."""
+    (decision,) = decisions(function, directions)
+    return decision
+
+
+def _decide(function: Function, found: Unit, asked: Mapping[str, frozenset[Index]], points: int) -> Decision:
     types = {v.name: v.type for v in function.variables()}
     columns = {name: types[name].size // max(_product(types[name].sizes[:points]), 1) for name in asked}
     counter = Counter(function, found, columns)
-    taylor, channels = taylor_scheme(counter, asked), _channels(function)
+    taylor, channels = taylor_scheme(counter, asked), _channels(function, counter)
     # A combination reads the lower coefficients of every value on the way, so they have to be there.
     best = taylor if channels else cheapest_scheme(counter, asked)
     chosen = best if best.counted.flops <= WORTH * taylor.counted.flops else taylor
-    return Decision(tuple(directions), points, asked, taylor, chosen, counter, found, channels)
-
-
-def _channels(function: Function) -> int:
-    """Different combinations: the same one of several values is one channel."""
-    return len({(e.operands[1:], e.attrs) for e in function.equations if e.op == "combination"})
-
-
-def collapsed_where_cheaper(function: Function) -> Function:
-    """The function, with combinations of highest derivatives as one channel each where that is the least work."""
-    for group in independent(function):
-        now = decide(function, group)
-        other = collapse(function, now.unit) if now.unit is not None else None
-        if other is not None and decide(other, group).work.flops <= WORTH * now.work.flops:
-            function = other
-    return function
+    return Decision(found.directions, points, asked, taylor, chosen, counter, found, channels)
 
 
 def _product(sizes: Sequence[int]) -> int:
@@ -82,3 +81,23 @@ def _product(sizes: Sequence[int]) -> int:
     for size in sizes:
         count *= size
     return count
+
+
+def _channels(function: Function, counter: Counter) -> int:
+    """Different combinations of values of this field: the same one of several values is one channel."""
+    return len({(e.operands[1:], e.attrs) for e in function.equations
+                if e.op == "combination" and counter.computes(e.operands[0])})
+
+
+def collapsed_where_cheaper(function: Function) -> Function:
+    """The function, with combinations of highest derivatives as one channel each where that is the least work."""
+    for group in independent(function):
+        now = decisions(function, group)
+        other = collapse(function, now[0].unit) if now[0].unit is not None else None
+        if other is not None and _total(decisions(other, group)) <= WORTH * _total(now):
+            function = other
+    return function
+
+
+def _total(found: Sequence[Decision]) -> float:
+    return sum(decision.work.flops for decision in found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tesserac.ir.program import Equation, Function
+from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.demand import HEAVY, Unit
 from tesserac.passes.multiindex import Index, below, closure, minus
@@ -60,6 +60,11 @@ class Counter:
         moved = sum(v.name in self._moved for v in equation.operands)
         weights = sum(v.name in self._moved and not self._unit.support.get(v.name) for v in equation.operands)
         return Work(equation, flops, 1 + moved, 1 + weights + trained)
+
+    def computes(self, var: Var) -> bool:
+        """Whether some product of this field lies behind a value."""
+        names = {v.name for e in _behind(self._unit, [var.name]) for v in e.results}
+        return any(v.name in names for w in self.works for v in w.equation.results)
 
     def widest(self) -> str:
         """The shape of the weight in the widest product."""
@@ -167,6 +172,19 @@ class Counter:
 
     def _picked(self, equation: Equation, constant: set[str]) -> bool:
         return all(v.name in constant for v in equation.results)
+
+
+def fields(found: Unit, roots: Iterable[str]) -> list[list[str]]:
+    """The roots in groups that no product connects."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for root in roots:
+        behind = {v.name for e in _behind(found, [root]) if spec_of(e.op).kind in HEAVY for v in e.results}
+        joined, names = [root], behind
+        for group in [g for g in groups if g[1] & behind]:
+            groups.remove(group)
+            joined, names = group[0] + joined, names | group[1]
+        groups.append((joined, names))
+    return [group for group, _ in groups]
 
 
 def _behind(found: Unit, roots: Iterable[str]) -> list[Equation]:

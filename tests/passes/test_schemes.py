@@ -12,7 +12,7 @@ from tesserac.ir.program import Function, Var
 from tesserac.ir.types import DType
 from tesserac.ir.verify import verify
 from tesserac.ops.base import spec_of
-from tesserac.passes.decision import Decision, collapsed_where_cheaper, decide
+from tesserac.passes.decision import Decision, collapsed_where_cheaper, decide, decisions
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.simplify import simplify
 from tesserac.passes.spaces import independent
@@ -288,3 +288,28 @@ def test_the_explanation_of_collapsed_combinations():
     assert rows == {"Taylor": 15, "collapsed Taylor": 12, "forward over reverse": 36}
     (taken,) = (line for line in lines if line.endswith("<- taken"))
     assert "collapsed Taylor" in taken
+
+
+def test_points_inside_and_on_a_boundary_are_decided_apart():
+    """One network, evaluated at two batches of points: second derivatives here, a slope there."""
+    field = Field()
+    b = field.b
+    x, y = field.coordinate("x"), field.coordinate("y")
+    xe, ye = field.coordinate("xe"), field.coordinate("ye")
+    inside = field.mlp([x, y], (11, 13))
+    h = b.op("concat", xe, ye, axis=1)
+    for layer in range(0, 6, 2):
+        w, bias = field.weights[layer: layer + 2]
+        z = b.op("contract", h, w, spec="nk,kj->nj")
+        h = b.op("add", z, b.op("broadcast", bias, shape=z.type.shape, axes=(1,)))
+        h = b.op("tanh", h) if layer < 4 else h
+    residual = b.op("add", field.d(inside, x, x), field.d(inside, y, y))
+    function = field.train(field.mean_square(residual, field.d(h, xe), field.d(h, ye)))
+    (group,) = independent(function)
+    assert sorted(d.work.rows for d in decisions(function, group)) == [6, 12]
+    program = differentiate(function)
+    assert products(simplify(program), 3, 11, 13) == 18
+    values = values_for(function)
+    expected, found = run(differentiate(function, plain=True), values), run(program, values)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-11)
