@@ -141,6 +141,12 @@ class ExpertStage(TileStage):
             return None  # its kernels derive the first global index from the number of the tile
         return super()._clone(var, axis)
 
+    def _leaves(self, var: Var) -> frozenset[Var]:
+        equation = self.producer.get(var)
+        if equation is not None and equation.op in ("dispatch", "grouped_rows"):
+            return frozenset()  # read again from what all rows share
+        return super()._leaves(var)
+
     def _lists(self, equation: Equation) -> bool:
         """Whether the op includes the experts of this stage."""
         return self.experts.ids[0] in _ids(equation)

@@ -251,6 +251,7 @@ class _Stages:
         self.function = tiling.function
         self.producer = {v: e for e in self.function.equations for v in e.results}
         self.needed: set[Var] = {output.var for output in self.function.outputs}
+        self.kept = {v for v, p in tiling.placement.items() if p is not None and tiling.made[v] != ONCE}
 
     def build(self) -> list[Stage]:
         """Stages in order of execution (built backwards, so that only what is needed is kept)."""
@@ -297,6 +298,7 @@ class _Stages:
         if self.batch is None or not chosen:
             return Stage((), (), ())
         stage = TileStage(self.producer, self.batch, self.tile)
+        stage.expect([self.function.equations[index] for index in chosen], self.kept)
         for index in chosen:
             if not any(v in self.tiling.terms for v in self.function.equations[index].results):
                 stage.add(self.function.equations[index], self.tiling.placed[index])
@@ -324,6 +326,7 @@ class _Stages:
         needed, stages = set(self.needed), []
         for ids in groups_of_experts(equations, count, not every_slot_has_an_expert(route, self.producer)):
             stage = ExpertStage(self.function, self.producer, Experts(offsets, ids, count, rows, most), needed)
+            stage.expect(equations, self.kept)
             for index in chosen:
                 stage.add(self.function.equations[index], self.tiling.placed[index])
             kept = [v for e in equations for v in e.results if v in needed and self.tiling.placement[v] is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tesserac.ir.program import Attr, Equation, Var, sorted_attrs
@@ -25,6 +25,21 @@ class TileStage:
         self.names: set[str] = set()
         self._cut: dict[tuple[Var, int], Var] = {}
         self._whole: dict[Var, Var] = {}
+        self._kept: Collection[Var] = ()
+        self._certain: set[Var] = set()
+        self._leaves_of: dict[Var, frozenset[Var]] = {}
+
+    def expect(self, equations: Sequence[Equation], cut: Collection[Var]) -> None:
+        """Says what will be added, and which values other tiles would have to keep for this stage (``cut``).
+
+        What an operand is repeated from, if that is one value, is read in any case.
+        """
+        made = {v for e in equations for v in e.results}
+        self._kept = cut
+        for var in dict.fromkeys(v for e in equations for v in e.operands if v not in made):
+            leaves = self._leaves(var)
+            if len(leaves) == 1:
+                self._certain |= leaves
 
     def add(self, equation: Equation, placed: Placed) -> None:
         """Appends the local form of an equation of the function."""
@@ -62,12 +77,29 @@ class TileStage:
         """A tile's part of a value that is not split here: recomputed when cheap, else read from the whole."""
         key = var, axis
         if key not in self._cut:
-            clone = self._clone(var, axis)
+            clone = self._clone(var, axis) if self._repeats_cheaply(var) else None
             if clone is None:
                 clone = Var(self._fresh(var.name), var.type.with_shape(self._shape(var, axis)))
                 self.imports.append(Import(var, clone, axis))
             self._cut[key] = clone
         return self._cut[key]
+
+    def _repeats_cheaply(self, var: Var) -> bool:
+        """Whether repeating a value needs no more of other tiles' values than the value itself."""
+        more = (v.type.bytes for v in self._leaves(var) - self._certain if v in self._kept)
+        return var not in self._kept or sum(more) <= var.type.bytes
+
+    def _leaves(self, var: Var) -> frozenset[Var]:
+        """The values that a value is repeated from, inputs of the function not counted."""
+        if var not in self._leaves_of:
+            equation = self.producer.get(var)
+            if equation is None:
+                self._leaves_of[var] = frozenset()
+            elif spec_of(equation.op).kind in CLONABLE:
+                self._leaves_of[var] = frozenset[Var]().union(*(self._leaves(v) for v in equation.operands))
+            else:
+                self._leaves_of[var] = frozenset((var,))
+        return self._leaves_of[var]
 
     def _clone(self, var: Var, axis: int) -> Var | None:
         equation = self.producer.get(var)

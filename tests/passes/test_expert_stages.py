@@ -84,3 +84,10 @@ def test_rows_of_no_expert_are_written_as_well() -> None:
 def test_without_a_batch_to_cut_only_the_experts_are_cut() -> None:
     stages = staged(SMALL, enabled=False).stages
     assert [form(s) for s in stages] == ["once", "experts", "once", "experts", "once"]
+
+
+def test_inside_a_model_a_sum_is_kept_rather_than_what_it_adds() -> None:
+    """The residual sum behind the experts is read again by the backward pass; the rows it adds up are not kept."""
+    tokens = [s for s in staged(replace(SMALL, deep=True)).stages if s.tiles is not None]
+    kept = {e.outer.name for stage in tokens for e in stage.exports}
+    assert not any("mixed_rows" in name for name in kept), kept
