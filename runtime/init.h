@@ -37,7 +37,13 @@ inline void initialise(const Tensor& param, uint64_t seed, char* arena) {
   for (int64_t block = 0; block < blocks; ++block) {
     double values[kRandomBlock];
     initial_block(param, seed, stream, static_cast<uint64_t>(block), values);
-    for (int64_t i = block * kRandomBlock; i < total && i < (block + 1) * kRandomBlock; ++i) {
+    const int64_t first = block * kRandomBlock, last = first + kRandomBlock < total ? first + kRandomBlock : total;
+    if (parts == 1 && first % length + (last - first) <= length) {  // within a row, as nearly always: one division, not eight
+      char* const at = arena + row_offset(param, 0, first / length) + static_cast<size_t>(first % length) * scalar;
+      store_reals(param.dtype, values, at, static_cast<size_t>(last - first));
+      continue;
+    }
+    for (int64_t i = first; i < last; ++i) {
       const int64_t element = i / parts;
       char* const at = arena + row_offset(param, static_cast<int>(i % parts), element / length) + static_cast<size_t>(element % length) * scalar;
       store_reals(param.dtype, values + i % kRandomBlock, at, 1);

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from tesserac.diagnostics import CompileError
+from tesserac.driver import CompileOptions, emit
+from tesserac.ir.program import Entry, Program
 from tesserac.passes.pipeline import optimize
 from tesserac.passes.stages import Stage, Staged
 from tesserac.passes.tile import Tile
@@ -91,3 +96,11 @@ def test_inside_a_model_a_sum_is_kept_rather_than_what_it_adds() -> None:
     tokens = [s for s in staged(replace(SMALL, deep=True)).stages if s.tiles is not None]
     kept = {e.outer.name for stage in tokens for e in stage.exports}
     assert not any("mixed_rows" in name for name in kept), kept
+
+
+def test_a_target_without_sizes_at_run_time_says_so() -> None:
+    program = Program("moe.py", (Entry("moe", mixture(SMALL), None),))
+    with pytest.raises(CompileError) as caught:
+        emit(program, "moe.py", {"moe.py": ""}, CompileOptions(target="cuda"))
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.message) == ("T0806", "the CUDA back end has no mixtures of experts yet")
