@@ -89,7 +89,7 @@ struct ManyRows {
   using P = Planes<Vec<T>>;
   static constexpr long height = rounded_up(N, L);
   static constexpr long work_size = 2 * L * (height + Lanes::work_size) + 2 * L * L;
-  static constexpr long cost = side_by_side_cost(N) + 20 * height;
+  static constexpr long cost = side_by_side_cost(N) + 40 * height;
 
   template <class In, class Out>
   static void run(int count, In&& in, Out&& out, T* work) {
@@ -98,14 +98,52 @@ struct ManyRows {
     P* const steps = block + L;
     for (int r = count; r < L; ++r) block[r] = zero_planes<Vec<T>>();
     tsr::columns<T, N>([&](auto c) TSR_LAMBDA {
-      for (int r = 0; r < count; ++r) block[r] = in(r, c);
-      turn_block<T>(block, {reinterpret_cast<T*>(values + c.begin), reinterpret_cast<T*>(values + c.begin) + L}, 2 * L);
+      if (count == L) {
+        fetch(c, in, values + c.begin, block);
+      } else {
+        for (int r = 0; r < count; ++r) block[r] = in(r, c);
+        turn_block<T>(block, {reinterpret_cast<T*>(values + c.begin), reinterpret_cast<T*>(values + c.begin) + L}, 2 * L);
+      }
     });
     Lanes::run([&](int j) TSR_LAMBDA { return values[j]; }, [&](int k, P v) TSR_LAMBDA { values[k] = v; }, steps);
     tsr::columns<T, N>([&](auto c) TSR_LAMBDA {
-      turn_block<T>(values + c.begin, {reinterpret_cast<T*>(block), reinterpret_cast<T*>(block) + L}, 2 * L);
-      for (int r = 0; r < count; ++r) out(r, c, block[r]);
+      if (count == L) {
+        give(c, out, values + c.begin, block);
+      } else {
+        turn_block<T>(values + c.begin, {reinterpret_cast<T*>(block), reinterpret_cast<T*>(block) + L}, 2 * L);
+        for (int r = 0; r < count; ++r) out(r, c, block[r]);
+      }
     });
+  }
+
+ private:
+  // Whole groups are turned over between memory and registers, one plane at a time; the other waits in `block`.
+  template <class C, class In>
+  TSR_INLINE static void fetch(C c, In& in, P* values, P* block) {
+    Vec<T> r[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      const P v = in(i, c);
+      r[i] = v.re, block[i].im = v.im;
+    }
+    transpose_stages<L / 2>(r);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) values[i].re = r[i], r[i] = block[i].im;
+    transpose_stages<L / 2>(r);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) values[i].im = r[i];
+  }
+  template <class C, class Out>
+  TSR_INLINE static void give(C c, Out& out, const P* values, P* block) {
+    Vec<T> r[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) r[i] = values[i].re;
+    transpose_stages<L / 2>(r);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) block[i].re = r[i], r[i] = values[i].im;
+    transpose_stages<L / 2>(r);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) out(i, c, P{block[i].re, r[i]});
   }
 };
 

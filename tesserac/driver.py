@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 After = Callable[[str, Function], None]
 """Called with the name of every pass and the function it made."""
 
+_TRANSFORMS = frozenset({"fft", "ifft", "rfft", "irfft", "wavelet", "iwavelet"})
 _TAKEN_STEMS = ("all", "clean", "runtime", "library", "command_line", "main", "std", "tsr")
 """Stems that an entry's files and namespace must not have: make targets, other files, functions and namespaces."""
 
@@ -187,7 +188,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
     if options.target == "cuda":
         _refuse_mixed(program)
-        _refuse_experts(program)
+        _refuse_unported(program)
         return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
@@ -260,13 +261,14 @@ def _refuse_mixed(program: Program) -> None:
         raise CompileError(diagnostics.items)
 
 
-def _refuse_experts(program: Program) -> None:
-    """T0806 for mixtures of experts on a target whose kernels have no run-time sizes yet."""
+def _refuse_unported(program: Program) -> None:
+    """T0806 for what has no CUDA kernels yet: mixtures of experts, whose sizes are known at run time, and transforms."""
     diagnostics = Diagnostics()
-    routes = (e for f in program.functions() for e in f.equations if e.op == "route")
-    for span in dict.fromkeys(route.span for route in routes):
-        diagnostics.error("T0806", "the CUDA back end has no mixtures of experts yet", span,
-                          help=["--target cpu builds this program"])
+    for what, ops in (("mixtures of experts", ("route",)), ("Fourier and wavelet transforms", _TRANSFORMS)):
+        found = (e for f in program.functions() for e in f.equations if e.op in ops)
+        for span in dict.fromkeys(e.span for e in found):
+            diagnostics.error("T0806", f"the CUDA back end has no {what} yet", span,
+                              help=["--target cpu builds this program"])
     diagnostics.raise_if_errors()
 
 
