@@ -262,7 +262,7 @@ def _refuse_mixed(program: Program) -> None:
 
 
 def _refuse_unported(program: Program) -> None:
-    """T0806 for what has no CUDA kernels yet: mixtures of experts, whose sizes are known at run time, and transforms."""
+    """T0806 for what has no CUDA kernels yet: transforms, and mixtures of experts with their sizes of run time."""
     diagnostics = Diagnostics()
     for what, ops in (("mixtures of experts", ("route",)), ("Fourier and wavelet transforms", _TRANSFORMS)):
         found = (e for f in program.functions() for e in f.equations if e.op in ops)
