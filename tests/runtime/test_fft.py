@@ -19,14 +19,14 @@ ROWS = 19
 ROUNDOFF = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
 
 
-def whole(n: int) -> bool:
+def in_full(n: int) -> bool:
     """Lengths that are tested down the columns and on real numbers, too: all would cost the compiler minutes."""
     return n <= 12 or n % 8 == 0 or n in (15, 25, 37) or n > 64
 
 
 def program(cases: list[tuple[int, str]]) -> str:
     """A program that transforms ROWS rows, and the same numbers as columns, both ways, complex and real."""
-    calls = "\n".join(f"  check<{kind}, {n}, {str(whole(n)).lower()}>(files);" for n, kind in cases)
+    calls = "\n".join(f"  check<{kind}, {n}, {str(in_full(n)).lower()}>(files);" for n, kind in cases)
     return f"""#include "fft_real.h"
 #include "harness.h"
 using namespace tsr;
@@ -128,7 +128,7 @@ def check(cases: list[tuple[int, str]], variant: str, folder: Path) -> None:
         re, im, down_re, down_im, half, back, tall, stood = got[8 * i : 8 * i + 8]
         limit, want = bound(n, a.dtype), transform(a + 1j * b)
         assert error(re + 1j * im, want) <= limit, (n, kind, "rows")
-        if not whole(n):
+        if not in_full(n):
             continue
         bins = transform(x + 0j)[:, : n // 2 + 1]
         alone = np.array([k in (0, n / 2) for k in range(n // 2 + 1)])
