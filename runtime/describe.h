@@ -48,6 +48,12 @@ inline void describe_function(const Program& program, const Function& function, 
   printf("  outputs\n");
   for (int i = 0; i < function.output_count; ++i) describe_tensor(function.outputs[i], "");
   const double params = static_cast<double>(program.param_bytes), scratch = static_cast<double>(function.scratch_bytes) * threads;
+  if (program.open) {
+    printf("  memory on the device\n    parameters %s", bytes_text(params).c_str());
+    if (train) printf(", gradients %s, each optimizer moment %s", bytes_text(params).c_str(), bytes_text(params).c_str());
+    printf(", values in flight %s\n", bytes_text(static_cast<double>(function.shared_bytes)).c_str());
+    return;
+  }
   printf("  memory with %d threads\n    parameters %s", threads, bytes_text(params).c_str());
   if (train) printf(", gradients %s, each optimizer moment %s", bytes_text(params * threads).c_str(), bytes_text(params).c_str());
   printf(", shared %s, scratch %s\n", bytes_text(static_cast<double>(function.shared_bytes)).c_str(), bytes_text(scratch).c_str());

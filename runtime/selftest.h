@@ -29,7 +29,7 @@ constexpr Command kSelftest = {"selftest", "Compares loss, metrics, outputs and 
 class Selftest {
  public:
   Selftest(const Program& program, uint64_t seed, double tolerance, int threads)
-      : program_(program), seed_(seed), tolerance_(tolerance), threads_(program.open ? 1 : threads), session_(program, threads) {
+      : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), session_(program, threads) {
     session_.reserve(true, true, 0, true);
     session_.map(false);
     if (threads_ > 1) {
@@ -257,8 +257,8 @@ inline int selftest_command(const Program& program, const Arguments& arguments) 
   const uint64_t seed = static_cast<uint64_t>(arguments.integer("--seed", 1, 0));
   // Rounding to bf16 is off by up to 2^-9 = 2e-3; over a few layers such errors add up like a random walk.
   const double tolerance = arguments.real("--tolerance", wide ? 1e-10 : program.mixed ? 2e-2 : 2e-4, 0, 1);
-  const int threads = thread_count(arguments);
-  printf("%s: seed %llu, %d threads, %s against double-precision loops\n", program.name, static_cast<unsigned long long>(seed), threads,
+  const int threads = program.open ? 1 : thread_count(arguments);
+  printf("%s: seed %llu, %s, %s against double-precision loops\n", program.name, static_cast<unsigned long long>(seed), program.open ? "on the device" : format("%d threads", threads).c_str(),
          program.mixed ? "bf16 products and f32" : dtype_name(real_type(program)));
   const bool passed = Selftest(program, seed, tolerance, threads).run();
   printf("selftest: %s\n", passed ? "ok" : "FAILED");

@@ -60,6 +60,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def test_the_program_proves_itself(built: Built) -> None:
     done = built.run("cuda", "selftest")
     assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("gpt: seed 1, on the device, f32 against double-precision loops\n")
     assert done.stdout.count("  ok") >= 18
     assert "second call equal bit for bit        ok" in done.stdout
 
@@ -113,7 +114,9 @@ def test_the_line_search_of_lbfgs_works_on_the_host(built: Built) -> None:
 
 
 def test_other_commands(built: Built) -> None:
-    assert "parameters: 15328 in 16 tensors" in built.run("cuda", "describe", devices="0").stdout
+    described = built.run("cuda", "describe", devices="0").stdout  # which needs no device
+    assert "parameters: 15328 in 16 tensors" in described
+    assert "memory on the device\n    parameters 61.3 kB, gradients 61.3 kB" in described
     assert "update 0.000 ms" in built.run("cuda", "bench", "--steps", "2", "--warmup", "1").stdout
 
 
