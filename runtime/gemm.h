@@ -55,7 +55,9 @@ struct Tiling {
   static constexpr int columns = width * L;
   // Rows of A that stay in the L2 cache while all of B passes by.
   static constexpr int cached_rows = (256 << 10) / int(sizeof(T)) / S::k;
-  static constexpr int block_rows = cached_rows < 2 * rows ? 2 * rows : cached_rows / rows * rows;
+  // Where all of B stays there, C is what passes by: few rows at a time, so that it does so along its rows.
+  static constexpr bool small_b = S::k <= 64 && long(S::k) * S::n * long(sizeof(T)) <= (384 << 10);
+  static constexpr int block_rows = cached_rows < 2 * rows || small_b ? 2 * rows : cached_rows / rows * rows;
   // Longer sums are cut, so that rounding grows with the length of a piece rather than with K.
   static constexpr int max_depth = 1024;
   static constexpr int short_depth = 128;

@@ -184,8 +184,10 @@ def complex_form(spec: str, types: Types) -> ComplexForm:
             total *= sizes[letter]
         return total
 
-    a, b = count(first), count(second)
-    passed = max(a, b) + 2 * min(a, b) + count(result)
+    a, b, c = count(first), count(second), count(result)
+    if c > max(a, b):
+        return ComplexForm(4, "the result is larger than the operands: products are added where they lie")
+    passed = max(a, b) + 2 * min(a, b) + c
     saved = 2 * count("".join(sizes)) / max(passed, 1.0)
     if saved > SUMS_ARE_WORTH:
         return ComplexForm(3, f"{saved:.0f} operations saved per element of the sums, more than {SUMS_ARE_WORTH:.0f}")

@@ -76,13 +76,30 @@ def _whole_stage(function: Function) -> Stage:
     return Stage(function.equations, imports, tuple(Export(v, v) for v in exports))
 
 
+_CACHE = 64 << 20
+"""Bytes of weights from which tiles read them from memory, each tile all of them."""
+
+_LEAST_ROWS = 64
+"""Rows of a tile that reads its weights from memory: fewer would wait for them."""
+
+
+def _weights(tiling: _Tiling) -> int:
+    """Bytes of the parameters that tiles of the batch read."""
+    whole_parameters = {item.var for item in tiling.function.parameters}
+    return sum(var.type.bytes for var in whole_parameters)
+
+
 def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
     """The largest divisor of the batch whose tiles hold about ``rows`` rows and leave several tiles per thread."""
     per_element = 1
     for var, placement in tiling.placement.items():
-        if placement is not None and placement.offsets is None and var.type.rank >= 2 and var.type.sizes[-1] > 1:
+        # A last axis of two holds the parts of complex numbers: no matrix, and read in one pass.
+        if placement is not None and placement.offsets is None and var.type.rank >= 2 and var.type.sizes[-1] > 2:
             per_element = max(per_element, var.type.size // var.type.sizes[-1] // batch)
     want = max(1, min(rows // per_element, batch // 8))
+    if _weights(tiling) > _CACHE:
+        want = max(want, -(-_LEAST_ROWS // per_element))
+    want = min(want, batch)
     return max(d for d in range(1, want + 1) if batch % d == 0)
 
 

@@ -9,6 +9,14 @@ from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST, Expressions, add
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RoutingKernel, TransposeKernel
+from tesserac.ir.types import DType
+
+
+FEW_ROWS = 96
+"""Rows of a product below which the right operand is read as often as it is computed with."""
+
+MEMORY_BYTES = 1 << 20
+"""Size from which a right operand is taken to lie outside of a core's own cache."""
 
 
 class ProductRenderer:
@@ -58,7 +66,20 @@ class ProductRenderer:
         if self.kernel.ragged in ("m", "k"):
             unit = "rows" if self.kernel.ragged == "m" else "terms"
             return f", share_of_{unit}<{element}, S>(rows, {part})"
+        if self._streams_right():
+            return f", share_of_rows<{element}, S>(S::m, {part})"
         return f", row_share<{element}, S>({part})" if team else ""
+
+    def _streams_right(self) -> bool:
+        """Whether the right operand comes from memory and is used by a few rows only.
+
+        Then threads share its columns, so that each reads its own, and what comes next is fetched ahead: the strided
+        walk down a panel of columns is one that hardware does not foresee.
+        """
+        k = self.kernel
+        dtype = k.slots[k.b.slot].dtype
+        large = k.k * k.n * dtype.itemsize >= MEMORY_BYTES
+        return large and k.m <= FEW_ROWS and dtype is not DType.BF16
 
     def _plain(self) -> tuple[str, int] | None:
         """Destination and leading dimension when the product is only stored."""

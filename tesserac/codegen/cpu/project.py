@@ -78,6 +78,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 bf16=_reads_bf16(kernels.functions),
                 wavelets=any("wavelet<" in f.text for f in kernels.functions),
                 fft=any(isinstance(f.kernel, FftKernel) for f in kernels.functions),
+                ragged=any("share_of_" in f.text for f in kernels.functions),
                 experts=any(isinstance(f.kernel, RoutingKernel) for f in kernels.functions),
             )
         ),
