@@ -158,7 +158,7 @@ class ComplexForm:
 
 
 SUMS_ARE_WORTH = 24.0
-"""Operations that the third product must save per element that its sums read or write (measured: docs/language.md)."""
+"""Operations that three products must save per element that their sums read or write (measured: docs/language.md)."""
 
 
 def form_of(e: Equation, operands: Sequence[Pair]) -> ComplexForm:

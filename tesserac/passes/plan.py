@@ -49,7 +49,7 @@ class StagePlan:
 class Plan:
     """Places of the values that outlive a stage, the stages, and the sizes of shared memory and scratch in bytes.
 
-    ``one_arena``: gradients take no memory per thread; tiles add their terms up in scratch.
+    ``one_arena``: gradients take no memory per thread; tiles, where there are any, add their terms up in scratch.
     """
 
     staged: Staged
@@ -170,7 +170,7 @@ def make_plan(
     shared_bytes = pack([*shared.values(), *blocks.values()])
     outer.update({v: Place("shared", i.offset) for v, i in shared.items()})
     plans, scratch_bytes = [], 0
-    one_arena = bool(blocks)
+    one_arena = bool(blocks) or all(stage.tiles is None for stage in staged.stages)
     for number, (stage, item, group) in enumerate(zip(staged.stages, fused, launches, strict=True)):
         if number in blocks:
             plans.append(_plan_experts(item, group, blocks[number].offset))

@@ -11,7 +11,6 @@ from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RoutingKernel, TransposeKernel
 from tesserac.ir.types import DType
 
-
 FEW_ROWS = 96
 """Rows of a product below which the right operand is read as often as it is computed with."""
 
