@@ -39,8 +39,7 @@ def directional(field: Field, axis: int) -> Field:
     """The derivative along one axis in forward mode."""
 
     def derivative(points: Tensor) -> Tensor:
-        direction = torch.zeros_like(points)
-        direction[:, axis] = 1
+        direction = torch.eye(points.shape[-1])[axis].expand_as(points)
         return jvp(field, (points,), (direction,))[1]
 
     return derivative
@@ -154,6 +153,8 @@ def main() -> None:
     optimizer = torch.optim.Adam(parameters.values(), fused=True, **settings)
     traced, way = options.way.startswith("traced"), options.way.removeprefix("traced ")
     loss_of = momentum if size.equation == "momentum" else biharmonic
+    if options.compile:
+        loss_of = torch.compile(loss_of)
 
     def loss_and_gradients(points: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         own = dict(zip(parameters, (value.detach().requires_grad_() for value in values), strict=True))
@@ -165,8 +166,6 @@ def main() -> None:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         evaluate = torch.compile(make_fx(loss_and_gradients)(points, *parameters.values()))
-    elif options.compile:
-        evaluate = torch.compile(loss_and_gradients)
 
     def step() -> float:
         loss, *gradients = evaluate(points, *(value.detach() for value in parameters.values()))
