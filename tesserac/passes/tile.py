@@ -31,6 +31,10 @@ Where = Var | str
 """The kind of stage that an equation belongs to: once, tiles of the batch, or tiles of rows of experts (offsets)."""
 
 
+PLANE = 1 << 16
+"""Numbers of one plane of a spectrum in a tile: two planes of floats are half of a second-level cache of 1 MB."""
+
+
 @dataclass(frozen=True)
 class Tile:
     """``rows``: about how many rows of the innermost matrices a tile should hold (cache against loop overhead)."""
@@ -96,11 +100,22 @@ def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
         # A last axis of two holds the parts of complex numbers: no matrix, and read in one pass.
         if placement is not None and placement.offsets is None and var.type.rank >= 2 and var.type.sizes[-1] > 2:
             per_element = max(per_element, var.type.size // var.type.sizes[-1] // batch)
+    rows = min(rows, _lines_in_cache(tiling.function))
     want = max(1, min(rows // per_element, batch // 8))
     if _weights(tiling) > _CACHE:
         want = max(want, -(-_LEAST_ROWS // per_element))
     want = min(want, batch)
     return max(d for d in range(1, want + 1) if batch % d == 0)
+
+
+def _lines_in_cache(function: Function) -> int:
+    """Lines of transforms of which a tile's spectrum stays in cache; products want as many rows as there are."""
+    kinds = [spec_of(e.op).kind for e in function.equations]
+    spectral = (e for e, kind in zip(function.equations, kinds, strict=True) if kind == "spectral")
+    lines = [e.results[0].type.sizes[-1] for e in spectral]
+    if not lines or "contract" in kinds:
+        return PLANE
+    return max(1, PLANE // max(lines))
 
 
 @dataclass

@@ -108,6 +108,13 @@ def test_a_filter_is_two_kernels_and_no_pass_between_them() -> None:
     assert "vtanh" in text.split("static void")[2]
 
 
+def test_the_spectrum_of_a_tile_fits_the_cache() -> None:
+    for length, rows in ((4096, 16), (512, 32)):
+        plans = plan_entry(Entry("f", None, filtered((256, length)), None, False), CompileOptions())
+        assert plans.infer is not None
+        assert [stage.tile for stage in plans.infer.staged.stages] == [rows]
+
+
 def test_what_follows_a_transform_is_stored_instead_of_it() -> None:
     text = emitted(rows_and_sums(24))
     first = text.split("static void")[1]
