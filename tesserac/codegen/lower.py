@@ -125,6 +125,8 @@ def _live(nodes: Sequence[Node], stores: Sequence[Store], keep_first: bool = Fal
         if i in needed:
             needed.update(nodes[i].args)
     number = {old: new for new, old in enumerate(sorted(needed))}
+    if len(number) == len(nodes):
+        return list(nodes), list(stores)
     kept = [replace(nodes[i], args=tuple(number[a] for a in nodes[i].args)) for i in sorted(needed)]
     moved = [replace(s, node=number[s.node], index=number[s.index] if s.index >= 0 else -1) for s in stores]
     return kept, moved
@@ -139,7 +141,8 @@ def _only_used_slots(kernel: Kernel, arguments: tuple[Argument, ...]) -> tuple[K
     number = {old: new for new, old in enumerate(order)}
     slots = tuple(kernel.slots[i] for i in order)
     before, nodes = (
-        tuple(replace(n, slot=number[n.slot]) if n.slot >= 0 else n for n in part) for part in (before, kernel.nodes)
+        tuple(n if n.slot < 0 or number[n.slot] == n.slot else replace(n, slot=number[n.slot]) for n in part)
+        for part in (before, kernel.nodes)
     )
     stores = tuple(replace(s, slot=number[s.slot]) for s in kernel.stores)
     picked = tuple(arguments[i] for i in order)

@@ -98,8 +98,9 @@ class _Grouping:
             for var in equation.results:
                 self.fused.group_of[var] = index
             return
-        latest = self._latest_leaf(equation)
-        for index in self._candidates(equation, latest):
+        leaves = self._leaves(equation)
+        latest = max((self.fused.group_of.get(v, -1) for v in leaves), default=-1)
+        for index in self._candidates(leaves, latest):
             if self._join(index, equation):
                 return
         region = self._own_region(equation)
@@ -131,12 +132,11 @@ class _Grouping:
         for var in equation.results:
             self.fused.group_of[var] = index
 
-    def _candidates(self, equation: Equation, latest: int) -> list[int]:
+    def _candidates(self, leaves: set[Var], latest: int) -> list[int]:
         groups = self.fused.groups
         order = [latest] if latest >= 0 else []
         made = groups[latest].region if latest >= 0 else None
         touched = made is not None and bool(made.bound or made.members)
-        leaves = self._leaves(equation)
         for index in range(latest + 1, len(groups)):
             region = groups[index].region
             if (
@@ -174,9 +174,6 @@ class _Grouping:
             else:
                 stack.extend(self.values.producer[base].operands)
         return found
-
-    def _latest_leaf(self, equation: Equation) -> int:
-        return max((self.fused.group_of.get(v, -1) for v in self._leaves(equation)), default=-1)
 
 
 def _first_uncopied(values: StageValues, equation: Equation) -> Var:

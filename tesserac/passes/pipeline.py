@@ -115,10 +115,11 @@ class Trace:
     after: Callable[[str, Function], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def step(self, name: str, function: Function, start: float) -> None:
-        """Records one step and checks its result."""
+    def step(self, name: str, function: Function, start: float, changed: bool = True) -> None:
+        """Records one step and checks its result, which was checked before where nothing changed."""
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        verify(function)
+        if changed:
+            verify(function)
         if self.after is not None:
             self.after(name, function)
 
@@ -143,12 +144,12 @@ def optimize(
     trace = trace or Trace()
     simplified: Function | None = None
     for step in steps(reorder, mixed):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), function
         if step.run is not simplify or function is not simplified:  # simplifying twice changes nothing
             function = step.run(function)
         if step.run is simplify:
             simplified = function
-        trace.step(step.name, function, start)
+        trace.step(step.name, function, start, changed=function is not before)
         if step.name == stop_after:
             break
     return function
