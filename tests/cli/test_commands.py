@@ -180,7 +180,7 @@ def test_explain_code_and_ops(cli: Cli) -> None:
     assert cli("explain", "t0801").out.startswith("T0801: no C++ compiler\n")
     assert "op.softmax(x, axis=-1)" in cli("ops").out
     assert "derivative rules: vjp" in cli("ops", "softmax").out
-    assert "not supported yet" in cli("ops", "fft").out
+    assert "not supported yet" in cli("ops", "conv2d").out
     wrong = cli("ops", "sofmax")
     assert (wrong.code, wrong.err.splitlines()[0]) == (1, "error[T0809]: there is no operator `sofmax`")
     assert "`softmax`" in wrong.err
