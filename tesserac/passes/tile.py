@@ -80,11 +80,11 @@ def _whole_stage(function: Function) -> Stage:
     return Stage(function.equations, imports, tuple(Export(v, v) for v in exports))
 
 
-_CACHE = 64 << 20
-"""Bytes of weights from which tiles read them from memory, each tile all of them."""
+_CACHE = 4 << 20
+"""Bytes of weights beyond which no core's own cache holds them, so that every tile fetches all of them again."""
 
 _LEAST_ROWS = 64
-"""Rows of a tile that reads its weights from memory: fewer would wait for them."""
+"""Rows of such a tile: with fewer it would wait for its weights (32 rows took a third longer for 16 MB of weights)."""
 
 
 def _weights(tiling: _Tiling) -> int:
