@@ -7,11 +7,12 @@ them as one; row and column letters that cannot be merged become outer loops too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tesserac.codegen.records import ContractKernel, Matrix, Node, Slot, Store, accesses_of
 from tesserac.codegen.region import NeedsCopy, Region
+from tesserac.codegen.reorder import reordered
 from tesserac.codegen.stage_values import StageValues, chained
 from tesserac.codegen.views import View
 from tesserac.ir.program import Equation, Var
@@ -141,7 +142,7 @@ def lower_contract(
         k,
         Matrix(matrices[0][0], lda, matrices[0][1], transposed),
         Matrix(matrices[1][0], ldb, matrices[1][1]),
-        _reordered(nodes, reorder),
+        reordered(nodes, reorder),
         tuple(replace(store, strides=reorder(store.strides)) for store in stores),
         _ragged(parts, values.most),
     )
@@ -152,17 +153,3 @@ def _ragged(parts: _Letters, most: int | None) -> str:
     """Which of the kernel's sizes is known at run time."""
     groups = (("outer", parts.outer), ("m", parts.rows), ("k", parts.depth))
     return next((name for name, letters in groups if any(parts.sizes[c] == most for c in letters)), "")
-
-
-def _reordered(nodes: Sequence[Node], reorder: Callable[[tuple[int, ...]], tuple[int, ...]]) -> tuple[Node, ...]:
-    """Epilogue nodes over (outer, rows, columns); what no longer varies along the columns becomes a row value."""
-    result: list[Node] = []
-    for node in nodes:
-        strides = reorder(node.strides) if node.strides else ()
-        extent = node.extent
-        if node.kind in ("load", "iota", "random"):
-            extent = "full" if strides[-1] else "row"
-        elif node.kind == "op":
-            extent = "full" if any(result[a].extent == "full" for a in node.args) else "row"
-        result.append(replace(node, strides=strides, extent=extent))
-    return tuple(result)

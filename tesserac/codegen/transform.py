@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tesserac.codegen.records import FftKernel, Node, Slot, Store, accesses_of
 from tesserac.codegen.region import Incompatible, NeedsCopy, Region
+from tesserac.codegen.reorder import reordered
 from tesserac.codegen.stage_values import StageValues
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.fft_pair import scale_of
@@ -74,9 +75,9 @@ def lower_transform(
         tuple(math.prod(sizes[a] for a in group) for group in outer),
         math.prod(sizes[a] for a in inner),
         columns,
-        _reordered(before.nodes, reorder),
+        reordered(before.nodes, reorder),
         parts,
-        _reordered(nodes, reorder),
+        reordered(nodes, reorder),
         tuple(replace(store, strides=reorder(store.strides)) for store in stores),
     )
     return kernel, (*before.bound, *after.bound)
@@ -100,19 +101,3 @@ def _loops(
         groups.append([i])
     inner = groups.pop() if groups else []
     return groups, inner, bool(inner) and inner[-1] > axis
-
-
-def _reordered(
-    nodes: Sequence[Node], reorder: Callable[[tuple[int, ...]], tuple[int, ...]]
-) -> tuple[Node, ...]:
-    """Nodes over (outer loops, rows, columns); what does not vary along the columns is a row value."""
-    result: list[Node] = []
-    for node in nodes:
-        strides = reorder(node.strides) if node.strides else ()
-        extent = node.extent
-        if node.kind in ("load", "iota", "random"):
-            extent = "full" if strides[-1] else "row"
-        elif node.kind == "op":
-            extent = "full" if any(result[a].extent == "full" for a in node.args) else "row"
-        result.append(replace(node, strides=strides, extent=extent))
-    return tuple(result)
