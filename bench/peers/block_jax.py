@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_jax
 
 
 def main() -> None:
@@ -34,16 +34,9 @@ def main() -> None:
         loss, gradients = jax.value_and_grad(loss_of)(parameters)
         return loss, jax.tree.map(lambda p, g: p - size.learning_rate * g, parameters, gradients)
 
-    jitted = jax.jit(update, donate_argnums=0)
     state = {name: jnp.asarray(value) for name, value in weights.items()}
 
-    def step() -> float:
-        nonlocal state
-        loss, state = jitted(state)
-        jax.block_until_ready(state)
-        return float(loss)
-
-    harness.race(step, options.seconds)
+    loop_jax.train(update, state, options.seconds)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_torch
 
 
 def main() -> None:
@@ -27,16 +27,7 @@ def main() -> None:
         logits = attention.transpose(1, 2).flatten(2) @ parameters["Wo"]
         return F.cross_entropy(logits.flatten(0, 1), labels)
 
-    forward = torch.compile(loss_of) if options.compile else loss_of
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = forward(parameters)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    harness.race(step, options.seconds)
+    loop_torch.train(options, optimizer, loss_of, parameters)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_jax
 
 Parameters = dict[str, jax.Array]
 
@@ -81,18 +81,11 @@ def main() -> None:
         loss, gradients = jax.value_and_grad(loss_of)(state.parameters)
         return loss, adamw(size, state, gradients)
 
-    jitted = jax.jit(train, donate_argnums=0)
     parameters = {name: jnp.asarray(value) for name, value in weights.items()}
     first, second = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
     state = State(parameters, first, second, jnp.float32(0))
 
-    def step() -> float:
-        nonlocal state
-        loss, state = jitted(state)
-        jax.block_until_ready(state)
-        return float(loss)
-
-    harness.race(step, options.seconds)
+    loop_jax.train(train, state, options.seconds)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_torch
 
 Parameters = dict[str, torch.Tensor]
 
@@ -49,16 +49,7 @@ def main() -> None:
     def loss_of(parameters: Parameters) -> torch.Tensor:
         return F.cross_entropy(logits_of(size, parameters, tokens).flatten(0, 1), labels)
 
-    forward = torch.compile(loss_of) if options.compile else loss_of
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = forward(parameters)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    harness.race(step, options.seconds)
+    loop_torch.train(options, optimizer, loss_of, parameters)
 
 
 if __name__ == "__main__":

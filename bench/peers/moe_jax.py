@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_jax
 
 
 def main() -> None:
@@ -48,18 +48,11 @@ def main() -> None:
         loss, gradients = jax.value_and_grad(loss_of)(p)
         return loss, jax.tree.map(lambda x, g: x - size.learning_rate * g, p, gradients)
 
-    jitted = jax.jit(update, donate_argnums=0)
     state = {"Wr": jnp.asarray(weights["Wr"])}
     for name in ("W1", "b1", "W2", "b2"):
         state[name] = jnp.asarray(np.stack([weights[f"{name}.{e}"] for e in range(size.experts)]))
 
-    def step() -> float:
-        nonlocal state
-        loss, state = jitted(state)
-        jax.block_until_ready(state)
-        return float(loss)
-
-    harness.race(step, options.seconds)
+    loop_jax.train(update, state, options.seconds)
 
 
 if __name__ == "__main__":

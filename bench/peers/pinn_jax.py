@@ -10,7 +10,7 @@ from jax import grad, hessian, jacfwd, jvp, vmap
 from jax.experimental import jet
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_jax
 
 Array = jax.Array
 Field = Callable[[Array], Array]  # [..., d] -> [...]
@@ -138,17 +138,10 @@ def main() -> None:
 
         return loss, (jax.tree.map(moved, parameters, first, second), first, second, count)
 
-    jitted = jax.jit(update, donate_argnums=0)
     start = {name: jnp.asarray(value) for name, value in weights.items()}
     state = (start, jax.tree.map(jnp.zeros_like, start), jax.tree.map(jnp.zeros_like, start), jnp.float32(0))
 
-    def step() -> float:
-        nonlocal state
-        loss, state = jitted(state)
-        jax.block_until_ready(state)
-        return float(loss)
-
-    harness.race(step, options.seconds, cases.UPDATES["pinn"])
+    loop_jax.train(update, state, options.seconds, cases.UPDATES["pinn"])
 
 
 if __name__ == "__main__":

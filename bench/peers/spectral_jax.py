@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_jax
 
 Parameters = dict[str, jax.Array]
 
@@ -69,15 +69,7 @@ def main() -> None:
         # JAX's gradient of a complex number is the conjugate of the direction of steepest ascent.
         return loss, jax.tree.map(lambda p, g: p - size.learning_rate * jnp.conj(g), parameters, gradients)
 
-    jitted = jax.jit(train, donate_argnums=0)
-
-    def step() -> float:
-        nonlocal parameters
-        loss, parameters = jitted(parameters)
-        jax.block_until_ready(parameters)
-        return float(loss)
-
-    harness.race(step, options.seconds)
+    loop_jax.train(train, parameters, options.seconds)
 
 
 if __name__ == "__main__":

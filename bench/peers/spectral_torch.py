@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import cases
-from bench.peers import harness
+from bench.peers import harness, loop_torch
 
 Parameters = dict[str, torch.Tensor]
 
@@ -74,16 +74,7 @@ def main() -> None:
         result = torch.fft.ifft(mixture(size, parameters, torch.fft.fft(x, norm="ortho")), norm="ortho")
         return F.mse_loss(result.real, target)
 
-    forward = torch.compile(loss_of) if options.compile else loss_of
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = forward(parameters)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    harness.race(step, options.seconds)
+    loop_torch.train(options, optimizer, loss_of, parameters)
 
 
 if __name__ == "__main__":

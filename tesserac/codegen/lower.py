@@ -26,7 +26,7 @@ from tesserac.codegen.singles import lower_single
 from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.transform import lower_transform
 from tesserac.ir.program import Var
-from tesserac.ops.base import spec_of
+from tesserac.ops.base import flops_of
 
 if TYPE_CHECKING:
     from tesserac.passes.grouping import Fused, Group
@@ -79,10 +79,7 @@ def _lower_region(fused: Fused, index: int, group: Group, region: Region, read: 
     elif group.before is not None:
         nodes, stores = _live(region.nodes, stores)
         kernel, pairs = lower_transform(group.lead, *group.before, nodes, stores, region)
-        rule = spec_of(group.lead.op).flops
-        assert rule is not None
-        ins, outs = ([v.type for v in side] for side in (group.lead.operands, group.lead.results))
-        flops = rule(ins, outs, group.lead.attributes) + group.before[0].flops() + region.flops()
+        flops = flops_of(group.lead) + group.before[0].flops() + region.flops()
     else:
         nodes, stores = _live(region.nodes, stores)
         ragged = values.is_ragged(region.domain)

@@ -139,6 +139,13 @@ def spec_of(name: str) -> OpSpec:
         raise InternalError(f"no OpSpec is registered for {name!r}") from None
 
 
+def flops_of(equation: Equation) -> float:
+    """Floating-point operations of one equation by its op's own count; zero where the op states none."""
+    rule = spec_of(equation.op).flops
+    types = [v.type for v in equation.operands], [v.type for v in equation.results]
+    return rule(*types, equation.attributes) if rule is not None else 0.0
+
+
 def all_specs() -> tuple[OpSpec, ...]:
     """Every registered spec by name."""
     return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from tesserac.codegen.lower import lower
 from tesserac.ir.program import Equation, Function, Output, Var
 from tesserac.ir.verify import verify
-from tesserac.ops.base import spec_of
+from tesserac.ops.base import flops_of, spec_of
 from tesserac.passes.combine import combine_rows
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
@@ -66,13 +66,7 @@ def own_outputs(function: Function) -> Function:
 
 def contraction_flops(function: Function) -> float:
     """Floating-point operations of the products and of attention: what reordering may save."""
-    heavy = [e for e in function.equations if spec_of(e.op).kind == "contract" or e.op in KEPT_WHOLE]
-    total = 0.0
-    for equation in heavy:
-        rule = spec_of(equation.op).flops
-        types = [v.type for v in equation.operands], [v.type for v in equation.results]
-        total += rule(*types, equation.attributes) if rule is not None else 0.0
-    return total
+    return sum(flops_of(e) for e in function.equations if spec_of(e.op).kind == "contract" or e.op in KEPT_WHOLE)
 
 
 def reassociated(function: Function) -> Function:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from tesserac.ir.program import Equation, Function, Var
-from tesserac.ops.base import spec_of
+from tesserac.ops.base import flops_of, spec_of
 from tesserac.passes.expert_stage import (
     ExpertStage,
     every_slot_has_an_expert,
@@ -152,15 +152,9 @@ class _Tiling:
         self._delay()
 
     def work(self) -> float:
-        """Floating-point operations of the products inside the tiles of the batch."""
-        total = 0.0
-        for index, where in self.where.items():
-            equation = self.function.equations[index]
-            rule = spec_of(equation.op).flops if where == TILES and spec_of(equation.op).kind != "elementwise" else None
-            if rule is not None:
-                types = [v.type for v in equation.operands], [v.type for v in equation.results]
-                total += rule(*types, equation.attributes)
-        return total
+        """Floating-point operations inside the tiles of the batch, elementwise ones apart."""
+        cut = (self.function.equations[index] for index, where in self.where.items() if where == TILES)
+        return sum(flops_of(equation) for equation in cut if spec_of(equation.op).kind != "elementwise")
 
     def _place(self, index: int, equation: Equation) -> None:
         if self._joins_sums(equation):

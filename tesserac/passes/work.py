@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Function, Var
-from tesserac.ops.base import spec_of
+from tesserac.ops.base import flops_of, spec_of
 from tesserac.passes.demand import HEAVY, Unit
 from tesserac.passes.multiindex import Index, below, closure, minus
 
@@ -54,12 +54,9 @@ class Counter:
         self._weighty = [w for w in self.works if w.flops >= NEGLIGIBLE * self._widest]
 
     def _work(self, equation: Equation, trained: bool) -> Work:
-        rule = spec_of(equation.op).flops
-        types = [v.type for v in equation.operands], [v.type for v in equation.results]
-        flops = rule(*types, equation.attributes) if rule is not None else 0.0
         moved = sum(v.name in self._moved for v in equation.operands)
         weights = sum(v.name in self._moved and not self._unit.support.get(v.name) for v in equation.operands)
-        return Work(equation, flops, 1 + moved, 1 + weights + trained)
+        return Work(equation, flops_of(equation), 1 + moved, 1 + weights + trained)
 
     def computes(self, var: Var) -> bool:
         """Whether some product of this field lies behind a value."""
