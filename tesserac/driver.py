@@ -186,6 +186,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     from tesserac.inspection.kernels import emitted_kernels
 
     _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
+    _refuse_meshes(program)
     if options.target == "cuda":
         _refuse_mixed(program)
         _refuse_unported(program)
@@ -250,6 +251,19 @@ def _refuse_floats(program: Program, main: DType) -> None:
                     what, aid = f"{dtype} beside {main} is", f"--precision {'fp32' if main is DType.F64 else 'fp64'}"
                     aid += " computes the whole program so; leave the dtype out of the source"
                 diagnostics.error("T0501", f"{name} is {dtype}: {what} not supported yet", span, help=[aid])
+    diagnostics.raise_if_errors()
+
+
+def _refuse_meshes(program: Program) -> None:
+    """T0701 for programs of several devices: they can be planned, and are not emitted yet."""
+    diagnostics = Diagnostics()
+    meshes = {entry.mesh for entry in program.entries if entry.mesh is not None}
+    for mesh in sorted(meshes, key=str):
+        axes = ", ".join(f"{axis}={size}" for axis, size in mesh.sizes.items())
+        diagnostics.error("T0701", f"this mesh has {len(mesh.devices)} devices ({axes}), and programs for several "
+                          "devices are not emitted yet", mesh.span,
+                          help=["compile the same source for one device: --mesh none",
+                                "`tesserac plan` shows how it would be cut"])
     diagnostics.raise_if_errors()
 
 

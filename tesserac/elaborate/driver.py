@@ -13,6 +13,7 @@ from tesserac.elaborate.options import BF16, FP32, FP64, Options, parse_shape
 from tesserac.elaborate.plan import EntryPlan, UnitPlan
 from tesserac.elaborate.report import Report
 from tesserac.elaborate.values import Value
+from tesserac.ir.mesh import parse_mesh
 from tesserac.ir.program import Program
 from tesserac.ir.types import Dim
 from tesserac.parser import syntax
@@ -207,21 +208,5 @@ def _check_options(options: Options, report: Report) -> None:
         report.error("T0501", f"--precision {options.precision} is not supported yet", None,
                      notes=half if options.precision in ("fp16", "f16", "float16", "half") else (),
                      help=["fp32, fp64 and bf16 are"])
-    if options.mesh not in (None, "none", ""):
-        product = 1
-        for part in str(options.mesh).split(","):
-            axis, _, count = part.partition("=")
-            if not axis.strip().isidentifier() or not count.strip().isdigit() or int(count) < 1:
-                report.error(
-                    "T0702", f"--mesh {options.mesh} is not a mesh", None, help=["--mesh none, --mesh tp=2,dp=2"]
-                )
-                return
-            product *= int(count)
-        if product > 1:
-            report.error(
-                "T0701",
-                f"--mesh {options.mesh} has {product} devices, and programs for several devices arrive with a later "
-                "stage of tesserac",
-                None,
-                help=["--mesh none"],
-            )
+    if options.mesh not in (None, "none", "") and parse_mesh(str(options.mesh)) is None:
+        report.error("T0702", f"--mesh {options.mesh} is not a mesh", None, help=["--mesh none, --mesh tp=2,dp=2"])

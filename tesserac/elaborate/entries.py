@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tesserac.diagnostics import Label
 from tesserac.elaborate.annotations import annotate
 from tesserac.elaborate.calls import Arguments, body, invoke, named_outputs
 from tesserac.elaborate.catalogue import SURFACES
@@ -245,18 +246,18 @@ class Elaboration:
     # ---------------------------------------------------------------------------------------------- checks
 
     def _check_mesh(self) -> None:
-        meshes = self.session.meshes
-        if self.context.options.mesh is not None or not meshes:
+        if self.context.options.mesh is not None:
             return
-        for mesh in meshes:
-            if len(mesh.devices) > 1:
-                axes = ", ".join(f"{a}={n}" for a, n in zip(mesh.axes, mesh.shape, strict=True))
+        meshes = self.session.meshes
+        for mesh in meshes[1:]:
+            first = meshes[0]
+            if mesh != first and first.span is not None:
                 self.report.error(
-                    "T0701",
-                    f"this mesh has {len(mesh.devices)} devices ({axes}), and programs for several devices "
-                    "arrive with a later stage of tesserac",
+                    "T0702",
+                    f"a unit has one mesh, and this one ({mesh}) is another than the first ({first})",
                     mesh.span,
-                    help=["compile the same source for one device: --mesh none"],
+                    labels=[Label(first.span, "the first mesh")],
+                    help=["keep one of them, or choose on the command line: --mesh " + str(mesh)],
                 )
 
 

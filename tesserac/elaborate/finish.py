@@ -54,7 +54,7 @@ def finish(session: Session, wanted: Wanted, label: str) -> Entry | None:
     if wanted.predictions:
         infer = writer.function(f"{label}.infer", wanted.predictions, session.dropped)
     optimizer = None if session.optimizer is None else OptimizerSpec(session.optimizer.kind, session.optimizer.settings)
-    return Entry(label, train, infer, optimizer, session.mixed, validate)
+    return Entry(label, train, infer, optimizer, session.mixed, validate, session.mesh)
 
 
 # ------------------------------------------------------------------------------------------------ sizes

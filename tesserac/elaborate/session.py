@@ -13,9 +13,10 @@ from tesserac.elaborate.provenance import Instance
 from tesserac.elaborate.report import Failed, Report
 from tesserac.elaborate.scopes import Frame, Scope
 from tesserac.elaborate.solver import Contradiction, Solver
-from tesserac.elaborate.values import Function, Gradients, Mesh, Optimizer, Slot
+from tesserac.elaborate.values import Function, Gradients, Optimizer, Slot
 from tesserac.ir.builder import Builder
 from tesserac.ir.dims import ComplexRefused, ShapeError
+from tesserac.ir.mesh import Mesh, parse_mesh
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
 
@@ -76,6 +77,7 @@ class Session:
         self.gradients: Gradients | None = None
         self.optimizer: Optimizer | None = None
         self.meshes: list[Mesh] = []
+        self.given_mesh = parse_mesh(options.mesh) if options.mesh not in (None, "none", "") else None
         self.defaults: list[tuple[str, Dim]] = []
         self.used_flags: set[str] = set()
         self.dim_names: set[str] = set()
@@ -96,6 +98,14 @@ class Session:
         self.forced = frozenset(dtypes)
         for name, size in options.dims:
             self.solver.fix(self.solver.symbol(name), size, None, f"--dim {name}={size}")
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices to compile for, without axes of size 1: ``--mesh``, else the source's; None for one device."""
+        found = self.given_mesh
+        if self.options.mesh is None and self.meshes:
+            found = self.meshes[0]
+        return found.squeezed() if found is not None and len(found.devices) > 1 else None
 
     # ---------------------------------------------------------------------------------------------- inputs
 

@@ -173,16 +173,6 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Mesh:
-    """``dist.Mesh``: device ids in row-major order of the axes."""
-
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
-    devices: tuple[int, ...]
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
 class TypeForm:
     """``Tensor["B", 4, f32]``: an annotation's value; None where it says nothing."""
 

@@ -8,14 +8,16 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0701",
         "Several devices",
-        "The program asks for a mesh of several devices, and this version of tesserac compiles for one.",
+        "The program asks for a mesh of several devices. `tesserac plan` shows how it would be cut, but programs for "
+        "several devices are not emitted yet.",
         'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8]):\n    return x * 2\n',
         "Compile the same source for one device with --mesh none.",
     ),
     Explanation(
         "T0702",
         "Wrong mesh",
-        "A mesh has named axes and nested, rectangular lists of different device numbers, one level per axis.",
+        "A mesh has named axes and nested, rectangular lists of different device numbers, one level per axis. A unit "
+        "has one mesh, which holds for all its entries.",
         'mesh = dist.Mesh(axes=["tp", "dp"], devices=[0, 1, 2, 3])\n'
         "\n"
         "@graph.module\n"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tesserac.diagnostics import Span
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.types import DType, TensorType
 
 Attr = int | float | bool | str | None | DType | tuple["Attr", ...]
@@ -138,6 +139,7 @@ class Entry:
     ``validate``: loss and metrics as they are when nothing is dropped out, without gradients; None where that is the
     train function's own loss.
     ``mixed``: matrix products read bf16 (see tesserac.passes.mixed).
+    ``mesh``: the devices it is for, all axes longer than 1; None for one device.
     """
 
     label: str
@@ -146,6 +148,7 @@ class Entry:
     optimizer: OptimizerSpec | None = None
     mixed: bool = False
     validate: Function | None = None
+    mesh: Mesh | None = None
 
     def roles(self) -> Iterator[tuple[str, Function]]:
         """The functions there are, by what they are for: train, infer, validate."""

@@ -26,8 +26,12 @@ def print_program(program: Program) -> str:
 
 
 def print_entry(entry: Entry) -> str:
-    """One entry: its label, whether its products are mixed, its optimizer if the source fixed one, its functions."""
+    """One entry: its label, whether its products are mixed, its mesh and optimizer if there are any, its functions."""
     head = f"entry {_name(entry.label)}" + (" mixed" if entry.mixed else "")
+    if entry.mesh is not None:
+        sizes = ", ".join(f"{_name(axis)}={size}" for axis, size in entry.mesh.sizes.items())
+        counted = entry.mesh.devices == tuple(range(len(entry.mesh.devices)))
+        head += f" mesh({sizes})" + ("" if counted else f" on {print_attr(entry.mesh.devices)}")
     if entry.optimizer is not None:
         settings = ", ".join(f"{key}={print_attr(value)}" for key, value in entry.optimizer.settings)
         head += f" optimizer {_name(entry.optimizer.kind)}({settings})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from typing import NoReturn
 
 from tesserac.diagnostics import Span
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Attr, Entry, Equation, Function, Initializer, Input, OptimizerSpec, Output, Program, Var
 from tesserac.ir.text import TextError
 from tesserac.ir.types import Dim, DType, TensorType
@@ -111,6 +113,7 @@ class Reader:
     def _entry(self) -> Entry:
         label, optimizer = self._name(), None
         mixed = self._accept("mixed")
+        mesh = self._mesh() if self._accept("mesh") else None
         if self._accept("optimizer"):
             kind = self._name()
             self._expect("(")
@@ -124,7 +127,24 @@ class Reader:
         train = self._function() if self._accept("train") else None
         infer = self._function() if self._accept("infer") else None
         validate = self._function() if self._accept("validate") else None
-        return Entry(label, train, infer, optimizer, mixed, validate)
+        return Entry(label, train, infer, optimizer, mixed, validate, mesh)
+
+    def _mesh(self) -> Mesh:
+        axes, shape = [], []
+        self._expect("(")
+        while not self._accept(")"):
+            axes.append(self._name())
+            self._expect("=")
+            shape.append(self._integer())
+            self._accept(",")
+        devices = list(range(math.prod(shape)))
+        if self._accept("on"):
+            devices.clear()
+            self._expect("[")
+            while not self._accept("]"):
+                devices.append(self._integer())
+                self._accept(",")
+        return Mesh(tuple(axes), tuple(shape), tuple(devices))
 
     def _float(self) -> float:
         value = self._attr()

@@ -85,7 +85,7 @@ def test_usage_errors(cli: Cli, arguments: list[str], message: str) -> None:
         (["--shape", "x=4yy"], "error[T0411]: --shape x=4yy is not a shape"),
         (["--entry", "nett"], "error[T0313]: there is no entry `nett`\n  = note: entries: net\n"),
         (["--set", "HIDEN=3"], "error[T0211]: --set HIDEN=3: the source has no top-level constant `HIDEN`"),
-        (["--mesh", "tp=2"], "error[T0701]: --mesh tp=2 has 2 devices"),
+        (["--mesh", "tp=two"], "error[T0702]: --mesh tp=two is not a mesh"),
         (["--precision", "fp8"], "error[T0501]: --precision fp8 "),
     ],
 )

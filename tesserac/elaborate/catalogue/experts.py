@@ -25,7 +25,8 @@ from tesserac.elaborate.routing import (
     route_of,
     tokens_of,
 )
-from tesserac.elaborate.values import Builtin, Function, Layer, Mesh, Value, describe
+from tesserac.elaborate.values import Builtin, Function, Layer, Value, describe
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Var
 
 STRATEGIES = {"top2": 2, "topk": 2, "switch": 1}

@@ -9,7 +9,8 @@ from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import number
 from tesserac.elaborate.operands import tensor
 from tesserac.elaborate.session import Session
-from tesserac.elaborate.values import Function, Gradients, Layer, Mesh, Optimizer, Slot, Value, describe
+from tesserac.elaborate.values import Function, Gradients, Layer, Optimizer, Slot, Value, describe
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Var
 
 

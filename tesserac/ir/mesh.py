@@ -1,0 +1,67 @@
+"""Meshes of devices: a grid with a name for every axis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from tesserac.diagnostics import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """``dist.Mesh``: device numbers in row-major order of the axes; rank r of a run works for ``devices[r]``."""
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    devices: tuple[int, ...]
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices along every axis, in mesh order."""
+        return dict(zip(self.axes, self.shape, strict=True))
+
+    def squeezed(self) -> Mesh:
+        """Without the axes of size 1, along which nothing can be cut and nobody can be talked to."""
+        kept = [(a, n) for a, n in zip(self.axes, self.shape, strict=True) if n > 1]
+        return Mesh(tuple(a for a, _ in kept), tuple(n for _, n in kept), self.devices, self.span)
+
+    def coordinates(self, rank: int) -> tuple[int, ...]:
+        """Where a rank stands: one coordinate per axis."""
+        found = []
+        for size in reversed(self.shape):
+            found.append(rank % size)
+            rank //= size
+        return tuple(reversed(found))
+
+    def groups(self, axis: str) -> tuple[tuple[int, ...], ...]:
+        """The devices that communicate along an axis: groups that differ in that coordinate alone."""
+        at = self.axes.index(axis)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for rank, device in enumerate(self.devices):
+            place = self.coordinates(rank)
+            groups.setdefault(place[:at] + place[at + 1:], []).append(device)
+        return tuple(tuple(group) for group in groups.values())
+
+    def __str__(self) -> str:
+        return ",".join(f"{a}={n}" for a, n in zip(self.axes, self.shape, strict=True))
+
+
+def parse_mesh(text: str) -> Mesh | None:
+    """``tp=2,dp=4`` with devices counted from 0, the last axis running fastest; None when the text is not a mesh."""
+    axes: list[str] = []
+    shape: list[int] = []
+    for part in text.split(","):
+        axis, _, count = (word.strip() for word in part.partition("="))
+        if not axis.isidentifier() or not (count.isascii() and count.isdigit() and len(count) < 8) or int(count) < 1:
+            return None
+        axes.append(axis)
+        shape.append(int(count))
+    if len(set(axes)) != len(axes) or math.prod(shape) > MAX_DEVICES:
+        return None
+    return Mesh(tuple(axes), tuple(shape), tuple(range(math.prod(shape))))
+
+
+MAX_DEVICES = 1 << 20
+"""More than any machine has; a typing mistake beyond it is refused before it costs memory."""
