@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -118,8 +119,8 @@ def test_frames(width: int, hop: int) -> None:
 def test_wavelets(kind: str, n: int, level: int) -> None:
     pywt = pytest.importorskip("pywt")
     x = RANDOM.standard_normal((3, n))
-    with np.testing.suppress_warnings() as quiet:
-        quiet.filter(UserWarning)  # PyWavelets warns where a filter is longer than the signal
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyWavelets warns where a filter is longer than the signal
         packed = np.concatenate(pywt.wavedec(x, kind, mode="periodization", level=level), axis=-1)
     close(value(f'op.wavelet(x, "{kind}", {level})', x=x), packed)
     close(value(f'op.wavelet(x, "{kind}", level={level}, axis=0)', x=(x + 2j * x).T.copy()), (packed + 2j * packed).T)
