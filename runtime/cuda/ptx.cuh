@@ -33,6 +33,26 @@ __device__ inline uint32_t to_tf32(float x) {
   return bits;
 }
 
+// ---- scalars ----
+
+/// Two floats rounded to nearest, `low` in the lower half of the word.
+__device__ inline uint32_t pack_bf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ inline uint32_t pack_f16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+/// 2^x to 2^-22 (relative); 0 where that is below the normal numbers.
+__device__ inline float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // ---- 8 x 8 matrices of 16-bit elements from shared memory: lane i gives the address of row i % 8 of matrix i / 8 ----
 
 __device__ inline void ldmatrix_x2(uint32_t (&r)[2], const void* row) {

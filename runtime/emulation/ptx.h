@@ -111,6 +111,12 @@ inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
 inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], TSR_HERE) { emulation::mma<Element::tf32>(d, a, b, {"mma_tf32", file_, line_}); }
 inline uint32_t to_tf32(float x) { return x - x == 0 ? (emulation::bits<uint32_t>(x) + 0x1000u) & 0xffffe000u : emulation::bits<uint32_t>(x); }
 
+inline uint32_t pack_bf16(float low, float high) { return uint32_t(__nv_bfloat16(low).raw) | uint32_t(__nv_bfloat16(high).raw) << 16; }
+inline uint32_t pack_f16(float low, float high) {
+  return uint32_t(emulation::bits<uint16_t>(__half(low).raw)) | uint32_t(emulation::bits<uint16_t>(__half(high).raw)) << 16;
+}
+inline float exp2_approximate(float x) { return x < -126 ? 0.0f : exp2f(x); }
+
 inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, TSR_HERE) { emulation::load_matrices<2, false>(r, row, {"ldmatrix_x2", file_, line_}); }
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, TSR_HERE) { emulation::load_matrices<4, false>(r, row, {"ldmatrix_x4", file_, line_}); }
 inline void ldmatrix_x2_transposed(uint32_t (&r)[2], const void* row, TSR_HERE) { emulation::load_matrices<2, true>(r, row, {"ldmatrix_x2_transposed", file_, line_}); }

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tesserac.codegen.cuda.emulate import FOLDER, emulated_files
+from tesserac.inspection.resources import Resources, parse
 from tesserac.resources import runtime_dir
 
 MODES = ("fast", "asan", "race")
@@ -71,3 +72,14 @@ def build(folder: Path, source: str, mode: str, *, program: bool, flags: Sequenc
     link = ["g++", *kind, "-pthread", "-o", out, f"{stem}.o", str(engine_object(mode)), *_LINK[mode], "-ldl"]
     run(link, folder)
     return folder / out
+
+
+def compiled(source: str, arch: str, folder: Path) -> list[Resources]:
+    """What ptxas says of the kernels of a CUDA file; nvcc must take it without a warning. Needs nvcc."""
+    (folder / "kernels.cu").write_text(source, encoding="utf-8")
+    code = f"-gencode=arch={arch.replace('sm', 'compute')},code={arch}"
+    strict = ("-Xptxas", "-v", "-Xcompiler", "-Wall,-Wextra", "-Werror=all-warnings")
+    command = ["nvcc", "-std=c++17", "-O3", code, *strict, f"-I{runtime_dir().parent}", "-c", "-o", "kernels.o"]
+    done = subprocess.run([*command, "kernels.cu"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:6000]
+    return parse(done.stderr)
