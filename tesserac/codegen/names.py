@@ -48,6 +48,7 @@ class CppNames:
         self._taken: set[str] = set(reserved)
         self._parent = parent
         self._known: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
 
     def of(self, name: str) -> str:
         """The identifier of ``name``: always the same one for the same name."""
@@ -64,10 +65,11 @@ class CppNames:
         base = identifier(stem)
         if instead and self._is_taken(base):
             base = identifier(instead)
-        chosen, count = base, 1
+        chosen, count = base, self._numbers.get(base, 1)
         while self._is_taken(chosen):
             count += 1
             chosen = f"{base.rstrip('_')}_{count}"
+        self._numbers[base] = count  # smaller numbers stay taken
         self._taken.add(chosen)
         return chosen
 
@@ -81,7 +83,8 @@ def identifier(name: str) -> str:
     Accents are dropped, subscripts become digits, Greek letters are spelled out, other characters become ``_`` or
     their code point; ``__`` and a leading ``_``, which C++ reserves, do not occur.
     """
-    text = re.sub(r"_+", "_", "".join(_spell(c) for c in unicodedata.normalize("NFKD", name))).strip("_")
+    spelled = name if name.isascii() else "".join(_spell(c) for c in unicodedata.normalize("NFKD", name))
+    text = re.sub(r"[^A-Za-z0-9]+", "_", spelled).strip("_")
     if len(text) > _LONGEST:
         text = text[:_LONGEST].rstrip("_")
     if not text or not text[0].isalpha():
@@ -93,7 +96,7 @@ def identifier(name: str) -> str:
 
 def _spell(character: str) -> str:
     if character.isascii():
-        return character if character.isalnum() else "_"
+        return character
     category = unicodedata.category(character)
     if category.startswith("M"):
         return ""

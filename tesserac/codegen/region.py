@@ -36,7 +36,7 @@ class Mark:
     nodes: int
     slots: int
     stores: int
-    memo: dict[tuple[Var, Chain, str], int]
+    memo: dict[tuple[str, Chain, str], int]
     inlined: dict[Var, None]
     reads: dict[Var, None]
 
@@ -57,7 +57,8 @@ class Region:
     inlined: dict[Var, None] = field(default_factory=dict)
     reads: dict[Var, None] = field(default_factory=dict)
     stores: list[Store] = field(default_factory=list)
-    _memo: dict[tuple[Var, Chain, str], int] = field(default_factory=dict)
+    _memo: dict[tuple[str, Chain, str], int] = field(default_factory=dict)
+    _slots: dict[tuple[Var, int, bool], int] = field(default_factory=dict)
     _numbers: dict[Node, int] = field(default_factory=dict)
     _counted: int = 0
 
@@ -100,6 +101,7 @@ class Region:
         del self.nodes[mark.nodes :]
         del self.slots[mark.slots :]
         del self.bound[mark.slots :]
+        self._slots = {key: number for key, number in self._slots.items() if number < mark.slots}
         del self.stores[mark.stores :]
         self._memo, self.inlined, self.reads = mark.memo, mark.inlined, mark.reads
 
@@ -108,20 +110,25 @@ class Region:
     def node(self, var: Var, extent: str, chain: Chain = ()) -> int:
         """The node that computes ``var`` seen through ``chain`` (its shape is then the domain, or the row domain)."""
         var, chain = self.values.through_views(var, chain)
-        key = var, chain, extent
-        if key not in self._memo:
-            self._memo[key] = self._make(var, extent, chain)
-        return self._memo[key]
+        key = var.name, chain, extent
+        found = self._memo.get(key)
+        if found is None:
+            found = self._memo[key] = self._make(var, extent, chain)
+        return found
 
     def _make(self, var: Var, extent: str, chain: Chain) -> int:
+        if not self.values.is_leaf(var):  # so it is no root, neither of this region nor of another
+            self.inlined[var] = None
+            return self.computed(self.values.producer[var], extent, chain)
         if var in self.sealed:
             raise Incompatible(f"{var} is complete only after the region")
         if var in self.members:
             return self._member(var, extent, chain)
-        if self.values.is_leaf(var):
-            return self._load(var, extent, chain)
-        equation = self.values.producer[var]
-        self.inlined[var] = None
+        return self._load(var, extent, chain)
+
+    def computed(self, equation: Equation, extent: str, chain: Chain = ()) -> int:
+        """The node of an equation whose value is computed here, seen through ``chain``."""
+        var = equation.result
         if equation.op == "full":
             return self._add(
                 Node("constant", "row", var.type.dtype, value=self.values.constant(equation), name=var.name)
@@ -140,12 +147,11 @@ class Region:
         """The number of the first node equal to this one, which is added if there is none."""
         for number in range(self._counted, len(self.nodes)):
             self._numbers.setdefault(self.nodes[number], number)
+        number = self._numbers.setdefault(node, len(self.nodes))
+        if number == len(self.nodes):
+            self.nodes.append(node)
         self._counted = len(self.nodes)
-        found = self._numbers.get(node)
-        if found is not None:
-            return found
-        self.nodes.append(node)
-        return len(self.nodes) - 1
+        return number
 
     def _member(self, var: Var, extent: str, chain: Chain) -> int:
         """A value of this region: reachable only where it was computed, or along its own row."""
@@ -175,22 +181,18 @@ class Region:
 
     def stored(self, var: Var, chain: Chain) -> View:
         """Strides of a leaf seen through a chain of views; NeedsCopy if there are none."""
-        view = self.values.storage(var)
-        for equation in chain:
-            result = apply(equation, view)
-            if result is None:
-                raise NeedsCopy(equation.result)
-            view = result
-        return view
+        found = self.values.stored(var, chain)
+        if isinstance(found, Var):
+            raise NeedsCopy(found)
+        return found
 
     def slot(self, var: Var, offset: int, written: bool = False) -> int:
         """The pointer argument bound to a buffer at an offset."""
-        for index, bound in enumerate(self.bound):
-            if bound == (var, offset) and self.slots[index].written == written:
-                return index
-        self.slots.append(Slot(var.name, var.type.dtype, written))
-        self.bound.append((var, offset))
-        return len(self.slots) - 1
+        number = self._slots.setdefault((var, offset, written), len(self.slots))
+        if number == len(self.slots):
+            self.slots.append(Slot(var.name, var.type.dtype, written))
+            self.bound.append((var, offset))
+        return number
 
     def _load(self, var: Var, extent: str, chain: Chain) -> int:
         view = self.stored(var, chain)

@@ -18,5 +18,6 @@ def reordered(nodes: Sequence[Node], reorder: Callable[[tuple[int, ...]], tuple[
             extent = "full" if strides[-1] else "row"
         elif node.kind == "op":
             extent = "full" if any(result[a].extent == "full" for a in node.args) else "row"
-        result.append(replace(node, strides=strides, extent=extent))
+        same = strides == node.strides and extent == node.extent
+        result.append(node if same else replace(node, strides=strides, extent=extent))
     return tuple(result)

@@ -33,7 +33,7 @@ def add(region: Region, equation: Equation) -> None:
 
 def _pointwise(region: Region, equation: Equation) -> None:
     extent = region.extent_of(equation.result.type.sizes)
-    if extent == "row" and equation.op != "take" and not any(_is_member(region, v) for v in equation.operands):
+    if extent == "row" and equation.op != "take" and not _reads_member(region, equation):
         raise Incompatible("a row value of another region")
     args = tuple(region.node(v, extent) for v in equation.operands) if equation.op != "take" else ()
     var = equation.result
@@ -44,27 +44,21 @@ def _pointwise(region: Region, equation: Equation) -> None:
         )
         node = len(region.nodes) - 1
     else:
-        node = _unkept(region, equation, extent)
+        node = region.computed(equation, extent)  # a take, constant, iota or random value
     _keep(region, var, node, extent)
 
 
-def _unkept(region: Region, equation: Equation, extent: str) -> int:
-    """A take, constant, iota or random value that is itself a root: built as if it were inlined."""
-    region.values.kept.discard(equation.result)
-    try:
-        return region.node(equation.result, extent)
-    finally:
-        region.values.kept.add(equation.result)
-        region.inlined.pop(equation.result, None)
-
-
-def _is_member(region: Region, var: Var) -> bool:
-    base, _ = region.values.through_views(var, ())
-    if base in region.members:
-        return True
-    if region.values.is_leaf(base):
-        return False
-    return any(_is_member(region, v) for v in region.values.producer[base].operands)
+def _reads_member(region: Region, equation: Equation) -> bool:
+    """Whether an equation reads a value of the region, itself or through inlined values."""
+    pending, seen = list(equation.operands), set[str]()
+    while pending:
+        base, _ = region.values.through_views(pending.pop(), ())
+        if base in region.members:
+            return True
+        if base.name not in seen and not region.values.is_leaf(base):
+            pending.extend(region.values.producer[base].operands)
+        seen.add(base.name)
+    return False
 
 
 def _keep(region: Region, var: Var, node: int, extent: str) -> None:

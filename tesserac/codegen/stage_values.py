@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tesserac.codegen.views import VIEW_OPS, View, apply, dense, reshaped
@@ -52,7 +52,7 @@ def padded_row(shape: tuple[int, ...], dtype: DType = DType.F32) -> int:
 
 @dataclass
 class StageValues:
-    """Facts about a stage's values that grouping and lowering share; ``kept`` grows while fusion decides."""
+    """Facts about a stage's values that grouping and lowering share; ``keep`` adds to ``kept`` while fusion decides."""
 
     stage: Stage
     outer_view: Callable[[Var], View]
@@ -60,6 +60,9 @@ class StageValues:
     dense_rows: set[Var] = field(default_factory=set)
     row_strides: dict[Var, int] = field(default_factory=dict)
     aliases: dict[Var, tuple[Var, View]] = field(default_factory=dict)
+    _is_leaf: dict[str, bool] = field(default_factory=dict)
+    _bases: dict[str, tuple[Var, tuple[Equation, ...]]] = field(default_factory=dict)
+    _stored: dict[tuple[str, tuple[Equation, ...]], View | Var] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.producer: dict[Var, Equation] = {v: e for e in self.stage.equations for v in e.results}
@@ -83,20 +86,36 @@ class StageValues:
         """Kind of the op that makes a value; ``import`` for values from outside."""
         return "import" if var in self.imports else spec_of(self.producer[var].op).kind
 
+    def keep(self, variables: Iterable[Var]) -> None:
+        """Gives values memory of their own."""
+        self.kept.update(variables)
+        self._is_leaf.clear()
+        self._bases.clear()
+        self._stored.clear()
+
     def is_leaf(self, var: Var) -> bool:
         """Whether regions read the value from memory rather than compute it themselves."""
-        if var in self.imports or var in self.kept:
-            return True
+        found = self._is_leaf.get(var.name)
+        if found is None:
+            found = self._is_leaf[var.name] = var in self.imports or var in self.kept or self._leaves_kernel(var)
+        return found
+
+    def _leaves_kernel(self, var: Var) -> bool:
         equation = self.producer[var]
         return spec_of(equation.op).kind in KERNEL_KINDS or equation.op in MOVING_OPS
 
     def through_views(self, var: Var, chain: tuple[Equation, ...]) -> tuple[Var, tuple[Equation, ...]]:
         """Walks back through views that have no memory of their own."""
-        while var not in self.imports and var not in self.kept and self.producer[var].op in VIEW_OPS:
-            equation = self.producer[var]
-            chain = (equation, *chain)
-            var = equation.operands[0]
-        return var, chain
+        found = self._bases.get(var.name)
+        if found is None:
+            base, views = var, tuple[Equation, ...]()
+            while base not in self.imports and base not in self.kept and self.producer[base].op in VIEW_OPS:
+                equation = self.producer[base]
+                views = (equation, *views)
+                base = equation.operands[0]
+            found = self._bases[var.name] = base, views
+        base, views = found
+        return base, views + chain if views else chain
 
     def constant(self, equation: Equation) -> float:
         """The number a ``full`` equation repeats."""
@@ -119,6 +138,22 @@ class StageValues:
         if var in self.dense_rows:
             return dense(shape)
         return dense(shape, self.row_strides.get(var, padded_row(shape, var.type.dtype)))
+
+    def stored(self, var: Var, chain: tuple[Equation, ...]) -> View | Var:
+        """Where a leaf lies, seen through a chain of views; the value of the chain to copy where no strides suffice."""
+        key = var.name, chain
+        found = self._stored.get(key)
+        if found is None:
+            found = self._stored[key] = self._seen(self.storage(var), chain)
+        return found
+
+    def _seen(self, view: View, chain: tuple[Equation, ...]) -> View | Var:
+        for equation in chain:
+            result = apply(equation, view)
+            if result is None:
+                return equation.result
+            view = result
+        return view
 
     def outside(self, var: Var) -> tuple[Var, ...]:
         """The values outside the stage that a value of a tile is, or is a part of; none for one of the tile's own."""
@@ -150,7 +185,7 @@ class StageValues:
                 )
                 if free and self.kind(var) in (*KERNEL_KINDS, "elementwise") and not self.is_partial(equation.result):
                     self.aliases[var] = (equation.result, view)
-                    self.kept.add(var)
+                    self.keep((var,))
 
     def is_partial(self, var: Var) -> bool:
         """Whether tiles add up what they compute for this value."""

@@ -41,6 +41,19 @@ class Equation:
     attrs: tuple[tuple[str, Attr], ...] = ()
     span: Span = field(default=Span.point("<none>", 1, 1), compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.results[0].name)  # what it defines tells it apart from the others of its function
+
+    def over(self, operands: tuple[Var, ...], results: tuple[Var, ...] | None = None) -> Equation:
+        """The same op with the same attributes on other operands, with other results if they are given.
+
+        Where that changes nothing it is this very object, so that what is known of it need not be found out again.
+        """
+        results = self.results if results is None else results
+        if operands == self.operands and results == self.results:
+            return self
+        return Equation(self.op, operands, results, self.attrs, self.span)
+
     @property
     def result(self) -> Var:
         """The only result."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -94,12 +95,10 @@ class TensorType:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The shape, once every dimension is a number (an internal error before that)."""
-        sizes = []
         for dim in self.shape:
             if not isinstance(dim, int):
                 raise TypeError(f"dimension {dim} of {self} is not resolved")
-            sizes.append(dim)
-        return tuple(sizes)
+        return cast(tuple[int, ...], self.shape)
 
     @property
     def size(self) -> int:

@@ -15,14 +15,15 @@ from tesserac.ops.base import REQUIRED, spec_of
 _AROUND = 5
 
 
-def verify(function: Function, dims: Dims = STATIC) -> None:
+def verify(function: Function, dims: Dims = STATIC, checked: dict[int, Equation] | None = None) -> None:
     """Checks one function; InternalError shows the bad equation with five lines around it.
 
     Names are defined once and before use, operands carry the types they were defined with, every op is in
     the catalogue with the right number of operands and exactly its attributes, and every result type is what
-    the op's shape rule infers.
+    the op's shape rule infers. Equations in ``checked`` (by identity) agree with their op already, and those of this
+    function are added to it: a pass leaves most of a function as it was.
     """
-    _Verifier(function, dims).run()
+    _Verifier(function, dims, {} if checked is None else checked).run()
 
 
 def verify_program(program: Program) -> None:
@@ -32,7 +33,8 @@ def verify_program(program: Program) -> None:
 
 
 class _Verifier:
-    def __init__(self, function: Function, dims: Dims) -> None:
+    def __init__(self, function: Function, dims: Dims, checked: dict[int, Equation]) -> None:
+        self._checked = checked
         self._function = function
         self._dims = dims
         self._defined: dict[str, Var] = {}
@@ -44,7 +46,9 @@ class _Verifier:
         for index, equation in enumerate(self._function.equations):
             self._index = index
             self._use(equation.operands)
-            self._equation(equation)
+            if id(equation) not in self._checked:
+                self._equation(equation)
+                self._checked[id(equation)] = equation
             for var in equation.results:
                 self._define(var)
         self._index = None
@@ -64,7 +68,7 @@ class _Verifier:
             known = self._defined.get(var.name)
             if known is None:
                 self._fail(f"{var} is used before it is defined")
-            if known != var:
+            if known is not var and known != var:
                 self._fail(f"{var} is used as {var.type} but defined as {known.type}")
 
     def _equation(self, equation: Equation) -> None:

@@ -39,7 +39,7 @@ class Fuse:
     def run(self, stage: Stage, outer_view: Callable[[Var], View]) -> Fused:
         """Groups of one stage."""
         values = StageValues(stage, outer_view)
-        values.kept.update(v for v in values.exports if values.producer[v].op not in ("concat",))
+        values.keep(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
         _bound_depth(values)
         values.place_in_concat()
@@ -49,14 +49,14 @@ class Fuse:
             except NeedsCopy as need:
                 if need.var in values.kept:
                     values.dense_rows.add(need.var)
-                values.kept.add(need.var)
                 if values.producer[need.var].op == "reshape":
                     values.dense_rows.add(need.var)
+                values.keep((need.var,))
                 continue
             more = self._worth_keeping(fused)
             if not more:
                 return fused
-            values.kept.update(more)
+            values.keep(more)
 
     def _worth_keeping(self, fused: Fused) -> set[Var]:
         """Inlined values that several groups recompute and had better be kept."""
@@ -107,7 +107,7 @@ def _bound_depth(values: StageValues) -> None:
                 continue
             depth[var] = below + (equation.op not in VIEW_OPS)
             if depth[var] >= MAX_DEPTH:
-                values.kept.add(var)
+                values.keep((var,))
                 depth[var] = 0
 
 
@@ -123,4 +123,4 @@ def _keep_operands(values: StageValues) -> None:
         for var in read:
             base, _ = values.through_views(var, ())
             if not values.is_leaf(base):
-                values.kept.add(base)
+                values.keep((base,))

@@ -42,6 +42,10 @@ class Group:
         return self.region.roots if self.region is not None else [self.lead]
 
 
+Needs = tuple[int, int]
+"""Leaves that an equation reads, as the set bits of a number, and the last group that makes one of them (-1: none)."""
+
+
 @dataclass
 class Fused:
     """A stage's groups in order of execution."""
@@ -62,11 +66,16 @@ class _Grouping:
     def __init__(self, values: StageValues) -> None:
         self.values = values
         self.fused = Fused(values)
+        self._bits: dict[Var, int] = {}
+        self._needs: dict[Var, Needs] = {}
 
     def run(self) -> Fused:
         for equation in self.values.stage.equations:
             if self._is_root(equation):
                 self._assign(equation)
+            elif equation.op not in VIEW_OPS:
+                needs = self._needs_of(equation)
+                self._needs.update((var, needs) for var in equation.results)
         return self.fused
 
     def _is_root(self, equation: Equation) -> bool:
@@ -98,9 +107,7 @@ class _Grouping:
             for var in equation.results:
                 self.fused.group_of[var] = index
             return
-        leaves = self._leaves(equation)
-        latest = max((self.fused.group_of.get(v, -1) for v in leaves), default=-1)
-        for index in self._candidates(leaves, latest):
+        for index in self._candidates(*self._needs_of(equation)):
             if self._join(index, equation):
                 return
         region = self._own_region(equation)
@@ -132,7 +139,7 @@ class _Grouping:
         for var in equation.results:
             self.fused.group_of[var] = index
 
-    def _candidates(self, leaves: set[Var], latest: int) -> list[int]:
+    def _candidates(self, leaves: int, latest: int) -> list[int]:
         groups = self.fused.groups
         order = [latest] if latest >= 0 else []
         made = groups[latest].region if latest >= 0 else None
@@ -142,7 +149,7 @@ class _Grouping:
             if (
                 groups[index].kind == "rows"
                 and region is not None
-                and (leaves & {v for v, _ in region.bound} or not touched)
+                and (not touched or any(leaves & self._bits.get(v, 0) for v, _ in region.bound))
             ):
                 order.append(index)
         return order
@@ -160,20 +167,17 @@ class _Grouping:
         self._record(index, equation)
         return True
 
-    def _leaves(self, equation: Equation) -> set[Var]:
-        found: set[Var] = set()
-        stack = list(equation.operands)
-        seen: set[Var] = set()
-        while stack:
-            base, _ = self.values.through_views(stack.pop(), ())
-            if base in seen:
-                continue
-            seen.add(base)
+    def _needs_of(self, equation: Equation) -> Needs:
+        """The leaves that an equation reads, itself or through inlined values, which come earlier in the stage."""
+        leaves, latest = 0, -1
+        for var in equation.operands:
+            base, _ = self.values.through_views(var, ())
             if self.values.is_leaf(base):
-                found.add(base)
+                bit, made = self._bits.setdefault(base, 1 << len(self._bits)), self.fused.group_of.get(base, -1)
             else:
-                stack.extend(self.values.producer[base].operands)
-        return found
+                bit, made = self._needs[base]
+            leaves, latest = leaves | bit, max(latest, made)
+        return leaves, latest
 
 
 def _first_uncopied(values: StageValues, equation: Equation) -> Var:

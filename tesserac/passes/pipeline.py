@@ -104,16 +104,20 @@ PIPELINE: tuple[Step, ...] = (
 
 @dataclass
 class Trace:
-    """What a caller wants to see of a run: ``after`` is called with every step's name and result; seconds per step."""
+    """What a caller wants to see of a run: ``after`` is called with every step's name and result; seconds per step.
+
+    ``checked``: equations that the verifier knows already.
+    """
 
     after: Callable[[str, Function], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    checked: dict[int, Equation] = field(default_factory=dict)
 
     def step(self, name: str, function: Function, start: float, changed: bool = True) -> None:
         """Records one step and checks its result, which was checked before where nothing changed."""
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         if changed:
-            verify(function)
+            verify(function, checked=self.checked)
         if self.after is not None:
             self.after(name, function)
 

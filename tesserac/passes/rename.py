@@ -15,7 +15,7 @@ def renamed_equation(equation: Equation, values: Mapping[str, Var]) -> Equation:
     """The equation with operands replaced by name."""
     if not any(v.name in values for v in equation.operands):
         return equation
-    return replace(equation, operands=tuple(values.get(v.name, v) for v in equation.operands))
+    return equation.over(tuple(values.get(v.name, v) for v in equation.operands))
 
 
 def tidy(function: Function, keep: set[str], proposed: Mapping[str, str]) -> Function:
@@ -35,14 +35,14 @@ def tidy(function: Function, keep: set[str], proposed: Mapping[str, str]) -> Fun
     values: dict[str, Var] = {}
     equations = []
     for equation in alive:
-        equation = renamed_equation(equation, values)
+        operands = tuple(values.get(v.name, v) for v in equation.operands)
         results = []
         for var in equation.results:
             if var.name not in keep:
                 wanted = proposed.get(var.name) or _SUFFIX.sub("", var.name)
                 values[var.name] = Var(names.take(wanted), var.type)
             results.append(values.get(var.name, var))
-        equations.append(replace(equation, results=tuple(results)))
+        equations.append(equation.over(operands, tuple(results)))
     outputs = tuple(replace(o, var=values.get(o.var.name, o.var)) for o in function.outputs)
     return replace(function, equations=tuple(equations), outputs=outputs)
 

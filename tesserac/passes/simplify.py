@@ -70,7 +70,7 @@ def _sweep(graph: Rewriter, only: tuple[str, ...], budget: int) -> int:
     while (equation := graph.next()) is not None:
         if len(equation.results) != 1:
             continue
-        for rule in rules_for(equation.op, only):
+        for rule in rules_for(equation.op, graph.ops_above(equation), only):
             value = rule.rewrite(graph, equation)
             if value is None:
                 continue

@@ -13,8 +13,8 @@ RULES: tuple[Rule, ...] = (*constants.RULES, *views.RULES, *pieces.RULES, *algeb
                            *contractions.RULES, *transforms.RULES)
 
 
-@lru_cache(maxsize=4096)
-def rules_for(op: str, names: tuple[str, ...] = ()) -> tuple[Rule, ...]:
-    """The rules for an op in order; ``names`` picks some of all rules (none: all)."""
+@lru_cache(maxsize=65536)
+def rules_for(op: str, above: frozenset[str], names: tuple[str, ...] = ()) -> tuple[Rule, ...]:
+    """The rules, in order, for an op with operands made by the ops ``above``; ``names`` picks some (none: all)."""
     kind = spec_of(op).kind
-    return tuple(rule for rule in RULES if rule.applies_to(op, kind) and (not names or rule.name in names))
+    return tuple(rule for rule in RULES if rule.applies_to(op, kind, above) and (not names or rule.name in names))

@@ -33,6 +33,13 @@ class Term:
     arguments: tuple[Term, ...] = ()
     single: bool = False
 
+    @property
+    def made_by(self) -> str | None:
+        """The op of the values that this term matches; None where it may be any."""
+        if isinstance(self.head, float) or (self.head.isupper() and not self.arguments):
+            return "full"
+        return self.head if self.arguments else None
+
 
 def parse_term(text: str) -> Term:
     """The term that a text denotes; ValueError if it is not one."""
@@ -55,7 +62,8 @@ def pattern(name: str, before: str, after: str, reason: str, when: Condition | N
             return None
         return _build(graph, target, bindings, equation.result)
 
-    return Rule(name, (str(source.head),), reason, rewrite)
+    above = frozenset(op for argument in source.arguments if (op := argument.made_by) is not None)
+    return Rule(name, (str(source.head),), reason, rewrite, above)
 
 
 def _tokens(text: str) -> list[str]:

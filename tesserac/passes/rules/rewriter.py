@@ -54,6 +54,11 @@ class Rewriter:
         equation = self._definitions.get(var.name)
         return equation if equation is not None and equation.op == op else None
 
+    def ops_above(self, equation: Equation) -> frozenset[str]:
+        """The ops that make the operands of an equation."""
+        made = (self._definitions.get(var.name) for var in equation.operands)
+        return frozenset(above.op for above in made if above is not None)
+
     def constant_of(self, var: Var) -> int | float | bool | None:
         """The number that fills a value, if it is a ``full`` of one."""
         equation = self.defined_by(var, "full")
@@ -168,7 +173,7 @@ class Rewriter:
             for equation in self._after_operands(root, done):
                 operands = tuple(rename[var.name] for var in equation.operands)
                 results = tuple(rename[var.name] for var in equation.results)
-                equations.append(replace(equation, operands=operands, results=results))
+                equations.append(equation.over(operands, results))
         outputs = tuple(Output(output.name, rename[var.name])
                         for output, var in zip(self._function.outputs, self._outputs, strict=True))
         return replace(self._function, equations=tuple(equations), outputs=outputs)
@@ -185,7 +190,7 @@ class Rewriter:
             if not any(var.name in live for var in equation.results):
                 continue
             if any(var.name in merged for var in equation.operands):
-                equation = replace(equation, operands=tuple(merged.get(v.name, v) for v in equation.operands))
+                equation = equation.over(tuple(merged.get(v.name, v) for v in equation.operands))
             for var in equation.results:
                 self._order[var.name] = (position, len(self._order))
                 self._labels.keep(var.name)
@@ -216,8 +221,7 @@ class Rewriter:
         key = key_of(equation)
         if self._by_key.get(key) == name:
             del self._by_key[key]
-        operands = tuple(target if var.name == source.name else var for var in equation.operands)
-        changed = replace(equation, operands=operands)
+        changed = equation.over(tuple(target if var.name == source.name else var for var in equation.operands))
         del self._users[source.name][name]
         self._add(changed)
         self._enqueue(name)

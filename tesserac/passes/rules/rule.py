@@ -15,7 +15,8 @@ Rewrite = Callable[[Rewriter, Equation], Var | None]
 class Rule:
     """``rewrite`` returns the value that stands for the equation's result, or None where the rule does not apply.
 
-    ``ops`` are op names, or ``kind:K`` for every op of a kind. A rule never increases what the sum of all
+    ``ops`` are op names, or ``kind:K`` for every op of a kind; ``above`` are ops all of which must have made an operand
+    for the rule to apply. A rule never increases what the sum of all
     rules decreases (equations, elements, nesting of views), so rewriting ends.
     """
 
@@ -23,7 +24,8 @@ class Rule:
     ops: tuple[str, ...]
     reason: str
     rewrite: Rewrite
+    above: frozenset[str] = frozenset()
 
-    def applies_to(self, op: str, kind: str) -> bool:
-        """Whether an equation of this op is worth a look."""
-        return op in self.ops or f"kind:{kind}" in self.ops
+    def applies_to(self, op: str, kind: str, above: frozenset[str]) -> bool:
+        """Whether an equation of this op, with operands made by the ops ``above``, is worth a look."""
+        return (op in self.ops or f"kind:{kind}" in self.ops) and self.above <= above
