@@ -14,6 +14,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     grouped,
     layout,
     loss,
+    mesh,
     norm,
     random,
     reduce,

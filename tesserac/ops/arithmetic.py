@@ -17,6 +17,7 @@ from tesserac.ops.base import (
     Attrs,
     InferRule,
     JvpRule,
+    LinearRule,
     OpSpec,
     Sample,
     Scalar,
@@ -31,6 +32,7 @@ from tesserac.ops.rules import (
     PARTS,
     add_optional,
     conjugated,
+    linear_in,
     need_field,
     need_integer,
     need_real,
@@ -70,7 +72,8 @@ def _infer(name: str, *, result: DType | None = None, floating: bool = False, lo
 
 def _binary(name: str, doc: str, function: Callable[[Array, Array], Array], scalar: Scalar, infer: InferRule,
             jvp: JvpRule | None, transpose: TransposeRule | None = None, *, positive: bool = False,
-            logical: bool = False, planar: PlanarRule | None = None) -> OpSpec:
+            logical: bool = False, planar: PlanarRule | None = None,
+            linear: LinearRule | None = None) -> OpSpec:
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
         return as_tuple(function(arrays[0], arrays[1]))
 
@@ -83,7 +86,7 @@ def _binary(name: str, doc: str, function: Callable[[Array, Array], Array], scal
         return real if planar is None else (*real, Sample((a + 1j * b, b - 1j * np.cos(a))))
 
     return register(OpSpec(name, doc, "elementwise", 2, infer, evaluate, jvp=jvp, transpose=transpose, planar=planar,
-                           factors=pointwise_factors, flops=pointwise_flops(scalar), scalar=scalar,
+                           factors=pointwise_factors, linear=linear, flops=pointwise_flops(scalar), scalar=scalar,
                            samples=samples))
 
 
@@ -228,6 +231,13 @@ def _cast_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Se
     return (ct if ct.type.dtype is source else b.op("cast", ct, dtype=source),)
 
 
+def _cast_linear(e: Equation) -> tuple[tuple[int, ...], ...]:
+    """Where no digits are lost: a sum of rounded terms is not the rounded sum."""
+    old, new = e.operands[0].type.dtype, e.result.type.dtype
+    exact = old.is_differentiable and new.is_differentiable and new.real.itemsize >= old.real.itemsize
+    return ((0,),) if exact else ()
+
+
 def _stop_infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     return (types[0],)
 
@@ -250,14 +260,14 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _register_arithmetic() -> None:
     _binary("add", "x + y", np.add, Scalar("{0} + {1}", "{0} + {1}", "{0} + {1}", precedence=6), _infer("add"),
-            _add_jvp, _add_transpose, planar=_sum_planar(plus))
+            _add_jvp, _add_transpose, planar=_sum_planar(plus), linear=linear_in((0, 1)))
     _binary("sub", "x - y", np.subtract, Scalar("{0} - {1}", "{0} - {1}", "{0} - {1}", precedence=6), _infer("sub"),
-            _sub_jvp, _sub_transpose, planar=_sum_planar(minus))
+            _sub_jvp, _sub_transpose, planar=_sum_planar(minus), linear=linear_in((0, 1)))
     _binary("mul", "x * y", np.multiply, Scalar("{0} * {1}", "{0} * {1}", "{0}*{1}", precedence=5), _infer("mul"),
-            _mul_jvp, _mul_transpose, planar=lambda b, e, x: (product(b, x[0], x[1]),))
+            _mul_jvp, _mul_transpose, planar=lambda b, e, x: (product(b, x[0], x[1]),), linear=linear_in((0,), (1,)))
     _binary("div", "x / y", _divide, Scalar("{0} / {1}", "{0} / {1}", "{0}/{1}", precedence=5),
             _infer("div", floating=True), _div_jvp, _div_transpose,
-            planar=lambda b, e, x: (quotient(b, x[0], x[1], e.result.type),))
+            planar=lambda b, e, x: (quotient(b, x[0], x[1], e.result.type),), linear=linear_in((0,)))
     _binary("pow", "x to the power y", np.power, Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
             _infer("pow", floating=True, refuse=_POWER), _pow_jvp, positive=True)
     _binary("atan2", "angle of the point with ordinate x and abscissa y, in (-pi, pi]", atan2,
@@ -322,20 +332,20 @@ def _register_rest() -> None:
     scalar = Scalar("select({0}, {1}, {2})", "({0} ? {1} : {2})", "{0} ? {1} : {2}")
     register(OpSpec("select", "x where the condition holds, else y", "elementwise", 3, _select_infer,
                     lambda a, _: as_tuple(np.where(a[0], a[1], a[2])), jvp=_select_jvp, transpose=_select_transpose,
-                    planar=each_plane,
+                    planar=each_plane, linear=linear_in((1, 2)),
                     factors=pointwise_factors, flops=pointwise_flops(scalar), scalar=scalar,
                     samples=_select_samples))
     convert = Scalar("{0}", "{0}", "{0}", 0)
     register(OpSpec("cast", "conversion to another element type", "elementwise", 1, _cast_infer, _cast_evaluate,
                     attrs=(("dtype", REQUIRED),), jvp=_cast_jvp, transpose=_cast_transpose, planar=_cast_planar,
-                    factors=pointwise_factors, flops=pointwise_flops(convert), scalar=convert,
+                    factors=pointwise_factors, linear=_cast_linear, flops=pointwise_flops(convert), scalar=convert,
                     samples=lambda: (Sample((np.array([0.5, -1.5, 2.0]),), (("dtype", DType.F64),)),
                                      Sample((np.array([3, -4]),), (("dtype", DType.F64),)),
                                      Sample((np.array([1.7, -2.7]),), (("dtype", DType.I32),)),
                                      Sample((np.array([0.5, -1.5]),), (("dtype", DType.C128),)),
                                      Sample((np.array([0.5 - 1.5j]),), (("dtype", DType.C128),)))))
     unary("stop_gradient", "the value itself, taken as a constant by differentiation", np.array, convert, zero_jvp,
-          infer=_stop_infer, planar=each_plane)
+          infer=_stop_infer, planar=each_plane, linear=linear_in((0,)))
     register(OpSpec("logical_not", "not x", "elementwise", 1, _infer("logical_not", logical=True),
                     lambda a, _: as_tuple(np.logical_not(a[0])), jvp=zero_jvp, factors=pointwise_factors,
                     flops=pointwise_flops(Scalar("!{0}", "!{0}", "not {0}", precedence=3)),

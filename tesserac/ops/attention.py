@@ -3,7 +3,8 @@
 Shapes: q [B,S,H*Dh], k [B,T,G*Dh], v [B,T,G*Dv] with G = kv_heads dividing H = heads; query head h reads
 key head h // (H/G). ``causal`` lets query i see keys 0..i+T-S (queries are the last S positions). ``lse``
 [B,H,S] is the logarithm of the sum of exponentials of a query's scores, from which the gradient recomputes
-probabilities (Dao et al. 2022).
+probabilities (Dao et al. 2022). A last operand ``first`` (i32 scalar), if there is one, says that the queries are part
+of more, which begins there: a causal query i then sees keys 0..first+i.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integer, number
-from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, register
+from tesserac.ops.base import REQUIRED, Array, Attrs, Cuts, Factors, MeshRule, OpSpec, Sample, register
 from tesserac.ops.contract import contraction
+from tesserac.ops.mesh import start_of
 from tesserac.ops.norm import row_exponentials
 from tesserac.ops.numerics import re
-from tesserac.ops.rules import along_last, last_sum, masked, need_float, same_dtype, scaled
+from tesserac.ops.rules import along_last, fill, last_sum, masked, need_float, same_dtype, scaled
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -37,6 +39,7 @@ ATTRS: tuple[tuple[str, Attr], ...] = (("heads", REQUIRED), ("kv_heads", REQUIRE
 
 def _infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     heads, groups = integer(attrs, "heads"), integer(attrs, "kv_heads")
+    _check_first("attention", types, 3)
     for position, name in enumerate("qkv"):
         if types[position].rank != 3:
             raise ShapeError(f"attention: {name} must have the axes [batch, position, heads*width], not "
@@ -58,7 +61,15 @@ def _infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     return TensorType(dtype, (batch, q[1], dims.product((value, heads)))), TensorType(dtype, (batch, heads, q[1]))
 
 
+def _check_first(name: str, types: Types, at: int) -> None:
+    if len(types) not in (at, at + 1):
+        raise ShapeError(f"{name} has {at} or {at + 1} operands, not {len(types)}")
+    if len(types) > at and types[at] != TensorType(DType.I32):
+        raise ShapeError(f"{name}: the position of the first query must be i32[], not {types[at]}", (at,))
+
+
 def _grad_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    _check_first("attention_grad", types, 6)
     for position, expected in zip((3, 4, 5), _same_as_results(types, attrs, dims), strict=True):
         if types[position].rank != expected.rank:
             raise ShapeError(f"attention_grad: operand {position + 1} must be {expected}, not {types[position]}",
@@ -69,7 +80,7 @@ def _grad_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...
 
 
 def _same_as_results(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-    out, lse = _infer(types, attrs, dims)
+    out, lse = _infer(types[:3], attrs, dims)
     return out, lse, out
 
 
@@ -86,22 +97,24 @@ def _split(b: Builder, x: Var, e: Equation, query: bool) -> Var:
     return b.op("reshape", x, shape=_split_type(x.type, e.attributes, query))
 
 
-def _scores(b: Builder, e: Equation, q: Var, k: Var) -> tuple[Var, Var | None]:
+def _scores(b: Builder, e: Equation, q: Var, k: Var, first: Var | None) -> tuple[Var, Var | None]:
     """Scaled scores [B,G,R,S,T] with masked ones at -inf, and the mask."""
     scores = scaled(b, b.op("contract", q, k, spec=SCORES, named="qk"), number(e.attributes, "scale"), "scores")
     if not e.attr("causal"):
         return scores, None
     shape = scores.type.shape
     row = b.op("iota", shape=shape, axis=3, dtype=DType.I32, named="query")
-    if shape[3] != shape[4]:
+    if first is not None:
+        row = b.op("add", row, fill(b, first, row.type))
+    elif shape[3] != shape[4]:
         row = b.op("add", row, b.constant(scores.type.sizes[4] - scores.type.sizes[3], row.type))
     mask = b.op("ge", row, b.op("iota", shape=shape, axis=4, dtype=DType.I32, named="key"), named="seen")
     return b.op("select", mask, scores, b.constant(-math.inf, scores.type, "never"), named="scores"), mask
 
 
 def _expand(b: Builder, e: Equation) -> tuple[Var, ...]:
-    q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands))
-    scores, _ = _scores(b, e, q, k)
+    q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands[:3]))
+    scores, _ = _scores(b, e, q, k, _first(e, 3))
     largest, _, powers, total = row_exponentials(b, scores)
     p = b.op("div", powers, along_last(b, total, powers.type, "totals"), named="p")
     o = b.op("reshape", b.op("contract", p, v, spec=MIX), shape=e.results[0].type.shape)
@@ -114,15 +127,21 @@ def _vjp(b: Builder, e: Equation, cts: Sequence[Optional]) -> tuple[Optional, ..
     if dlse is not None:
         return None
     if do is None:
-        return (None, None, None)
-    return b.ops("attention_grad", (*e.operands, *e.results, do), e.attributes)
+        return (None,) * len(e.operands)
+    found = b.ops("attention_grad", (*e.operands[:3], *e.results, do, *e.operands[3:]), e.attributes)
+    return (*found, *(None for _ in e.operands[3:]))
+
+
+def _first(e: Equation, at: int) -> Var | None:
+    """The operand that says where the queries begin."""
+    return e.operands[at] if len(e.operands) > at else None
 
 
 def _grad_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     """P = exp(S - lse), dS = P (dO V^T - sum(dO O)) scale, dQ = dS K, dK = dS^T Q, dV = P^T dO."""
     q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands[:3]))
     o, do = (_split(b, e.operands[i], e, True) for i in (3, 5))
-    scores, mask = _scores(b, e, q, k)
+    scores, mask = _scores(b, e, q, k, _first(e, 6))
     lse = b.op("reshape", e.operands[4], shape=scores.type.shape[:4])
     p = b.op("exp", b.op("sub", scores, along_last(b, lse, scores.type, "lses")), named="p")
     dp = b.op("contract", do, v, spec=SCORES, named="d_p")
@@ -135,11 +154,12 @@ def _grad_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     return tuple(b.op("reshape", g, shape=r.type.shape) for g, r in zip((dq, dk, dv), e.results, strict=True))
 
 
-def _array_scores(q: Array, k: Array, attrs: Attrs) -> Array:
+def _array_scores(q: Array, k: Array, attrs: Attrs, first: Sequence[Array]) -> Array:
     scores = contraction(SCORES, q, k) * number(attrs, "scale")
     if attrs["causal"]:
         rows, columns = np.indices(scores.shape[3:])
-        scores = np.where(rows + (scores.shape[4] - scores.shape[3]) >= columns, scores, -np.inf)
+        start = int(first[0]) if first else scores.shape[4] - scores.shape[3]
+        scores = np.where(rows + start >= columns, scores, -np.inf)
     return scores
 
 
@@ -149,8 +169,8 @@ def _split_array(x: Array, attrs: Attrs, query: bool) -> Array:
 
 
 def _evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    q, k, v = (_split_array(x, attrs, i == 0) for i, x in enumerate(arrays))
-    scores = _array_scores(q, k, attrs)
+    q, k, v = (_split_array(x, attrs, i == 0) for i, x in enumerate(arrays[:3]))
+    scores = _array_scores(q, k, attrs, arrays[3:])
     largest = re(scores).max(-1, keepdims=True)
     powers = np.exp(scores - largest)
     total = powers.sum(-1, keepdims=True)
@@ -163,7 +183,7 @@ def _evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 def _grad_evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
     q, k, v = (_split_array(x, attrs, i == 0) for i, x in enumerate(arrays[:3]))
     o, do = (_split_array(arrays[i], attrs, True) for i in (3, 5))
-    scores = _array_scores(q, k, attrs)
+    scores = _array_scores(q, k, attrs, arrays[6:])
     p = np.exp(scores - arrays[4].reshape(scores.shape[:4])[..., None])
     delta = (o * do).sum(-1).transpose(0, 2, 3, 1)
     ds = p * (contraction(SCORES, do, v) - delta[..., None]) * number(attrs, "scale")
@@ -173,13 +193,47 @@ def _grad_evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 def _factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
     """b batch, h heads (a cut must divide heads and kv_heads), s queries (whole under a causal mask), t keys."""
-    q, k = ("b", "s", "h"), ("b", "t", "h")
-    row, lse = ("b", "s", "h"), ("b", "h", "s")
-    kinds = (("t", "blocked"), ("s", "blocked" if attrs["causal"] else "pass"))
-    if len(ins) == 3:
-        return Factors((q, k, k), (row, lse), kinds)
-    sums = (("t", "blocked"), ("s", "blocked"))
-    return Factors((q, k, k, row, lse, row), (q, k, k), sums)
+    return _cut_heads(len(ins), "h", "h", attrs)
+
+
+def _cut_heads(count: int, of_queries: str, of_keys: str | None, attrs: Attrs) -> Factors:
+    """The factors with these letters for packed heads."""
+    q, k, lse = ("b", "s", of_queries), ("b", "t", of_keys), ("b", of_queries, "s")
+    units = (("h", integer(attrs, "kv_heads")),)
+    if count < 6:
+        kinds = (("t", "blocked"), ("s", "blocked" if attrs["causal"] else "pass"))
+        return Factors((q, k, k, ())[:count], (q, lse), kinds, units)
+    return Factors((q, k, k, q, lse, q, ())[:count], (q, k, k), (("t", "blocked"), ("s", "blocked")), units)
+
+
+def _cut(ins: Types, outs: Types, attrs: Attrs, size: int) -> tuple[Factors, ...]:
+    """A rank knows where its queries begin, and which of the keys' heads (letter r) its queries' heads read."""
+    heads, groups = integer(attrs, "heads"), integer(attrs, "kv_heads")
+    plain = _cut_heads(len(ins), "h", "h", attrs)
+    found = [Factors(plain.operands, plain.results, (("t", "blocked"), ("s", "pass")), plain.units)]
+    if groups % size and heads % size == 0 and (heads // groups) % (heads // size) == 0:
+        shared = _cut_heads(len(ins), "r", None, attrs)
+        blocked = tuple((letter, "blocked") for letter in "bst")
+        found.append(Factors(shared.operands, shared.results, blocked, (("r", heads),)))
+    return tuple(found)
+
+
+def _local(b: Builder, e: Equation, operands: Sequence[Var], attrs: dict[str, Attr], cuts: Cuts) -> tuple[Var, ...]:
+    q, k, v = operands[:3]
+    groups = integer(e.attributes, "kv_heads")
+    for _, size in cuts.get("h", ()):
+        groups //= size
+    for axis, size in cuts.get("r", ()):
+        if groups > 1:
+            k, v = (b.op("shard_slice", x, axis=axis, size=size, dim=2, of="R*", parts=groups) for x in (k, v))
+            groups = 1
+    first = tuple(operands[3:])
+    if attrs["causal"] and cuts.get("s"):
+        begin = start_of(b, cuts["s"], q.type.sizes[1])
+        before = e.operands[1].type.sizes[1] - e.operands[0].type.sizes[1]
+        zero = first[0] if first else b.scalar(before, DType.I32)
+        first = (b.op("add", begin, zero, named="first"),)
+    return b.ops("attention", (q, k, v, *first), attrs)
 
 
 def _pairs(q: TensorType, k: TensorType, attrs: Attrs) -> float:
@@ -215,20 +269,23 @@ def _cases() -> tuple[Sample, ...]:
     return (Sample((numbers(0.1, 2, 2, 8), numbers(0.7, 2, 4, 4), numbers(1.9, 2, 4, 2)), attrs(4, 2, False)),
             Sample((numbers(0.3, 2, 4, 4), numbers(0.9, 2, 4, 4), numbers(2.2, 2, 4, 4)), attrs(2, 2, True)),
             Sample((numbers(0.2, 1, 2, 4), numbers(0.5, 1, 4, 2), numbers(1.4, 1, 4, 2)), attrs(2, 1, True)),
-            Sample((numbers(0.4, 1, 3, 2), numbers(0.8, 1, 3, 2), numbers(2.9, 1, 3, 3)), attrs(1, 1, True)))
+            Sample((numbers(0.4, 1, 3, 2), numbers(0.8, 1, 3, 2), numbers(2.9, 1, 3, 3)), attrs(1, 1, True)),
+            Sample((numbers(0.4, 1, 2, 4), numbers(0.8, 1, 6, 4), numbers(2.9, 1, 6, 2), np.array(3, np.int32)),
+                   attrs(2, 2, True)))
 
 
 def _grad_samples() -> tuple[Sample, ...]:
     samples = []
     for case in _cases():
         o, lse = _evaluate(case.arrays, dict(case.attrs))
-        samples.append(Sample((*case.arrays, o, lse, np.cos(1.0 + np.arange(o.size)).reshape(o.shape)), case.attrs))
+        do = np.cos(1.0 + np.arange(o.size)).reshape(o.shape)
+        samples.append(Sample((*case.arrays[:3], o, lse, do, *case.arrays[3:]), case.attrs))
     return tuple(samples)
 
 
-register(OpSpec("attention", "softmax(scale q k^T) v per head, and the log of the softmax's denominators", "fused", 3,
-                _infer, _evaluate, attrs=ATTRS, vjp=_vjp, expand=_expand, factors=_factors, flops=_flops,
-                samples=_cases))
-register(OpSpec("attention_grad", "cotangents of q, k, v from that of attention's first result", "fused", 6,
+register(OpSpec("attention", "softmax(scale q k^T) v per head, and the log of the softmax's denominators", "fused",
+                None, _infer, _evaluate, attrs=ATTRS, vjp=_vjp, expand=_expand, factors=_factors,
+                mesh=MeshRule(_cut, _local), flops=_flops, samples=_cases))
+register(OpSpec("attention_grad", "cotangents of q, k, v from that of attention's first result", "fused", None,
                 _grad_infer, _grad_evaluate, attrs=ATTRS, expand=_grad_expand, factors=_factors, flops=_grad_flops,
                 samples=_grad_samples))

@@ -32,6 +32,9 @@ VjpRule = Callable[["Builder", Equation, Sequence[Var | None]], tuple[Var | None
 ExpandRule = Callable[["Builder", Equation], tuple[Var, ...]]
 FactorRule = Callable[[Sequence[TensorType], Sequence[TensorType], Attrs], "Factors"]
 FlopRule = Callable[[Sequence[TensorType], Sequence[TensorType], Attrs], float]
+LinearRule = Callable[[Equation], tuple[tuple[int, ...], ...]]
+Cuts = Mapping[str, tuple[tuple[str, int], ...]]
+"""Which mesh axes (name, size) cut a factor, the first one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,27 @@ class Factors:
     operands: tuple[tuple[str | None, ...], ...]
     results: tuple[tuple[str | None, ...], ...]
     kinds: tuple[tuple[str, str], ...] = ()
+    units: tuple[tuple[str, int], ...] = ()
+
+    def unit(self, letter: str) -> int | None:
+        """A number that pieces along the factor must divide evenly besides the axes themselves (heads, say)."""
+        return dict(self.units).get(letter)
 
     def kind(self, letter: str) -> str:
         """pass, sum, max, min or blocked."""
         return dict(self.kinds).get(letter, "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class MeshRule:
+    """What a rank of a mesh can do because it knows its coordinate, beyond the op's own factor rule.
+
+    ``factors`` are all ways to cut the equation among so many ranks. ``local`` adds the equations of one rank, from the
+    equation over whole tensors, this rank's operands, its attributes with local sizes, and what cuts the factors.
+    """
+
+    factors: Callable[[Sequence[TensorType], Sequence[TensorType], Attrs, int], tuple[Factors, ...]]
+    local: Callable[[Builder, Equation, Sequence[Var], dict[str, Attr], Cuts], tuple[Var, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +114,8 @@ class OpSpec:
     vjp         reverse rule of a fused op; None for cotangents that it has no closed form for (then: expand)
     expand      the same function in primitives (fused and composite ops)
     planar      the same on pairs of real values; None: no operand or result is ever complex
+    linear      groups of operands in which the op is jointly linear while the others stay fixed
+    mesh        further ways to cut it among the ranks of a mesh
     factors     sharding rule; flops: floating-point operations of one call
     scalar      elementwise ops: text per target
     attrs       attribute names with defaults (REQUIRED where there is none)
@@ -113,6 +135,8 @@ class OpSpec:
     expand: ExpandRule | None = None
     planar: PlanarRule | None = None
     factors: FactorRule | None = None
+    linear: LinearRule | None = None
+    mesh: MeshRule | None = None
     flops: FlopRule | None = None
     scalar: Scalar | None = None
     samples: Callable[[], tuple[Sample, ...]] | None = None

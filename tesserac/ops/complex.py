@@ -15,9 +15,9 @@ import numpy as np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
-from tesserac.ops.base import Array, Attrs, JvpRule, OpSpec, Sample, TransposeRule, as_tuple, register
+from tesserac.ops.base import Array, Attrs, JvpRule, LinearRule, OpSpec, Sample, TransposeRule, as_tuple, register
 from tesserac.ops.planes import Pair, PlanarRule, Plane, larger_part, negated, whole
-from tesserac.ops.rules import linear_jvp, need_float, pointwise_factors, same_dtype, same_shape, zeros
+from tesserac.ops.rules import linear_in, linear_jvp, need_float, pointwise_factors, same_dtype, same_shape, zeros
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -147,21 +147,23 @@ def _numbers() -> Array:
 
 def _pointwise(name: str, doc: str, arity: int, infer: Callable[[Types, Attrs, Dims], tuple[TensorType, ...]],
                evaluate: Callable[[Sequence[Array], Attrs], tuple[Array, ...]], jvp: JvpRule, planar: PlanarRule,
-               transpose: TransposeRule | None = None, flops: float = 0.0) -> None:
+               transpose: TransposeRule | None = None, flops: float = 0.0, linear: LinearRule | None = None) -> None:
     samples = (Sample((_numbers().real, _numbers().imag)),) if arity == 2 else (Sample((_numbers(),)),)
     register(OpSpec(name, doc, "complex", arity, infer, evaluate, jvp=jvp, transpose=transpose,
-                    factors=pointwise_factors, flops=_flops(flops), samples=lambda: samples, planar=planar))
+                    factors=pointwise_factors,
+                    linear=linear, flops=_flops(flops), samples=lambda: samples, planar=planar))
 
 
 def _register() -> None:
     _pointwise("real", "the real part", 1, _to_real_infer("real"), lambda a, _: as_tuple(np.array(a[0].real)),
-               linear_jvp, lambda b, e, x: (Pair(x[0].re),), _real_transpose)
+               linear_jvp, lambda b, e, x: (Pair(x[0].re),), _real_transpose, linear=linear_in((0,)))
     _pointwise("imag", "the imaginary part", 1, _to_real_infer("imag"), lambda a, _: as_tuple(np.array(a[0].imag)),
-               linear_jvp, lambda b, e, x: (Pair(x[0].im),), _imag_transpose)
+               linear_jvp, lambda b, e, x: (Pair(x[0].im),), _imag_transpose, linear=linear_in((0,)))
     _pointwise("conj", "the complex conjugate", 1, _conj_infer, lambda a, _: as_tuple(np.conj(a[0])), linear_jvp,
-               lambda b, e, x: (Pair(x[0].re, negated(x[0].im)),), _conj_transpose)
+               lambda b, e, x: (Pair(x[0].re, negated(x[0].im)),), _conj_transpose, linear=linear_in((0,)))
     _pointwise("complex", "the number with this real and this imaginary part", 2, _complex_infer, _complex,
-               _complex_jvp, lambda b, e, x: (Pair(x[0].re, x[1].re),), _complex_transpose)
+               _complex_jvp, lambda b, e, x: (Pair(x[0].re, x[1].re),), _complex_transpose,
+               linear=linear_in((0, 1)))
     _pointwise("magnitude", "absolute value of a complex number; derivative 0 at 0", 1, _to_real_infer("magnitude"),
                lambda a, _: as_tuple(np.abs(a[0])), _magnitude_jvp, _magnitude_planar, flops=25.0)
     _pointwise("angle", "argument of a complex number, in (-pi, pi]", 1, _to_real_infer("angle"),

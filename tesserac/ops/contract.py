@@ -15,7 +15,7 @@ from tesserac.ops.attributes import string
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
 from tesserac.ops.planes import Pair, Plane, minus, plus
 from tesserac.ops.reduce import widen
-from tesserac.ops.rules import add_optional, conjugated, need_field, same_dtype
+from tesserac.ops.rules import add_optional, conjugated, linear_in, need_field, same_dtype
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -258,6 +258,7 @@ def _complex_samples() -> tuple[Sample, ...]:
 
 register(OpSpec("contract", "sum of products over the letters that the result lacks", "contract", 2, _infer, _evaluate,
                 attrs=(("spec", REQUIRED),), jvp=_jvp, transpose=_transpose, planar=_planar, factors=_factors,
+                linear=linear_in((0,), (1,)),
                 flops=_flops, samples=_complex_samples))
 register(OpSpec("contract_wide", "contract of 16-bit operands whose sums stay in float32", "contract", 2, _infer_wide,
                 _evaluate, attrs=(("spec", REQUIRED),), expand=_expand_wide, factors=_factors, flops=_flops,

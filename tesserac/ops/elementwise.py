@@ -16,6 +16,7 @@ from tesserac.ops.base import (
     Attrs,
     InferRule,
     JvpRule,
+    LinearRule,
     OpSpec,
     Sample,
     Scalar,
@@ -24,7 +25,7 @@ from tesserac.ops.base import (
     register,
 )
 from tesserac.ops.planes import Pair, PlanarRule, Plane, negated, product, quotient, whole
-from tesserac.ops.rules import masked, need_field, need_float, one_minus, pointwise_factors, scaled, shifted
+from tesserac.ops.rules import linear_in, masked, need_field, need_float, one_minus, pointwise_factors, scaled, shifted
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -92,7 +93,8 @@ def pointwise_flops(scalar: Scalar) -> Callable[[Sequence[TensorType], Sequence[
 
 def unary(name: str, doc: str, function: Callable[[Array], Array], scalar: Scalar, jvp: JvpRule, *,
           low: float = -2.0, high: float = 2.0, infer: InferRule | None = None,
-          transpose: TransposeRule | None = None, planar: PlanarRule | None = None) -> OpSpec:
+          transpose: TransposeRule | None = None, planar: PlanarRule | None = None,
+          linear: LinearRule | None = None) -> OpSpec:
     """Registers an elementwise op of one operand, tested on 2x5 numbers spread over [low, high]."""
 
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
@@ -105,7 +107,7 @@ def unary(name: str, doc: str, function: Callable[[Array], Array], scalar: Scala
         return real if planar is None else (*real, Sample((points.reshape(2, 5) + 1j * points[::-1].reshape(2, 5),)))
 
     return register(OpSpec(name, doc, "elementwise", 1, infer or float_infer(name), evaluate, jvp=jvp,
-                           transpose=transpose, planar=planar, factors=pointwise_factors,
+                           transpose=transpose, planar=planar, factors=pointwise_factors, linear=linear,
                            flops=pointwise_flops(scalar), scalar=scalar, samples=samples))
 
 
@@ -264,7 +266,7 @@ def _register_activations() -> None:
 
 def _register_simple() -> None:
     unary("neg", "-x", np.negative, Scalar("-{0}", "-{0}", "-{0}", precedence=3), _negate_jvp,
-          infer=number_infer("neg"), transpose=_negate_transpose,
+          infer=number_infer("neg"), transpose=_negate_transpose, linear=linear_in((0,)),
           planar=lambda b, e, x: (Pair(negated(x[0].re), negated(x[0].im)),))
     unary("log", "natural logarithm", np.log, Scalar("vlog({0})", "log({0})", "log({0})", 10), _d_log(), low=0.3)
     unary("square", "x * x", np.square, Scalar("{0} * {0}", "{0} * {0}", "{0}^2", precedence=5), _square_jvp,

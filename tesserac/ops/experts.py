@@ -23,6 +23,7 @@ from tesserac.ops.planes import Pair, bilinear_planes, each_plane
 from tesserac.ops.rules import (
     add_optional,
     conjugated,
+    linear_in,
     need_field,
     need_float,
     need_integer,
@@ -230,6 +231,10 @@ def _dot_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair
     return bilinear_planes(b, e, operands, (0,), (1,))
 
 
+def _moved_linear(e: Equation) -> tuple[tuple[int, ...], ...]:
+    return ((0,), (3,)) if len(e.operands) == 4 else ((0,),)
+
+
 def _moved_factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
     # Only the features can be cut: which rows meet is known at run time.
     rest = tuple((None,) * t.rank for t in ins[1:])
@@ -306,13 +311,14 @@ register(OpSpec("limit", "the capacity slots of largest gate of every expert kee
                 ("capacity", REQUIRED)), jvp=_no_tangent, factors=_limit_factors, flops=_counting,
                 samples=_limit_samples))
 register(OpSpec("dispatch", "rows of tokens at the positions of their slots, times gates if given", "routing", None,
-                _dispatch_infer, _dispatch, jvp=_moved_jvp, transpose=_moved_transpose,
+                _dispatch_infer, _dispatch, jvp=_moved_jvp, transpose=_moved_transpose, linear=_moved_linear,
                 planar=_moved_planar, factors=_moved_factors,
                 flops=_dispatch_flops, samples=_dispatch_samples))
 register(OpSpec("combine", "sum over a token's slots, first to last, of their rows, times gates if given", "routing",
-                None, _combine_infer, _combine, jvp=_moved_jvp, transpose=_moved_transpose,
+                None, _combine_infer, _combine, jvp=_moved_jvp, transpose=_moved_transpose, linear=_moved_linear,
                 planar=_moved_planar, factors=_moved_factors,
                 flops=_combine_flops, samples=_combine_samples))
 register(OpSpec("gate_dot", "dot product of a token with the row of each of its slots", "routing", 4, _dot_infer, _dot,
-                jvp=_dot_jvp, transpose=_dot_transpose, planar=_dot_planar, factors=_dot_factors, flops=_dot_flops,
+                jvp=_dot_jvp, transpose=_dot_transpose,
+                linear=linear_in((0,), (1,)), planar=_dot_planar, factors=_dot_factors, flops=_dot_flops,
                 samples=_dot_samples))

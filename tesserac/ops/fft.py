@@ -30,7 +30,7 @@ from tesserac.ops.fft_pair import (
     with_axis,
 )
 from tesserac.ops.planes import Pair, PlanarRule, Plane, whole
-from tesserac.ops.rules import linear_jvp
+from tesserac.ops.rules import linear_in, linear_jvp
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -129,6 +129,7 @@ def _full(name: str, doc: str, adjoint: str, inverse: bool) -> None:
 
     register(OpSpec(name, doc, "complex", 1, _full_infer(name), evaluate,
                     attrs=(("axis", REQUIRED), ("norm", REQUIRED)), jvp=linear_jvp, transpose=_full_transpose(adjoint),
+                    linear=linear_in((0,)),
                     factors=transform_factors, flops=transform_flops, samples=_full_samples,
                     planar=_to_planes(f"{name}_pair")))
 
@@ -139,14 +140,15 @@ def _register() -> None:
     half = (("axis", REQUIRED), ("norm", REQUIRED), ("interior", 1.0))
     register(OpSpec("rfft", "bins 0..n/2 of the discrete Fourier transform of real numbers", "complex", 1, _rfft_infer,
                     lambda a, at: as_tuple(real_transform(a[0], at)), attrs=half, jvp=linear_jvp,
-                    transpose=_rfft_transpose, factors=transform_factors, flops=transform_flops,
+                    transpose=_rfft_transpose, linear=linear_in((0,)), factors=transform_factors, flops=transform_flops,
                     samples=lambda: (Sample((_numbers(3, 4).real,), (("axis", 1), ("norm", "ortho"))),
                                      Sample((_numbers(5, 2).real,), (("axis", 0), ("norm", "backward"),
                                                                      ("interior", 0.5)))),
                     planar=_to_planes("rfft_pair")))
     register(OpSpec("irfft", "n real numbers from bins 0..n/2 of their discrete Fourier transform", "complex", 1,
                     _irfft_infer, lambda a, at: as_tuple(real_inverse(a[0], at)), attrs=(*half, ("n", REQUIRED)),
-                    jvp=linear_jvp, transpose=_irfft_transpose, factors=transform_factors, flops=transform_flops,
+                    jvp=linear_jvp, transpose=_irfft_transpose,
+                    linear=linear_in((0,)), factors=transform_factors, flops=transform_flops,
                     samples=lambda: (Sample((_numbers(2, 3),), (("axis", 1), ("norm", "ortho"), ("n", 4))),
                                      Sample((_numbers(3, 2),), (("axis", 0), ("norm", "forward"), ("n", 5),
                                                                 ("interior", 2.0)))),

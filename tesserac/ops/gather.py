@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tesserac.ir.dims import Dims, ShapeError
-from tesserac.ir.program import Equation, Var
+from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import Dim, TensorType
 from tesserac.ops.attributes import dims_of, integer
-from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, as_tuple, register
+from tesserac.ops.base import REQUIRED, Array, Attrs, Cuts, Factors, MeshRule, OpSpec, Sample, as_tuple, register
+from tesserac.ops.mesh import start_of
 from tesserac.ops.planes import each_plane
-from tesserac.ops.rules import LETTERS, need_integer, need_rank
+from tesserac.ops.rules import LETTERS, fill, linear_in, masked, need_integer, need_rank
 from tesserac.ops.view import no_flops
 
 if TYPE_CHECKING:
@@ -50,6 +51,28 @@ def _take_factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
     rank = ins[1].rank
     where, row = tuple(LETTERS[:rank]), tuple(LETTERS[rank: rank + ins[0].rank])
     return Factors((row, where), ((*where, *row[1:]),), ((row[0], "blocked"),))
+
+
+def _take_cut(ins: Types, outs: Types, attrs: Attrs, size: int) -> tuple[Factors, ...]:
+    """A rank looks up the rows that it has; the others are zeros, so the results are terms of a sum."""
+    whole = _take_factors(ins, outs, attrs)
+    return (Factors(whole.operands, whole.results, ((whole.kinds[0][0], "sum"),)),)
+
+
+def _take_local(b: Builder, e: Equation, operands: Sequence[Var], attrs: dict[str, Attr],
+                cuts: Cuts) -> tuple[Var, ...]:
+    table, indices = operands
+    axes = cuts.get(LETTERS[e.operands[1].type.rank])
+    if not axes:
+        return b.ops("take", operands, attrs)
+    rows, kind = table.type.sizes[0], indices.type
+    start = start_of(b, axes, rows, kind.dtype)
+    mine = b.op("sub", indices, fill(b, start, kind), named="row")
+    zero, last = b.constant(0, kind, "zero"), b.constant(rows - 1, kind, "last")
+    here = b.op("logical_and", b.op("ge", mine, zero), b.op("le", mine, last), named="here")
+    found = b.op("take", table, b.op("select", here, mine, zero))
+    spread = b.op("broadcast", here, shape=found.type.shape, axes=tuple(range(kind.rank)))
+    return (masked(b, spread, found),)
 
 
 def _scatter_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
@@ -106,8 +129,10 @@ def _scatter_samples() -> tuple[Sample, ...]:
 
 
 register(OpSpec("take", "rows of a table by index", "gather", 2, _take_infer, _take, jvp=_take_jvp,
-                transpose=_take_transpose, planar=each_plane, factors=_take_factors, flops=no_flops,
+                transpose=_take_transpose, mesh=MeshRule(_take_cut, _take_local),
+                linear=linear_in((0,)), planar=each_plane, factors=_take_factors, flops=no_flops,
                 samples=_take_samples))
 register(OpSpec("scatter_add", "sums rows into a table by index", "scatter", 2, _scatter_infer, _scatter,
-                attrs=(("rows", REQUIRED),), jvp=_scatter_jvp, transpose=_scatter_transpose, planar=each_plane,
+                attrs=(("rows", REQUIRED),), jvp=_scatter_jvp, transpose=_scatter_transpose,
+                linear=linear_in((1,)), planar=each_plane,
                 factors=_scatter_factors, flops=_scatter_flops, samples=_scatter_samples))

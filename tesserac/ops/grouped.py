@@ -24,6 +24,7 @@ from tesserac.ops.rules import (
     LETTERS,
     add_optional,
     conjugated,
+    linear_in,
     linear_jvp,
     need_field,
     need_integer,
@@ -335,18 +336,22 @@ def _row_samples() -> tuple[Sample, ...]:
 
 register(OpSpec("grouped_contract", "rows times the matrix of their expert (its transpose if transposed)", "grouped",
                 None, _contract_infer, _contract, attrs=(("experts", REQUIRED), ("transposed", False)),
-                jvp=_contract_jvp, transpose=_contract_transpose, planar=_contract_planar, factors=_contract_factors,
+                jvp=_contract_jvp, transpose=_contract_transpose,
+                linear=linear_in((0,)), planar=_contract_planar, factors=_contract_factors,
                 flops=_contract_flops, samples=_contract_samples))
 register(OpSpec("grouped_outer", "x^T y over the rows of every expert: the gradients of the experts' matrices",
                 "grouped", 3, _outer_infer, _outer, attrs=(("experts", REQUIRED),), jvp=_outer_jvp,
-                transpose=_outer_transpose, planar=_outer_planar, factors=_outer_factors, flops=_outer_flops,
+                transpose=_outer_transpose,
+                linear=linear_in((0,), (1,)), planar=_outer_planar, factors=_outer_factors, flops=_outer_flops,
                 samples=_outer_samples))
 register(OpSpec("grouped_rows", "the tensor of its expert in every row", "grouped", None, _rows_infer, _rows,
                 attrs=(("experts", REQUIRED), ("rows", REQUIRED)), jvp=_rows_jvp, transpose=_rows_transpose,
                 planar=each_plane, factors=_rows_factors, flops=no_flops, samples=_rows_samples))
 register(OpSpec("grouped_sum", "sum of the rows of every expert", "grouped", 2, _sum_infer, _sum,
-                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_sum_transpose, planar=each_plane,
+                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_sum_transpose,
+                linear=linear_in((0,)), planar=each_plane,
                 factors=_sum_factors, flops=_sum_flops, samples=_row_samples))
 register(OpSpec("grouped_keep", "rows of some experts, zeros elsewhere", "grouped", 2, _keep_infer, _keep,
-                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_keep_transpose, planar=each_plane,
+                attrs=(("experts", REQUIRED),), jvp=linear_jvp, transpose=_keep_transpose,
+                linear=linear_in((0,)), planar=each_plane,
                 factors=_keep_factors, flops=no_flops, samples=_row_samples))

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tesserac.ir.dims import Dims, ShapeError
-from tesserac.ir.program import Equation, Var
+from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integer, integers
 from tesserac.ops.base import (
     REQUIRED,
     Array,
     Attrs,
+    Cuts,
     FactorRule,
     Factors,
     InferRule,
     JvpRule,
+    LinearRule,
+    MeshRule,
     OpSpec,
     Sample,
     TransposeRule,
@@ -26,9 +29,19 @@ from tesserac.ops.base import (
     register,
 )
 from tesserac.ops.elementwise import zero_jvp
+from tesserac.ops.mesh import whole_extreme
 from tesserac.ops.numerics import re
 from tesserac.ops.planes import PlanarRule, each_plane
-from tesserac.ops.rules import LETTERS, axis_blocked_factors, check_axis, linear_jvp, masked, need_rank, need_real
+from tesserac.ops.rules import (
+    LETTERS,
+    axis_blocked_factors,
+    check_axis,
+    linear_in,
+    linear_jvp,
+    masked,
+    need_rank,
+    need_real,
+)
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -73,6 +86,21 @@ def _factors(kind: str) -> FactorRule:
         return Factors((letters,), (kept,), tuple((letters[axis], kind) for axis in axes))
 
     return factors
+
+
+def _extreme_cut(ins: Types, outs: Types, attrs: Attrs, size: int) -> tuple[Factors, ...]:
+    """The ranks' extremes are joined at once: nothing but the same extreme can be made of them."""
+    letters, axes = tuple(LETTERS[: ins[0].rank]), integers(attrs, "axes")
+    kept = tuple(letters[i] for i in kept_axes(ins[0].rank, axes))
+    return (Factors((letters,), (kept,), tuple((letters[axis], "joined") for axis in axes)),)
+
+
+def _extreme_local(b: Builder, e: Equation, operands: Sequence[Var], attrs: dict[str, Attr],
+                   cuts: Cuts) -> tuple[Var, ...]:
+    (part,) = b.ops(e.op, operands, attrs)
+    reduced = integers(attrs, "axes")
+    axes = [axis for dim in reduced for axis in cuts.get(LETTERS[dim], ())]
+    return (whole_extreme(b, operands[0], part, e.op.removeprefix("reduce_"), reduced, axes) if axes else part,)
 
 
 def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:
@@ -173,7 +201,8 @@ def _axes_samples() -> tuple[Sample, ...]:
 
 
 def _reduction(name: str, doc: str, function: Callable[..., Array], kind: str, jvp: JvpRule,
-               transpose: TransposeRule | None = None, planar: PlanarRule | None = None, refuse: str = "") -> None:
+               transpose: TransposeRule | None = None, planar: PlanarRule | None = None, refuse: str = "",
+               linear: LinearRule | None = None, mesh: MeshRule | None = None) -> None:
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
         x = arrays[0]
         return as_tuple(np.asarray(function(widen(x), axis=integers(attrs, "axes"))).astype(x.dtype))
@@ -183,7 +212,8 @@ def _reduction(name: str, doc: str, function: Callable[..., Array], kind: str, j
         return (*_axes_samples(), *extra)
 
     register(OpSpec(name, doc, "reduce", 1, _infer(name, refuse), evaluate, attrs=(("axes", REQUIRED),), jvp=jvp,
-                    transpose=transpose, planar=planar, factors=_factors(kind), flops=_flops, samples=samples))
+                    transpose=transpose, planar=planar, factors=_factors(kind), linear=linear, mesh=mesh, flops=_flops,
+                    samples=samples))
 
 
 def _by_real_part(pick: Callable[..., Array]) -> Callable[..., Array]:
@@ -200,11 +230,12 @@ def _by_real_part(pick: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _register() -> None:
-    _reduction("reduce_sum", "sum over axes", np.sum, "sum", linear_jvp, _sum_transpose, each_plane)
+    _reduction("reduce_sum", "sum over axes", np.sum, "sum", linear_jvp, _sum_transpose, each_plane,
+               linear=linear_in((0,)))
     _reduction("reduce_max", "largest element over axes; ties share the derivative", _by_real_part(np.max), "max",
-               _extreme_jvp, refuse=_ORDER)
+               _extreme_jvp, refuse=_ORDER, mesh=MeshRule(_extreme_cut, _extreme_local))
     _reduction("reduce_min", "smallest element over axes; ties share the derivative", _by_real_part(np.min), "min",
-               _extreme_jvp, refuse=_ORDER)
+               _extreme_jvp, refuse=_ORDER, mesh=MeshRule(_extreme_cut, _extreme_local))
     _reduction("reduce_prod", "product over axes", np.prod, "blocked", _product_jvp,
                refuse="multiply the slices of a complex tensor one by one")
     register(OpSpec("argmax", "position of the largest element along an axis, the lowest at a tie", "reduce", 1,
@@ -214,7 +245,7 @@ def _register() -> None:
                     samples=lambda: (Sample((_numbers(),), (("axis", 1),)), Sample((_numbers(),), (("axis", 0),)))))
     register(OpSpec("cumsum", "running sum along an axis, from the end if reverse", "reduce", 1,
                     _one_axis_infer("cumsum", None), _cumsum, attrs=(("axis", REQUIRED), ("reverse", False)),
-                    jvp=linear_jvp, transpose=_cumsum_transpose, planar=each_plane,
+                    jvp=linear_jvp, transpose=_cumsum_transpose, linear=linear_in((0,)), planar=each_plane,
                     factors=lambda i, o, at: axis_blocked_factors(integer(at, "axis"), i, o), flops=_flops,
                     samples=lambda: (Sample((_numbers(),), (("axis", 1), ("reverse", False))),
                                      Sample((_numbers(),), (("axis", 0), ("reverse", True))))))

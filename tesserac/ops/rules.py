@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tesserac.ir.dims import ComplexRefused, Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
-from tesserac.ops.base import Attrs, Factors
+from tesserac.ops.base import Attrs, Factors, LinearRule
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -98,6 +98,16 @@ def axis_blocked_factors(axis: int, ins: Sequence[TensorType], outs: Sequence[Te
     """Every axis passes through except one that must be whole."""
     axes = tuple(LETTERS[: ins[0].rank])
     return Factors((axes,), tuple(axes for _ in outs), ((axes[axis], "blocked"),))
+
+
+def linear_in(*groups: tuple[int, ...]) -> LinearRule:
+    """Jointly linear in the operands of every group, whatever the attributes."""
+    return lambda equation: groups
+
+
+def linear_in_all(equation: Equation) -> tuple[tuple[int, ...], ...]:
+    """Jointly linear in all operands."""
+    return (tuple(range(len(equation.operands))),)
 
 
 def linear_jvp(builder: Builder, equation: Equation, tangents: Sequence[Var | None]) -> tuple[Var | None, ...]:

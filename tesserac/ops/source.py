@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tesserac.ir.dims import Dims
-from tesserac.ir.program import Equation
+from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import TensorType
 from tesserac.ops.attributes import dims_of, element_type, integer, number, sizes_of
-from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, Scalar, as_tuple, register
+from tesserac.ops.base import (
+    REQUIRED,
+    Array,
+    Attrs,
+    Cuts,
+    Factors,
+    MeshRule,
+    OpSpec,
+    Sample,
+    Scalar,
+    as_tuple,
+    register,
+)
+from tesserac.ops.mesh import start_of
 from tesserac.ops.planes import Pair, Plane, real_type
-from tesserac.ops.rules import LETTERS, check_axis
+from tesserac.ops.rules import LETTERS, check_axis, fill
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -55,6 +68,21 @@ def _iota_factors(ins: Sequence[TensorType], outs: Sequence[TensorType], attrs: 
     return Factors((), (axes,), ((axes[integer(attrs, "axis")], "blocked"),))
 
 
+def _iota_cut(ins: Sequence[TensorType], outs: Sequence[TensorType], attrs: Attrs, size: int) -> tuple[Factors, ...]:
+    return (_full_factors(ins, outs, attrs),)
+
+
+def _iota_local(b: Builder, e: Equation, operands: Sequence[Var], attrs: dict[str, Attr],
+                cuts: Cuts) -> tuple[Var, ...]:
+    """Counting goes on where the rank before stops."""
+    (result,) = b.ops("iota", (), attrs)
+    axes = cuts.get(LETTERS[integer(attrs, "axis")])
+    if not axes:
+        return (result,)
+    start = start_of(b, axes, result.type.sizes[integer(attrs, "axis")], result.type.dtype)
+    return (b.op("add", result, fill(b, start, result.type)),)
+
+
 def _no_flops(ins: Sequence[TensorType], outs: Sequence[TensorType], attrs: Attrs) -> float:
     return 0.0
 
@@ -72,4 +100,5 @@ register(OpSpec("full", "a tensor filled with one number", "source", 0, _infer, 
                 samples=lambda: (_sample_attrs(value=1.5),)))
 register(OpSpec("iota", "position along one axis", "source", 0, _iota_infer, _iota,
                 attrs=(("shape", REQUIRED), ("axis", REQUIRED), ("dtype", REQUIRED)), factors=_iota_factors,
+                mesh=MeshRule(_iota_cut, _iota_local),
                 flops=_no_flops, samples=lambda: (_sample_attrs(axis=1), _sample_attrs(axis=0))))

@@ -13,7 +13,7 @@ from tesserac.ir.types import Dim, TensorType
 from tesserac.ops.attributes import dims_of, integer, integers, number, sizes_of
 from tesserac.ops.base import REQUIRED, Array, Attrs, OpSpec, Sample, as_tuple, register
 from tesserac.ops.planes import Pair, Plane, each_plane, real_type
-from tesserac.ops.rules import check_axis, linear_jvp, same_dtype, zeros
+from tesserac.ops.rules import check_axis, linear_in, linear_in_all, linear_jvp, same_dtype, zeros
 from tesserac.ops.view_factors import (
     broadcast_factors,
     concat_factors,
@@ -219,6 +219,10 @@ def _pad_planar(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair
     return (Pair(re, None if im is None else Plane(b.op("pad", im.var, low=low, high=high), im.negative)),)
 
 
+def _pad_linear(e: Equation) -> tuple[tuple[int, ...], ...]:
+    return () if e.attr("value") else ((0,),)
+
+
 def _matrix() -> Array:
     return np.arange(24.0).reshape(4, 6) * 0.1 - 1.0
 
@@ -226,25 +230,26 @@ def _matrix() -> Array:
 def _register() -> None:
     register(OpSpec("broadcast", "repeats along new axes, and along axes of size 1", "view", 1, _broadcast_infer,
                     _broadcast, attrs=(("shape", REQUIRED), ("axes", REQUIRED)), jvp=linear_jvp,
-                    transpose=_broadcast_transpose, planar=each_plane, factors=broadcast_factors, flops=no_flops,
+                    transpose=_broadcast_transpose,
+                    linear=linear_in((0,)), planar=each_plane, factors=broadcast_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix(),), (("shape", (4, 2, 6)), ("axes", (0, 2)))),
                                      Sample((_matrix()[:, :1],), (("shape", (2, 4, 3)), ("axes", (1, 2)))),
                                      Sample((np.array(2.0),), (("shape", (2, 3)), ("axes", ()))))))
     register(OpSpec("reshape", "the same elements in row-major order under another shape", "view", 1, _reshape_infer,
                     lambda a, at: as_tuple(a[0].reshape(sizes_of(at, "shape"))), attrs=(("shape", REQUIRED),),
-                    jvp=linear_jvp, transpose=_reshape_transpose, planar=each_plane,
+                    jvp=linear_jvp, transpose=_reshape_transpose, linear=linear_in((0,)), planar=each_plane,
                     factors=reshape_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix(),), (("shape", (4, 2, 3)),)),
                                      Sample((_matrix(),), (("shape", (24,)),)),
                                      Sample((_matrix().reshape(2, 2, 6),), (("shape", (4, 1, 6)),)))))
     register(OpSpec("transpose", "axes in another order", "view", 1, _transpose_infer,
                     lambda a, at: as_tuple(a[0].transpose(integers(at, "perm"))), attrs=(("perm", REQUIRED),),
-                    jvp=linear_jvp, transpose=_transpose_transpose, planar=each_plane,
+                    jvp=linear_jvp, transpose=_transpose_transpose, linear=linear_in((0,)), planar=each_plane,
                     factors=transpose_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix().reshape(2, 2, 6),), (("perm", (2, 0, 1)),)),)))
     register(OpSpec("slice", "elements start, start+stride, ... below limit of every axis", "view", 1, _slice_infer,
                     _slice, attrs=(("starts", REQUIRED), ("limits", REQUIRED), ("strides", REQUIRED)),
-                    jvp=linear_jvp, transpose=_slice_transpose, planar=each_plane,
+                    jvp=linear_jvp, transpose=_slice_transpose, linear=linear_in((0,)), planar=each_plane,
                     factors=slice_factors, flops=no_flops,
                     samples=lambda: (
                         Sample((_matrix(),), (("starts", (0, 1)), ("limits", (4, 6)), ("strides", (1, 2)))),
@@ -252,13 +257,15 @@ def _register() -> None:
                         Sample((_matrix(),), (("starts", (1, 0)), ("limits", (4, 5)), ("strides", (3, 4)))))))
     register(OpSpec("concat", "operands one after another along an axis", "view", None, _concat_infer,
                     lambda a, at: as_tuple(np.concatenate(list(a), axis=integer(at, "axis"))),
-                    attrs=(("axis", REQUIRED),), jvp=_concat_jvp, transpose=_concat_transpose, planar=each_plane,
+                    attrs=(("axis", REQUIRED),), jvp=_concat_jvp, transpose=_concat_transpose,
+                    linear=linear_in_all, planar=each_plane,
                     factors=concat_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix(), _matrix()[:, :2]), (("axis", 1),)),
                                      Sample((_matrix(), _matrix()[:3], _matrix()[1:]), (("axis", 0),)))))
     register(OpSpec("pad", "a constant around the operand", "view", 1, _pad_infer, _pad,
                     attrs=(("low", REQUIRED), ("high", REQUIRED), ("value", 0.0)), jvp=_pad_jvp,
-                    transpose=_pad_transpose, planar=_pad_planar, factors=pad_factors, flops=no_flops,
+                    transpose=_pad_transpose,
+                    linear=_pad_linear, planar=_pad_planar, factors=pad_factors, flops=no_flops,
                     samples=lambda: (Sample((_matrix(),), (("low", (0, 1)), ("high", (0, 2)), ("value", 0.0))),
                                      Sample((_matrix(),), (("low", (1, 0)), ("high", (0, 0)), ("value", 3.0))))))
 

@@ -18,7 +18,7 @@ from tesserac.ir.types import TensorType
 from tesserac.ops.attributes import integer, string
 from tesserac.ops.base import REQUIRED, Array, Attrs, EvaluateRule, InferRule, OpSpec, Sample, TransposeRule, register
 from tesserac.ops.planes import each_plane
-from tesserac.ops.rules import axis_blocked_factors, check_axis, linear_jvp, need_field
+from tesserac.ops.rules import axis_blocked_factors, check_axis, linear_in, linear_jvp, need_field
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -108,7 +108,8 @@ def _samples() -> tuple[Sample, ...]:
 def _declare(name: str, doc: str, evaluate: EvaluateRule, inverse: str) -> None:
     register(OpSpec(name, doc, "line", 1, _infer(name), evaluate,
                     attrs=(("axis", REQUIRED), ("level", REQUIRED), ("type", REQUIRED)), jvp=linear_jvp,
-                    transpose=_transpose(inverse), planar=each_plane, flops=_flops, samples=_samples,
+                    transpose=_transpose(inverse),
+                    linear=linear_in((0,)), planar=each_plane, flops=_flops, samples=_samples,
                     factors=lambda i, o, at: axis_blocked_factors(integer(at, "axis"), i, o)))
 
 

@@ -1,0 +1,104 @@
+"""Where a value lies on one axis of a mesh, and where its cotangent does.
+
+``S(d)``: cut along axis d of the tensor, evenly, in the order of the ranks. ``P``: every rank has a term of a sum.
+``R``: all ranks have the value, and its whole cotangent. ``R*``: all ranks have the value, and each has a term of its
+cotangent (what a VJP yields whose other operands are cut). On a mesh of several axes a value has one placement per
+axis, in mesh order; a tensor axis that several of them cut is cut by the first one first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tesserac.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One placement on one mesh axis: ``kind`` is S, P, R or R*; ``dim`` belongs to S and is -1 for the others."""
+
+    kind: str
+    dim: int = -1
+
+    @property
+    def dual(self) -> Placement:
+        """The placement of the cotangent of a value that is placed so."""
+        if self.kind == "R*":
+            return PARTIAL
+        return REPLICATED if self.kind == "P" else self
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a rank holds a part only."""
+        return self.kind == "S"
+
+    def __str__(self) -> str:
+        return f"S({self.dim})" if self.is_cut else self.kind
+
+
+def Shard(dim: int) -> Placement:
+    """Cut along axis ``dim`` of the tensor."""
+    return Placement("S", dim)
+
+
+PARTIAL = Placement("P")
+REPLICATED = Placement("R")
+VARYING = Placement("R*")
+
+Placements = tuple[Placement, ...]
+"""One placement per mesh axis, in mesh order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Named axes with their sizes, slowest first: rank = row-major index of the coordinates."""
+
+    axes: tuple[tuple[str, int], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Axis names in mesh order."""
+        return tuple(name for name, _ in self.axes)
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return math.prod(size for _, size in self.axes)
+
+    def size(self, name: str) -> int:
+        """Size of an axis; KeyError if the mesh has none of that name."""
+        return dict(self.axes)[name]
+
+    def without_ones(self) -> Mesh:
+        """The axes that cut anything: one of size 1 changes nothing."""
+        return Mesh(tuple((name, size) for name, size in self.axes if size > 1))
+
+    def coordinates(self, rank: int) -> dict[str, int]:
+        """Coordinate on every axis."""
+        found = {}
+        for name, size in reversed(self.axes):
+            rank, found[name] = divmod(rank, size)
+        return found
+
+
+def placed(type_: TensorType, placement: Placement) -> Placement:
+    """The placement as far as it matters for the type: what has no cotangent is R where it would be R*."""
+    return REPLICATED if placement == VARYING and not type_.dtype.is_differentiable else placement
+
+
+def local_type(type_: TensorType, placements: Sequence[Placement], sizes: Sequence[int]) -> TensorType:
+    """The type of one rank's part; ValueError if a cut is not even."""
+    shape = list(type_.sizes)
+    for placement, size in zip(placements, sizes, strict=True):
+        if placement.is_cut:
+            if placement.dim >= len(shape) or shape[placement.dim] % size:
+                raise ValueError(f"{type_} cannot be cut into {size} along axis {placement.dim}")
+            shape[placement.dim] //= size
+    return type_.with_shape(tuple(shape))
+
+
+def shown(placements: Iterable[Placement]) -> str:
+    """``S(0) x R``: what reports print."""
+    return " x ".join(map(str, placements))
