@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "Show a program at one stage of the compiler.",
     "explain": "Explain an error code, or what became of a source line.",
     "run": "Build a source into a cache folder and run the program.",
+    "ckpt": "Look into the checkpoints that several ranks wrote, or merge one into a single file.",
     "ops": "List the operators of the language.",
     "doctor": "Say which compilers and tools are there, and what is missing.",
 }

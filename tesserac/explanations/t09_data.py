@@ -247,4 +247,13 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Look at `nvidia-smi` and the system's log first. Then build with `--emulate` and `make MODE=race`, which "
         "checks every access, and report what it finds.",
     ),
+    Explanation(
+        "T0950",
+        "a checkpoint of several ranks cannot be used",
+        "Every rank writes the parts that it holds into a file of its own, and an index says what is where. A file is "
+        "missing, truncated or of another checkpoint, or the index is damaged.",
+        "tesserac ckpt merge ckpt/step-000000100 -o model.safetensors   # after rank-00003.safetensors was deleted",
+        "Take the files back from where they went, or use the checkpoint of an earlier step. Programs skip a "
+        "checkpoint that is not whole and resume from the one before.",
+    ),
 )
