@@ -32,6 +32,23 @@ struct Tensor {
   bool batched;             // the first axis is the batch axis
 };
 
+// A choice among alternatives that rounding can turn, such as the experts of a token: integers, k in a row.
+struct Choice {
+  const char* name;
+  const char* source;  // "moe.py:12"
+  DType dtype;
+  int64_t rows, k;
+  size_t offset;       // in Call::shared, where run leaves them
+};
+
+// The same for a reference, which takes over what run chose where its own numbers are nearly tied.
+struct Chosen {
+  const double* run;          // rows * k
+  double tolerance;           // error of a number among the alternatives, relative to the largest
+  int64_t turned, wrong;      // rows that run chose otherwise: within rounding of a tie, and beyond
+  double gap;                 // largest difference between what was chosen and what the reference would have, in units of tolerance
+};
+
 struct Call {
   const void* const* inputs;  // in the order of Function::inputs, dense row-major
   void* const* outputs;       // in the order of Function::outputs, dense row-major
@@ -44,6 +61,7 @@ struct Call {
   int64_t elements;           // batch elements to compute, <= Function::batch (train functions always get batch). Arrays hold a whole batch
                               // in any case: tiles are computed whole, whatever the part of a last one that is wanted
   uint64_t seed, step;        // for dropout and other random operations
+  Chosen* chosen = nullptr;   // Function::reference only: one for each of Function::choices (null: it chooses by itself)
 };
 
 struct Function {
@@ -60,6 +78,8 @@ struct Function {
   void (*reference)(const Call&);  // the same function as plain double-precision loops; params, grads, float inputs and all outputs are double arrays,
                                    // dense, parameters packed one after another in table order; workers is 1, shared and scratch are null (null: none emitted)
   int gradient_arenas = 0;         // gradient arenas that run() needs (0: one per worker)
+  const Choice* choices = nullptr;
+  int choice_count = 0;
 };
 
 struct Optimizer {           // what the source fixed with optim.*; kind null: chosen on the command line

@@ -5,6 +5,7 @@
 // agreement between the two (`selftest`) is evidence for both.
 #pragma once
 #include "reference_call.h"
+#include "reference_choice.h"
 #include "reference_contract.h"
 #include "reference_experts.h"
 #include "reference_fft.h"

@@ -30,22 +30,6 @@ inline Tensors<3> route(Tensor indices, int64_t experts) {
   return {order, offsets, inverse};
 }
 
-// Every expert keeps its `capacity` slots of largest gate, the first of equal ones; the others get the index `experts`.
-inline Tensor limit(Tensor indices, Tensor gates, int64_t experts, int64_t capacity) {
-  Tensor kept(indices.shape());
-  std::fill(kept.write(), kept.write() + kept.count(), double(experts));
-  for (int64_t expert = 0; expert < experts; ++expert) {
-    std::vector<int64_t> slots;
-    for (int64_t slot = 0; slot < indices.count(); ++slot) {
-      if (indices.data()[slot] == double(expert)) slots.push_back(slot);
-    }
-    const double* const gate = gates.data();
-    std::stable_sort(slots.begin(), slots.end(), [gate](int64_t a, int64_t b) { return gate[a] > gate[b]; });
-    for (size_t i = 0; i < slots.size() && int64_t(i) < capacity; ++i) kept.write()[slots[i]] = double(expert);
-  }
-  return kept;
-}
-
 // The row of every slot is its token's, times the slot's gate.
 inline Tensor dispatch(Tensor x, Tensor order, Tensor inverse, Tensor gates) {
   const int64_t width = x.size(1), choices = inverse.size(1);

@@ -112,25 +112,5 @@ inline Tensor sort(Tensor x) {
   return result;
 }
 
-// The k largest elements of every row along the last axis, largest first, and their indices; equal
-// elements in order of index.
-inline TensorPair topk(Tensor x, int64_t k) {
-  const int64_t width = x.shape().back(), rows = width > 0 ? x.count() / width : 0;
-  Sizes shape = x.shape();
-  shape.back() = k;
-  Tensor values(shape), indices(shape);
-  for (int64_t row = 0; row < rows; ++row) {
-    const double* const from = x.data() + row * width;
-    std::vector<int64_t> order;
-    for (int64_t i = 0; i < width; ++i) order.push_back(i);
-    std::stable_sort(order.begin(), order.end(), [from](int64_t a, int64_t b) { return before(from[b], from[a]); });
-    for (int64_t i = 0; i < k; ++i) {
-      values.write()[row * k + i] = from[order[size_t(i)]];
-      indices.write()[row * k + i] = double(order[size_t(i)]);
-    }
-  }
-  return {values, indices};
-}
-
 }  // namespace ref
 }  // namespace tsr

@@ -81,6 +81,12 @@ class Session {
     return device_->step(inputs, outputs, seed, updater->settings(), step, lr);
   }
 
+  // What the last call of a function left in its shared memory; null where that is on the device.
+  const char* shared(const Function& function) const {
+    const Offsets& offsets = &function == program_.train ? train_ : &function == program_.infer ? infer_ : validate_;
+    return device_ ? nullptr : arena_.at(offsets.shared);
+  }
+
   const Program& program() const { return program_; }
   const Device* device() const { return device_.get(); }
   Arena& arena() { return arena_; }

@@ -201,7 +201,7 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
         plan = plan_entry(entry, options, after, seconds)
         plans.append(plan)
         files.update(render_entry(plan, stem=stem, source=file, lines=lines))
-        references = [(f"{stem}_{role}", reference_function(f)) for role, f in entry.roles()]
+        references = _references(plan, stem)
         files[f"{stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
         for part in ("main", "dispatch") if options.portable else ("main",):
             files[f"{stem}.{part}.cpp"] = render_template(
@@ -224,6 +224,13 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
     return Project(files, {r.entry.label: r.file for r in named}, library, tuple(plans), program, seconds=seconds,
                    kernels=kernels)
+
+
+def _references(plans: EntryPlans, stem: str) -> list[tuple[str, Function, tuple[str, ...]]]:
+    """An entry's functions for the reference program, with the choices that the compiled ones make."""
+    planned = dict(plans.roles())
+    return [(f"{stem}_{role}", reference_function(function), tuple(v.name for v in planned[role].choices))
+            for role, function in plans.entry.roles()]
 
 
 def _refuse_floats(program: Program, main: DType) -> None:
@@ -305,7 +312,7 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
         # A GPU's threads share one memory: nothing is gained by cutting the batch into tiles.
         plans.append(plan_entry(row.entry, replace(options, tile_rows=0), after, seconds))
         files.update(render_entry_cuda(plans[-1], stem=row.stem, source=file, lines=lines))
-        references = [(f"{row.stem}_{role}", reference_function(f)) for role, f in row.entry.roles()]
+        references = _references(plans[-1], row.stem)
         files[f"{row.stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
         files[f"{row.stem}.main.cpp"] = render_template("project/main.cpp.j2", title=row.entry.label, stem=row.stem,
                                                           portable=False)

@@ -65,9 +65,9 @@ _CALLS: Mapping[str, str] = {
     "contract": "contract({spec}, {0}, {1})",
     "random_uniform": "random_uniform(call, {stream}, {shape}, {dtype})",
     "random_normal": "random_normal(call, {stream}, {shape}, {dtype})",
-    "topk": "topk({0}, {k})",
+    "topk": "topk({0}, {k}{chosen})",
     "route": "route({0}, {experts})",
-    "limit": "limit({0}, {1}, {experts}, {capacity})",
+    "limit": "limit({0}, {1}, {experts}, {capacity}{chosen})",
     "grouped_contract": "grouped_contract({0}, {1}, {2}, {experts}, {transposed})",
     "grouped_outer": "grouped_outer({0}, {1}, {2}, {experts})",
     "grouped_rows": "grouped_rows({0}, {1}, {experts}, {rows})",
@@ -90,7 +90,7 @@ SUPPORTED_OPS = frozenset({*_UNARY, *_BINARY, *_ROUTING, *_CALLS, *_TRANSFORMS, 
 #: Names that generated code uses and that variables must therefore not hide.
 RESERVED = SUPPORTED_OPS | {
     "call", "params", "grads", "last", "release", "load", "store", "tsr", "std", "ref", "main",
-    "DType", "Tensor", "TensorPair", "Sizes", "List", "Tensors", "Parameters", "Gradients",
+    "DType", "Tensor", "TensorPair", "Sizes", "List", "Tensors", "Parameters", "Gradients", "chosen",
 }
 
 _CPP_DTYPES = {
@@ -110,32 +110,44 @@ class _Text:
     outputs: tuple[str, ...]
 
 
-def render_reference(function: Function, *, name: str, sources: Mapping[str, str]) -> str:
+_CHOICES = frozenset(("topk", "limit"))
+"""Ops that may be told what the compiled program chose; the choice goes by the name of their last result."""
+
+
+def render_reference(
+    function: Function, *, name: str, sources: Mapping[str, str], choices: Sequence[str] = ()
+) -> str:
     """The C++ text of ``void NAME_reference(const tsr::Call& call)``; see ``Function::reference`` in runtime/program.h.
 
     ``function`` consists of primitive ops (an op outside ``SUPPORTED_OPS`` or a complex value is an InternalError),
     ``name`` is a C++ identifier, ``sources`` maps file names to their text for the comments. Float inputs and all
     parameters, gradients and outputs are dense doubles; integer inputs keep their type. Outputs called ``grad:PATH``
-    go to ``call.grads`` in the order of the parameters, with zeros where a parameter has none.
+    go to ``call.grads`` in the order of the parameters, with zeros where a parameter has none. ``choices`` are the
+    names of values that the compiled program chose, in the order of its table: see ``Chosen`` in runtime/program.h.
     """
     template: Any = environment().get_template(_TEMPLATE).module
-    return str(template.function(_Renderer(function, name, sources).text()))
+    return str(template.function(_Renderer(function, name, sources, choices).text()))
 
 
-def render_reference_file(functions: Sequence[tuple[str, Function]], *, source: str, sources: Mapping[str, str]) -> str:
-    """The whole ``reference.cpp`` for ``(name, function)`` pairs that were compiled from the file ``source``."""
-    texts = [_Renderer(function, name, sources).text() for name, function in functions]
+def render_reference_file(
+    functions: Sequence[tuple[str, Function, Sequence[str]]], *, source: str, sources: Mapping[str, str]
+) -> str:
+    """The whole ``reference.cpp`` for ``(name, function, choices)`` that were compiled from the file ``source``."""
+    texts = [_Renderer(function, name, sources, choices).text() for name, function, choices in functions]
     return environment().get_template(_TEMPLATE).render(functions=texts, source=PurePath(source).name)
 
 
 class _Renderer:
     """Renders one function: what each line reads first, then a line per equation that an output needs."""
 
-    def __init__(self, function: Function, name: str, sources: Mapping[str, str]) -> None:
+    def __init__(
+        self, function: Function, name: str, sources: Mapping[str, str], choices: Sequence[str] = ()
+    ) -> None:
         if identifier(name) != name:
             raise InternalError(f"{name!r} is not a C++ identifier")
         self._function = function
         self._name = name
+        self._choices = {choice: number for number, choice in enumerate(choices)}
         self._lines = {file: text.splitlines() for file, text in sources.items()}
         self._names = CppNames(reserved=RESERVED)
         self._kept = {output.var for output in function.outputs}
@@ -234,6 +246,9 @@ class _Renderer:
         attributes = {key: _attribute(value) for key, value in equation.attrs}
         if "stream" in attributes:
             attributes["stream"] = f"{int(attributes['stream']) % 2**64}u"
+        if op in _CHOICES:
+            number = self._choices.get(equation.results[-1].name)
+            attributes["chosen"] = "" if number is None else f", chosen(call, {number})"
         if op == "full":
             attributes["value"] = _constant(equation.attr("value"), equation.result.type)
         return _CALLS[op].format(*operands, **attributes)

@@ -12,7 +12,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tesserac.codegen.records import AttentionKernel, ContractKernel, Kernel, Launch, RowKernel, is_ragged
+from tesserac.codegen.records import (
+    AttentionKernel,
+    ContractKernel,
+    Kernel,
+    Launch,
+    RoutingKernel,
+    RowKernel,
+    is_ragged,
+)
 from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import View, dense
 from tesserac.ir.program import Function, Var
@@ -50,6 +58,7 @@ class Plan:
     """Places of the values that outlive a stage, the stages, and the sizes of shared memory and scratch in bytes.
 
     ``one_arena``: gradients take no memory per thread; tiles, where there are any, add their terms up in scratch.
+    ``choices``: what ``topk`` and ``limit`` chose for routing, in shared memory to the end of the function.
     """
 
     staged: Staged
@@ -58,6 +67,7 @@ class Plan:
     shared_bytes: int
     scratch_bytes: int
     one_arena: bool = False
+    choices: tuple[Var, ...] = ()
 
 
 def storage_bytes(view: View, itemsize: int) -> int:
@@ -167,6 +177,9 @@ def make_plan(
         _touch_shared(item, group, span, outer, shared)
         if item.values.stage.experts is not None:
             blocks[number] = _expert_block(number, item, group, span[0])
+    choices = tuple(v for v in _choices(staged.function, launches) if v in shared)
+    for var in choices:
+        shared[var].last = position
     shared_bytes = pack([*shared.values(), *blocks.values()])
     outer.update({v: Place("shared", i.offset) for v, i in shared.items()})
     plans, scratch_bytes = [], 0
@@ -180,7 +193,14 @@ def make_plan(
             plan, size = _plan_tiles(item, group, outer, one_arena)
             plans.append(plan)
             scratch_bytes = max(scratch_bytes, size)
-    return Plan(staged, outer, tuple(plans), shared_bytes, scratch_bytes, one_arena)
+    return Plan(staged, outer, tuple(plans), shared_bytes, scratch_bytes, one_arena, choices)
+
+
+def _choices(function: Function, launches: Sequence[tuple[Launch, ...]]) -> dict[Var, None]:
+    """What routing reads of ``topk`` and ``limit``: rounding can turn it, so that `selftest` wants to know."""
+    made = {v for e in function.equations if e.op in ("topk", "limit") for v in e.results}
+    kernels = (launch for group in launches for launch in group if isinstance(launch.kernel, RoutingKernel))
+    return {launch.arguments[0].var: None for launch in kernels if launch.arguments[0].var in made}
 
 
 def _expert_block(number: int, item: Fused, group: tuple[Launch, ...], position: int) -> _Interval:

@@ -124,7 +124,7 @@ SAMPLES = sample_functions()
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    text = render_reference_file([(n, f) for n, f, _ in SAMPLES], source="samples.py", sources={})
+    text = render_reference_file([(n, f, ()) for n, f, _ in SAMPLES], source="samples.py", sources={})
     return compile_text(text, tmp_path_factory.mktemp("samples"))
 
 
@@ -320,7 +320,7 @@ def random_function(seed: int) -> tuple[Function, Arrays]:
 
 def test_random_programs_agree(tmp_path: Path) -> None:
     functions = [random_function(seed) for seed in range(40)]
-    text = render_reference_file([(f"f{i}", f) for i, (f, _) in enumerate(functions)], source="f.py", sources={})
+    text = render_reference_file([(f"f{i}", f, ()) for i, (f, _) in enumerate(functions)], source="f.py", sources={})
     library = compile_text(text, tmp_path, "-fsanitize=undefined", "-fno-sanitize-recover=all")
     for i, (function, arrays) in enumerate(functions):
         agree(run(library, f"f{i}", function, arrays), evaluate(function, arrays))

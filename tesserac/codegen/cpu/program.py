@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tesserac.codegen.comments import experts_text, where
+from tesserac.codegen.comments import experts_text, short_name, where
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
-from tesserac.codegen.names import CppNames, comment_text
+from tesserac.codegen.names import CppNames, comment_text, cpp_string
 from tesserac.codegen.records import Argument, AttentionKernel, ContractKernel, Launch, RowKernel, is_ragged
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Function, Var
@@ -93,6 +94,7 @@ class FunctionRenderer:
             "one_arena": self.plan.one_arena,
             "all_tiles": self._needs_all_tiles(),
             "zeros": self._zero_gradients(),
+            "choices": self._choices(),
             "inputs": data_rows(self.declared, batch),
             "outputs": output_rows(self.declared, batch),
         }
@@ -102,6 +104,17 @@ class FunctionRenderer:
         stages = self.plan.staged.stages
         made = {e.outer for s in stages if s.tiles is not None for e in s.exports}
         return any(item.outer in made and item.axis is None for s in stages for item in s.imports)
+
+    def _choices(self) -> list[str]:
+        """Rows of the table of choices."""
+        producer = {v: e for e in self.plan.staged.function.equations for v in e.results}
+        rows = []
+        for var in self.plan.choices:
+            sizes, span = var.type.sizes, producer[var].span
+            source = cpp_string(f"{short_name(span.file)}:{span.line}")
+            rows.append(f"{{{cpp_string(var.name)}, {source}, DType::{var.type.dtype}, "
+                        f"{math.prod(sizes[:-1])}, {sizes[-1]}, {self.plan.outer[var].offset}}}")
+        return rows
 
     def _zero_gradients(self) -> list[str]:
         """Parameters that the function has no gradient of."""
