@@ -25,4 +25,11 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "    return x * 2\n",
         'dist.Mesh(axes=["tp", "dp"], devices=[[0, 1], [2, 3]]), or shape=(2, 2) with a flat list.',
     ),
+    Explanation(
+        "T0707",
+        "Unknown hardware",
+        "`--hw` names a machine that tesserac has a file of, or a JSON file of your own with the same fields.",
+        "$ tesserac plan examples/gpt.py --mesh tp=2 --hw h200",
+        "Take one of the machines that the message lists, or copy its file and put your machine's rates in.",
+    ),
 )

@@ -1,0 +1,161 @@
+"""The variables of a function's plan, and what each may do on an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tesserac.ir.program import Equation, Function, Input, Var
+from tesserac.ops.base import spec_of
+from tesserac.passes.mesh.placements import REPLICATED, Placements, Shard
+from tesserac.passes.mesh.problem import Choice, Chosen, Node
+from tesserac.passes.mesh.roles import Kinds, Role
+from tesserac.passes.mesh.strategy import REQUESTS, after, strategies
+from tesserac.passes.reverse import forward_active
+
+TRAINED = 4.0
+"""A parameter's bytes stand for as many of its gradient and of the two moments of Adam."""
+PRODUCTS = ("attention", "grouped_contract", "grouped_outer")
+"""Ops that are mostly products, besides those of kind contract."""
+OUTPUT = "output "
+"""What keys of outputs begin with: no name of a value has a space."""
+
+
+def nodes_of(function: Function) -> list[Node]:
+    """Inputs, equations and outputs of a function before reverse mode; requests for gradients are no variables."""
+    wrt = {v.name for e in function.equations if e.op == "backward" for v in e.operands[1:]}
+    active = forward_active(function.equations, wrt)
+    nodes = [_input(item, wrt) for item in function.inputs]
+    for equation in function.equations:
+        if equation.op in REQUESTS:
+            continue
+        gradient = any(v.name in active for v in equation.results)
+        keeps = 1.0 if gradient and spec_of(equation.op).kind != "view" else 0.0
+        nodes.append(Node(equation.results[0].name, equation.operands, equation.results, equation, keeps, False,
+                          gradient))
+    made = {v.name for node in nodes for v in node.results}
+    nodes += [Node(OUTPUT + o.name, (o.var,), ()) for o in function.outputs if o.var.name in made]
+    return nodes
+
+
+def _input(item: Input, wrt: set[str]) -> Node:
+    trained = item.var.name in wrt
+    return Node(item.var.name, (), (item.var,), None, TRAINED if trained else 1.0, item.is_parameter, trained)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What decides a node's strategies: equal for the same equation of equal layers."""
+
+    op: str
+    attrs: object
+    types: tuple[object, ...]
+    kinds: tuple[tuple[str, ...], ...]
+    weight: bool
+
+
+class Domains:
+    """Choices of every node on one axis, given what the other axes do; ``roles`` by axis name."""
+
+    def __init__(self, nodes: Sequence[Node], kinds: Kinds, sizes: Mapping[str, int],
+                 roles: Mapping[str, Role]) -> None:
+        self.nodes = nodes
+        self.sizes = dict(sizes)
+        self.roles = dict(roles)
+        self._kinds = [tuple(tuple(kinds.of(v, a) for a in range(v.type.rank)) for v in (*n.operands, *n.results))
+                       for n in nodes]
+        self._numbers: dict[_Signature, int] = {}
+        self._signatures = [self._number(i) for i in range(len(nodes))]
+        self._cached: dict[object, tuple[Choice, ...]] = {}
+
+    def _number(self, i: int) -> int:
+        node = self.nodes[i]
+        op, attrs = (node.equation.op, node.equation.attrs) if node.equation is not None else (node.key[:7], ())
+        op = op if node.equation is not None or node.operands else "input"
+        signature = _Signature(op, attrs, tuple(v.type for v in (*node.operands, *node.results)), self._kinds[i],
+                               node.weight)
+        return self._numbers.setdefault(signature, len(self._numbers))
+
+    def of(self, axis: str, chosen: Chosen) -> list[tuple[Choice, ...]]:
+        """The choices of all nodes on an axis; at least one each."""
+        others = {b: choices for b, choices in chosen.items() if b != axis}
+        role = self.roles[axis]
+        found = self._every(axis, others, role)
+        if any(node.equation is not None and node.equation.op == "attention" and not self._wanted(i, found[i], role)
+               for i, node in enumerate(self.nodes)):
+            return found
+        return [self._wanted(i, choices, role) or choices if is_product(self.nodes[i]) else choices
+                for i, choices in enumerate(found)]
+
+    def _wanted(self, i: int, choices: tuple[Choice, ...], role: Role) -> tuple[Choice, ...]:
+        """A product's choices that cut along what the role wants its products cut along."""
+        key = (self._signatures[i], choices, role.products)
+        if key not in self._cached:
+            self._cached[key] = tuple(c for c in choices if self._cut_kinds(i, c) and
+                                      self._cut_kinds(i, c) <= role.products)
+        return self._cached[key]
+
+    def _cut_kinds(self, i: int, choice: Choice) -> set[str]:
+        """What the axes are that a choice cuts."""
+        kinds = self._kinds[i]
+        return {kinds[k][place.dim] for k, place in enumerate((*choice.operands, *choice.results)) if place.is_cut}
+
+    def _every(self, axis: str, others: Chosen, role: Role) -> list[tuple[Choice, ...]]:
+        found = []
+        for i, node in enumerate(self.nodes):
+            held = tuple((b, choices[i]) for b, choices in others.items())
+            key = (self._signatures[i], axis, held)
+            if key not in self._cached:
+                every = self._equation(node.equation, axis, held) if node.equation is not None else self._placed(
+                    node, axis, held)
+                allowed = [c for c in every if self._allowed(i, c, role)]
+                self._cached[key] = tuple(_required(allowed, node, role))
+            found.append(self._cached[key])
+        return found
+
+    def _equation(self, equation: Equation, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
+        for other, choice in held:
+            if choice.strategy is not None:
+                equation = after(equation, choice.strategy, self.sizes[other])
+        return [Choice(s.name, s.operands, s.results, s) for s in strategies(equation, self.sizes[axis])]
+
+    def _placed(self, node: Node, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
+        """An input lies whole or cut along one of its axes; so does an output that is not a scalar."""
+        var: Var = (*node.operands, *node.results)[0]
+        extents = list(var.type.sizes)
+        for other, choice in held:
+            for place in (*choice.operands, *choice.results):
+                if place.is_cut:
+                    extents[place.dim] //= self.sizes[other]
+        cuts = [Shard(d) for d, n in enumerate(extents) if n % self.sizes[axis] == 0]
+        found: list[Placements] = [(REPLICATED,), *((cut,) for cut in cuts)]
+        return [Choice(str(p[0]), p, ()) if node.operands else Choice(str(p[0]), (), p) for p in found]
+
+    def _allowed(self, i: int, choice: Choice, role: Role) -> bool:
+        node, cut = self.nodes[i], self._cut_kinds(i, choice)
+        if not cut:
+            return True
+        if node.weight and not role.cut_weights:
+            return False
+        if node.weight and role.stores_weights:
+            return True
+        return cut <= role.allow if node.weight or node.equation is None else bool(cut & role.allow)
+
+
+def is_product(node: Node) -> bool:
+    """Whether a node's work is that of matrix products."""
+    equation = node.equation
+    return equation is not None and (spec_of(equation.op).kind == "contract" or equation.op in PRODUCTS)
+
+
+def _required(choices: list[Choice], node: Node, role: Role) -> list[Choice]:
+    """Those that cut, where the role wants that and there are any."""
+    if node.weight or role.must_cut == "none" or role.must_cut == "products" and not is_product(node):
+        return choices
+    return [c for c in choices if any(p.is_cut for p in (*c.operands, *c.results))] or choices
+
+
+def without_collective(roles: Mapping[str, Role], kind: str, names: Sequence[str]) -> dict[str, Role]:
+    """The roles, some of them without a kind of collective."""
+    return {axis: replace(role, collectives=role.collectives - {kind}) if role.name in names else role
+            for axis, role in roles.items()}

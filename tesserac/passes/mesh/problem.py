@@ -1,0 +1,281 @@
+"""A function on a mesh as a sum of tables: one variable per input, equation and output, one table per value.
+
+The variables' choices are strategies on one mesh axis; the other axes are held fixed. What a choice costs is
+
+- the equation's own time, forward and backward: operations or bytes moved, divided by what is cut;
+- per byte of memory that stays (parameters with gradient and moments, results kept for the backward pass), a price;
+- for every value, the conversions from where it is produced to where it is wanted, on this axis and, since a cut here
+  makes its parts smaller there, on all the others.
+
+So the sum over all tables is the same function of the whole assignment whatever axis is being solved for, and solving
+for one axis after another never makes it larger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tesserac.ir.program import Equation, Var
+from tesserac.passes.mesh.cost import equation_work, passes
+from tesserac.passes.mesh.elimination import IMPOSSIBLE, Integers, Table
+from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.placements import Placement
+from tesserac.passes.mesh.strategy import Strategy
+from tesserac.passes.mesh.trees import NANO, AxisCosts, Cost, Traffic
+
+WIDEST = 30_000
+"""Entries of a value's table beyond which its consumers are taken up one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one node does on one axis: a strategy's placements and its own collectives, or those of an input or output.
+
+    ``strategy`` is None for inputs (no operands) and outputs (no results).
+    """
+
+    name: str
+    operands: tuple[Placement, ...]
+    results: tuple[Placement, ...]
+    strategy: Strategy | None = None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether ranks share the work."""
+        return self.strategy.cuts if self.strategy is not None else any(p.is_cut for p in self.results)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A variable: an input, an equation or an output.
+
+    key       orders nodes the same way whatever their order in the program
+    equation  None for inputs and outputs
+    keeps     bytes that each byte of its results stands for in memory until the step ends
+    weight    a parameter: its gradient is reduced beside the backward pass
+    gradient  whether a cotangent flows back to its results
+    """
+
+    key: str
+    operands: tuple[Var, ...]
+    results: tuple[Var, ...]
+    equation: Equation | None = None
+    keeps: float = 0.0
+    weight: bool = False
+    gradient: bool = False
+
+
+Chosen = Mapping[str, Sequence[Choice]]
+"""For every axis that has been solved: each node's choice."""
+
+
+class Problem:
+    """The nodes of a function with their costs on the axes of a mesh. ``price``: seconds per byte of memory kept."""
+
+    def __init__(self, nodes: Sequence[Node], sizes: Mapping[str, int], costs: Mapping[str, AxisCosts],
+                 hardware: Hardware, price: float = 0.0) -> None:
+        self.nodes = sorted(nodes, key=lambda node: node.key)
+        self.sizes, self.costs, self.hardware, self.price = dict(sizes), dict(costs), hardware, price
+        self.consumers: dict[str, list[tuple[int, int]]] = {v.name: [] for n in self.nodes for v in n.results}
+        for i, node in enumerate(self.nodes):
+            for k, var in enumerate(node.operands):
+                self.consumers[var.name].append((i, k))
+        self._values = sorted(((var, i, k) for i, node in enumerate(self.nodes)
+                               for k, var in enumerate(node.results)), key=lambda value: value[0].name)
+        alike: dict[object, int] = {}
+        self._alike = [alike.setdefault(_likeness(node), len(alike)) for node in self.nodes]
+        self._work = {number: equation_work(node.equation) if node.equation is not None else (0.0, 0.0)
+                      for number, node in zip(self._alike, self.nodes, strict=True)}
+        self._bytes = {v.name: v.type.bytes for node in self.nodes for v in node.results}
+        self._own: dict[object, Cost] = {}
+        self._cached: dict[object, tuple[Integers, Integers, Integers]] = {}
+
+    # ---------------------------------------------------------------------------------------------- one assignment
+
+    def cost(self, chosen: Chosen) -> Cost:
+        """The whole sum for choices on all axes."""
+        total = Cost()
+        for i in range(len(self.nodes)):
+            total += self._own_cost(i, {a: choices[i] for a, choices in chosen.items()})
+        for var, i, k in self._values:
+            total += self._value_cost(var, i, k, chosen, None)[0]
+        return total
+
+    def memory(self, chosen: Chosen) -> float:
+        """Bytes of one rank that stay until the step ends."""
+        return sum(self._moved_and_held(i, {a: choices[i] for a, choices in chosen.items()})[1]
+                   for i in range(len(self.nodes)))
+
+    def _moved_and_held(self, i: int, picked: Mapping[str, Choice]) -> tuple[float, float]:
+        """Bytes of one rank's part of the operands and results, and of what stays of the results."""
+        node, moved, held = self.nodes[i], 0.0, 0.0
+        for k, var in enumerate(node.operands):
+            moved += self._bytes[var.name] / self._pieces((a, c.operands[k]) for a, c in picked.items())
+        for k, var in enumerate(node.results):
+            part = self._bytes[var.name] / self._pieces((a, c.results[k]) for a, c in picked.items())
+            moved += part
+            held += part * node.keeps
+        return moved, held
+
+    def _pieces(self, places: Iterable[tuple[str, Placement]]) -> int:
+        return math.prod(self.sizes[axis] for axis, place in places if place.is_cut)
+
+    def _own_cost(self, i: int, picked: Mapping[str, Choice]) -> Cost:
+        """A node's work, the collectives within it, and the price of the memory that it keeps."""
+        key = (self._alike[i], self.price, *picked.items())
+        if key not in self._own:
+            self._own[key] = self._new_own_cost(i, picked)
+        return self._own[key]
+
+    def _new_own_cost(self, i: int, picked: Mapping[str, Choice]) -> Cost:
+        node, (flops, stream) = self.nodes[i], self._work[self._alike[i]]
+        moved, held = self._moved_and_held(i, picked)
+        seconds, total = self.price * held, Cost()
+        if node.equation is not None:
+            ranks = math.prod(self.sizes[a] for a, c in picked.items() if c.cuts)
+            rate = self.hardware.rate(node.results[0].type.dtype)
+            busy = max(flops / ranks / rate, moved / self.hardware.bandwidth if stream else 0.0)
+            seconds += passes(node.equation, node.gradient) * busy
+            for axis, choice in picked.items():
+                if choice.strategy is not None and choice.strategy.traffic:
+                    others = math.prod(self.sizes[a] for a, c in picked.items() if a != axis and c.cuts)
+                    for sent in choice.strategy.traffic:
+                        if sent.phase == "forward" or node.gradient:
+                            total += self.costs[axis].within(sent.collective, sent.bytes / others)
+        return total + Cost(round(seconds * NANO))
+
+    def _value_cost(self, var: Var, i: int, k: int, chosen: Chosen, but: str | None) -> tuple[Cost, Cost]:
+        """Conversions of one value on all axes ``but`` one: with its parts as they are, and cut once more there."""
+        whole, smaller = Cost(), Cost()
+        for axis, choices in chosen.items():
+            if axis == but:
+                continue
+            wanted = frozenset(choices[c].operands[o] for c, o in self.consumers[var.name])
+            produced = choices[i].results[k]
+            if wanted <= {produced}:
+                continue
+            part = self._bytes[var.name] / self._others(i, k, chosen, axis)
+            whole += self.costs[axis].tree(self._traffic(var, i, part), produced, wanted)[0]
+            if but is not None:
+                smaller += self.costs[axis].tree(self._traffic(var, i, part / self.sizes[but]), produced, wanted)[0]
+        return whole, smaller
+
+    def _others(self, i: int, k: int, chosen: Chosen, axis: str) -> int:
+        """Into how many parts the other axes cut what a node produces."""
+        return self._pieces((b, choices[i].results[k]) for b, choices in chosen.items() if b != axis)
+
+    def _traffic(self, var: Var, i: int, part: float) -> Traffic:
+        node = self.nodes[i]
+        return Traffic(part, node.gradient and var.type.dtype.is_differentiable, node.weight)
+
+    # ---------------------------------------------------------------------------------------------- tables of one axis
+
+    def tables(self, axis: str, domains: Sequence[Sequence[Choice]], chosen: Chosen) -> tuple[list[int], list[Table]]:
+        """Sizes of domains, and tables, for solving ``axis`` with the choices on all other axes held fixed.
+
+        ``domains`` are the nodes' choices on the axis. Variables are the nodes in canonical order, followed by auxiliary
+        ones for values with many consumers.
+        """
+        fixed = {b: choices for b, choices in chosen.items() if b != axis}
+        sizes = [len(domain) for domain in domains]
+        found = [self._own_table(axis, i, domain, fixed) for i, domain in enumerate(domains)]
+        for var, i, k in self._values:
+            found += self._value_tables(axis, var, i, k, domains, fixed, sizes)
+        return sizes, found
+
+    def _own_table(self, axis: str, i: int, domain: Sequence[Choice], fixed: Chosen) -> Table:
+        held = {b: choices[i] for b, choices in fixed.items()}
+        return _table([i], [self._own_cost(i, {**held, axis: choice}) for choice in domain])
+
+    def _value_tables(self, axis: str, var: Var, i: int, k: int, domains: Sequence[Sequence[Choice]], fixed: Chosen,
+                      sizes: list[int]) -> list[Table]:
+        others, smaller = self._value_cost(var, i, k, fixed, axis)
+        produced = [choice.results[k] for choice in domains[i]]
+        wanted: dict[int, list[frozenset[Placement]]] = {}
+        for c, o in self.consumers[var.name]:
+            places = [frozenset((choice.operands[o],)) for choice in domains[c]]
+            before = wanted.get(c)
+            wanted[c] = places if before is None else [a | b for a, b in zip(before, places, strict=True)]
+        traffic = self._traffic(var, i, self._bytes[var.name] / self._others(i, k, fixed, axis))
+        found = []
+        if others != Cost() or smaller != Cost():
+            found.append(_table([i], [smaller if place.is_cut else others for place in produced]))
+        if not wanted:
+            return found
+        scope = sorted(wanted)
+        while math.prod([len(produced), *(sizes[c] for c in scope)]) > WIDEST and len(scope) > 1:
+            scope, more = self._joined(scope, wanted, sizes)
+            found.append(more)
+        found.append(self._conversions(axis, traffic, i, produced, [(c, wanted[c]) for c in scope]))
+        return found
+
+    def _joined(self, scope: list[int], sets: dict[int, list[frozenset[Placement]]],
+                domains: list[int]) -> tuple[list[int], Table]:
+        """Puts a new variable, the placements that two consumers want together, in the place of the two."""
+        first, second = sorted(scope, key=lambda c: (domains[c], c))[:2]
+        unions = [[a | b for b in sets[second]] for a in sets[first]]
+        states = sorted({union for row in unions for union in row}, key=lambda s: sorted(map(str, s)))
+        number = {state: at for at, state in enumerate(states)}
+        cost = np.full((len(sets[first]), len(sets[second]), len(states)), IMPOSSIBLE, np.int64)
+        for a, row in enumerate(unions):
+            for b, union in enumerate(row):
+                cost[a, b, number[union]] = 0
+        new = len(domains)
+        domains.append(len(states))
+        sets[new] = states
+        if first > second:
+            first, second, cost = second, first, cost.transpose(1, 0, 2)
+        rest = [c for c in scope if c not in (first, second)]
+        return [*rest, new], Table.of([first, second, new], cost)
+
+    def _conversions(self, axis: str, traffic: Traffic, i: int, produced: list[Placement],
+                     wanted: list[tuple[int, list[frozenset[Placement]]]]) -> Table:
+        """The table of a value over its producer and its consumers."""
+        shape = [(i, tuple(frozenset((p,)) for p in produced)), *((c, tuple(sets)) for c, sets in wanted)]
+        order = sorted(range(len(shape)), key=lambda at: shape[at][0])
+        key = (axis, traffic, tuple(shape[at][1] for at in order), order.index(0))
+        if key not in self._cached:
+            places = sorted({p for _, sets in shape for s in sets for p in s}, key=str)
+            bit = {place: 1 << at for at, place in enumerate(places)}
+            masks = np.zeros([1] * len(order), np.int64)
+            ours = np.zeros([1] * len(order), np.int64)
+            for position, at in enumerate(order):
+                local = [1] * len(order)
+                local[position] = -1
+                values = np.array([sum(bit[p] for p in s) for s in shape[at][1]], np.int64).reshape(local)
+                masks, ours = (masks, ours + values) if at == 0 else (masks | values, ours)
+            code = masks + (ours << len(places))
+            kinds, inverse = np.unique(code, return_inverse=True)
+            costs = [self.costs[axis].tree(traffic, *_decoded(int(number), places))[0] for number in kinds]
+            parts = _parts(costs)
+            self._cached[key] = tuple(part[inverse].reshape(code.shape) for part in parts)  # type: ignore[assignment]
+        return Table(tuple(shape[at][0] for at in order), *self._cached[key])
+
+
+def _likeness(node: Node) -> object:
+    """Nodes of which this is equal cost the same."""
+    op = (node.equation.op, node.equation.attrs) if node.equation is not None else None
+    return op, tuple(v.type for v in (*node.operands, *node.results)), len(node.operands), node.keeps, node.gradient
+
+
+def _decoded(number: int, places: Sequence[Placement]) -> tuple[Placement, frozenset[Placement]]:
+    """The produced placement and the wanted ones from the bits of a table's entry."""
+    ours, masks = number >> len(places), number & ((1 << len(places)) - 1)
+    return places[ours.bit_length() - 1], frozenset(p for at, p in enumerate(places) if masks >> at & 1)
+
+
+def _parts(costs: Sequence[Cost]) -> tuple[Integers, Integers, Integers]:
+    nanoseconds = [IMPOSSIBLE if cost.impossible else cost.nanoseconds for cost in costs]
+    return (np.array(nanoseconds, np.int64), np.array([c.collectives for c in costs], np.int64),
+            np.array([c.bytes for c in costs], np.int64))
+
+
+def _table(scope: Sequence[int], costs: Sequence[Cost]) -> Table:
+    return Table(tuple(scope), *_parts(costs))

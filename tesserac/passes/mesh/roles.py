@@ -1,0 +1,161 @@
+"""What an axis of the mesh may cut, by its name, and which axes of tensors are batch, sequence or experts.
+
+A plain search for the least cost would turn every axis into data parallelism wherever the batch divides. The names that
+people give axes say what they are for, so they restrict the choices: ``dp`` cuts batches, ``tp`` everything else,
+``ep`` experts and batches, ``sp`` and ``cp`` sequences; any other name leaves the choice free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from tesserac.ir.program import Equation, Function, Var
+from tesserac.ops.base import Factors, spec_of
+
+Place = tuple[str, int]
+"""An axis of a value: its name and the axis' number."""
+
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+KINDS = ("batch", "sequence", "expert", "feature")
+"""What an axis of a tensor may be; feature is all that is none of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What one mesh axis may do.
+
+    allow        kinds of tensor axes that it may cut
+    collectives  those that it may use
+    cut_weights  whether parameters may lie in parts
+    stores_weights  whether they may lie in parts along any axis, gathered before use (FSDP, ZeRO-3)
+    must_cut     which equations have to be cut where they can be: "all", "products" or "none". Somebody who names an axis
+                 wants it used; left to the costs, small programs would rather compute everything everywhere
+    products     kinds of tensor axes along which products are cut if all attention can be: tensor parallelism cuts
+                 weights, and sequences only between products
+    order        axes of a smaller number are planned first
+    """
+
+    name: str
+    allow: frozenset[str]
+    collectives: frozenset[str] = frozenset(COLLECTIVES)
+    cut_weights: bool = True
+    stores_weights: bool = False
+    must_cut: str = "none"
+    products: frozenset[str] = frozenset(KINDS)
+    order: int = 0
+
+
+_EVERYTHING = frozenset(KINDS)
+_NAMED: dict[str, Role] = {
+    "data": Role("data", frozenset({"batch"}), cut_weights=False, must_cut="all", order=0),
+    "expert": Role("expert", frozenset({"batch", "expert"}), must_cut="products", order=1),
+    "tensor": Role("tensor", _EVERYTHING - {"batch"}, frozenset(COLLECTIVES) - {"all_to_all"}, must_cut="products",
+                   products=frozenset({"feature", "expert"}), order=2),
+    "sequence": Role("sequence", frozenset({"sequence"}), cut_weights=False, must_cut="all", order=3),
+    "free": Role("free", _EVERYTHING, order=4),
+}
+_SPELLINGS = {"dp": "data", "data": "data", "ddp": "data", "fsdp": "data", "batch": "data",
+              "ep": "expert", "expert": "expert", "experts": "expert",
+              "tp": "tensor", "tensor": "tensor", "mp": "tensor", "model": "tensor",
+              "sp": "sequence", "cp": "sequence", "seq": "sequence", "context": "sequence"}
+
+
+def role_of(axis: str) -> Role:
+    """The role that goes with an axis' name; a number or a suffix does not matter (``dp_out``, ``tp2``)."""
+    stem = axis.lower().split("_")[0].rstrip("0123456789")
+    return _NAMED[_SPELLINGS.get(stem, "free")]
+
+
+def named_role(name: str) -> Role | None:
+    """A role by its own name."""
+    return _NAMED.get(name)
+
+
+def with_changes(role: Role, deny: Iterable[str] = (), collectives: Iterable[str] | None = None) -> Role:
+    """A role that may do less, or other things: what ``[roles]`` in plan.toml says."""
+    allowed = role.collectives if collectives is None else frozenset(collectives)
+    return replace(role, allow=role.allow - frozenset(deny), collectives=allowed)
+
+
+class Kinds:
+    """What every axis of every value of a function is, found by following the factor rules through it.
+
+    Axes that carry the same letter in an equation are the same thing. The leading axes of data are batches; what
+    attention calls queries and keys is a sequence, or without attention the second axis of data that has one more.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._parent: dict[Place, Place] = {}
+        self._labels: dict[Place, set[str]] = {}
+        for equation in function.equations:
+            for places in letters_of(equation).values():
+                for place in places[1:]:
+                    self._join(places[0], place)
+        self._name(function)
+
+    def _root(self, place: Place) -> Place:
+        path = []
+        while (up := self._parent.get(place, place)) != place:
+            path.append(place)
+            place = up
+        self._parent.update((step, place) for step in path)
+        return place
+
+    def _join(self, a: Place, b: Place) -> None:
+        first, second = self._root(a), self._root(b)
+        if first != second:
+            self._parent[second] = first
+
+    def _label(self, var: Var, axis: int, label: str) -> None:
+        if axis < var.type.rank:
+            self._labels.setdefault(self._root((var.name, axis)), set()).add(label)
+
+    def _name(self, function: Function) -> None:
+        for item in function.data:
+            self._label(item.var, 0, "batch")
+        attended = False
+        for equation in function.equations:
+            if equation.op == "attention":
+                attended = True
+                self._label(equation.operands[0], 1, "sequence")
+                self._label(equation.operands[1], 1, "sequence")
+        for item in function.data:
+            if not attended and item.var.type.rank > (1 if not item.var.type.dtype.is_differentiable else 2):
+                self._label(item.var, 1, "sequence")
+
+    def of(self, var: Var, axis: int) -> str:
+        """batch, sequence, expert or feature."""
+        labels = self._labels.get(self._root((var.name, axis)), set())
+        return next((kind for kind in KINDS if kind in labels), "feature")
+
+    def of_letter(self, equation: Equation, letter: str) -> str:
+        """The same of a letter of an equation's factor rule."""
+        found = {self.of_place(place) for place in letters_of(equation).get(letter, ())}
+        return next((kind for kind in KINDS if kind in found), "feature")
+
+    def of_place(self, place: Place) -> str:
+        """The same of an axis by the value's name."""
+        labels = self._labels.get(self._root(place), set())
+        return next((kind for kind in KINDS if kind in labels), "feature")
+
+
+def letters_of(equation: Equation) -> Mapping[str, list[Place]]:
+    """Where every letter of an equation's factor rule stands."""
+    factors = factors_of(equation)
+    found: dict[str, list[Place]] = {}
+    if factors is not None:
+        for var, letters in zip((*equation.operands, *equation.results), (*factors.operands, *factors.results),
+                                strict=True):
+            for axis, letter in enumerate(letters):
+                if letter is not None:
+                    found.setdefault(letter, []).append((var.name, axis))
+    return found
+
+
+def factors_of(equation: Equation) -> Factors | None:
+    """An equation's factor rule; None for an op without one."""
+    rule = spec_of(equation.op).factors
+    if rule is None:
+        return None
+    return rule([v.type for v in equation.operands], [v.type for v in equation.results], equation.attributes)

@@ -1,0 +1,145 @@
+"""The cheapest plan: each axis exactly, given the others, until nothing changes.
+
+Axes are taken in the order of their roles, later ones finding what earlier ones left; then each is solved again with the
+others held fixed. The objective is one function of all choices, so no such step makes it larger, and starting from a
+template's plan never ends above the template.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Function
+from tesserac.passes.mesh.elimination import minimise
+from tesserac.passes.mesh.graph import Domains, nodes_of
+from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.problem import Choice, Node, Problem
+from tesserac.passes.mesh.roles import Kinds, Role
+from tesserac.passes.mesh.trees import AxisCosts, Cost
+
+ROUNDS = 3
+"""How often all axes are solved again."""
+
+Plan = dict[str, tuple[Choice, ...]]
+"""Each node's choice by axis; nodes in canonical order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plan with its cost under the model.
+
+    ``exact``: no table grew too large, so that every axis is optimal given the others. ``memory``: bytes that stay on
+    one rank until the step ends. ``seconds``: time of the search.
+    """
+
+    nodes: tuple[Node, ...]
+    plan: Mapping[str, tuple[Choice, ...]]
+    cost: Cost
+    memory: float
+    exact: bool
+    width: int
+    seconds: float
+    price: float = 0.0
+
+    def choice(self, axis: str, key: str) -> Choice:
+        """What a node does on an axis; KeyError if there is none of that key."""
+        at = next((i for i, node in enumerate(self.nodes) if node.key == key), None)
+        if at is None:
+            raise KeyError(key)
+        return self.plan[axis][at]
+
+
+class Searcher:
+    """Searches plans of one function on one mesh with given roles."""
+
+    def __init__(self, function: Function, mesh: Mesh, hardware: Hardware, roles: Mapping[str, Role]) -> None:
+        self.function, self.mesh, self.hardware, self.roles = function, mesh, hardware, dict(roles)
+        self.kinds = Kinds(function)
+        self.costs = {axis: AxisCosts(size, hardware.link(mesh, axis), hardware, self.roles[axis].collectives)
+                      for axis, size in mesh.sizes.items()}
+        self.problem = Problem(nodes_of(function), mesh.sizes, self.costs, hardware)
+        self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles)
+        self.order = sorted(mesh.axes, key=lambda a: (self.roles[a].order, -mesh.sizes[a], mesh.axes.index(a)))
+        self._exact, self._width = True, 0
+
+    def run(self, price: float = 0.0, starts: Sequence[Plan] = ()) -> Found:
+        """The cheapest plan that descent finds from nothing and from each of the given plans."""
+        begin = time.process_time()
+        self.problem.price = price
+        self._exact, self._width = True, 0
+        best: tuple[Cost, Plan] | None = None
+        for start in ({}, *starts):
+            plan = self._descend(dict(start))
+            cost = self.problem.cost(plan)
+            if best is None or cost.key < best[0].key:
+                best = cost, plan
+        assert best is not None
+        cost, plan = best
+        if price:
+            self.problem.price = 0.0
+            cost = self.problem.cost(plan)
+        return Found(tuple(self.problem.nodes), plan, cost, self.problem.memory(plan), self._exact, self._width,
+                     time.process_time() - begin, price)
+
+    def _descend(self, plan: Plan) -> Plan:
+        if not plan:
+            for axis in self.order:
+                plan[axis] = self._solve(axis, plan)
+            if len(self.order) == 1:
+                return plan
+        cost = self.problem.cost(plan)
+        for _ in range(ROUNDS):
+            before = cost
+            for axis in self.order:
+                candidate = {**plan, axis: self._solve(axis, plan)}
+                found = self.problem.cost(candidate)
+                if found.key < cost.key:
+                    plan, cost = candidate, found
+            if cost == before:
+                break
+        return plan
+
+    def _solve(self, axis: str, plan: Plan) -> tuple[Choice, ...]:
+        domains = self.domains.of(axis, plan)
+        sizes, tables = self.problem.tables(axis, domains, plan)
+        solution = minimise(sizes, tables)
+        self._exact &= solution.exact
+        self._width = max(self._width, solution.width)
+        return tuple(domain[solution.choices[i]] for i, domain in enumerate(domains))
+
+
+def within_memory(searcher: Searcher, limit: float, rounds: int = 12) -> Found:
+    """The cheapest plan whose memory fits: a price per byte, found by bisection (a Lagrange multiplier).
+
+    Returns the plan that keeps least if none fits; the caller compares.
+    """
+    found = searcher.run()
+    if found.memory <= limit:
+        return found
+    low, high = 0.0, 1e-12
+    dearest = searcher.run(high)
+    while dearest.memory > limit and high < 1.0:
+        low, high = high, high * 16
+        dearest = searcher.run(high)
+    best = dearest
+    if best.memory > limit:
+        return best
+    for _ in range(rounds):
+        middle = (low + high) / 2 if low else high / 4
+        tried = searcher.run(middle)
+        if tried.memory <= limit:
+            high = middle
+            if tried.cost.key < best.cost.key:
+                best = tried
+        else:
+            low = middle
+    return best
+
+
+def storing_weights(roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The roles with data axes that may hold parameters in parts, gathered before use."""
+    return {axis: replace(role, cut_weights=True, stores_weights=True) if role.name == "data" else role
+            for axis, role in roles.items()}
