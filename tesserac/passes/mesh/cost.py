@@ -10,6 +10,9 @@ from tesserac.ir.program import Equation
 from tesserac.ops.base import flops_of, spec_of
 from tesserac.passes.mesh.hardware import Hardware, Link
 
+VIEW = 0.01
+"""Share of its bytes that a view moves: as a rule its consumers read through it, but a smaller one is better."""
+
 
 def wire_bytes(kind: str, whole: float, ranks: int) -> float:
     """Bytes that one rank sends. ``whole``: bytes of the tensor before it is cut, or after it is gathered."""
@@ -32,11 +35,8 @@ def bucketed_seconds(whole: float, ranks: int, link: Link, hardware: Hardware) -
 
 
 def equation_work(equation: Equation) -> tuple[float, float]:
-    """Operations of an uncut equation, and bytes that it reads and writes."""
-    if spec_of(equation.op).kind == "view":
-        return 0.0, 0.0
-    moved = sum(v.type.bytes for v in (*equation.operands, *equation.results))
-    return flops_of(equation), float(moved)
+    """Operations of an uncut equation, and the share of its operands' and results' bytes that it moves."""
+    return flops_of(equation), VIEW if spec_of(equation.op).kind == "view" else 1.0
 
 
 def passes(equation: Equation, backward: bool) -> int:

@@ -122,7 +122,7 @@ class _Elimination:
     def run(self) -> Solution:
         """Eliminates all variables, then goes back through them."""
         heap = [(self._entries(v), v) for v in range(len(self._domains))]
-        current = dict((v, size) for size, v in heap)
+        current = {v: size for size, v in heap}
         heapq.heapify(heap)
         record: list[tuple[int, tuple[int, ...], Integers]] = []
         while heap:
@@ -193,7 +193,7 @@ class _Elimination:
             axis = term.scope.index(variable)
             self._terms[at] = None
             rest = term.scope[:axis] + term.scope[axis + 1:]
-            self._add(_Term(rest, term.cost.take(best, axis), term.tie.take(best, axis)))
+            self._add(_Term(rest, np.asarray(term.cost.take(best, axis)), np.asarray(term.tie.take(best, axis))))
         return variable, (), np.asarray(best, np.int64)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ops.base import spec_of
-from tesserac.passes.mesh.placements import REPLICATED, Placements, Shard
+from tesserac.passes.mesh.placements import REPLICATED, Shard
 from tesserac.passes.mesh.problem import Choice, Chosen, Node
 from tesserac.passes.mesh.roles import Kinds, Role
 from tesserac.passes.mesh.strategy import REQUESTS, after, strategies
@@ -128,8 +128,10 @@ class Domains:
                 if place.is_cut:
                     extents[place.dim] //= self.sizes[other]
         cuts = [Shard(d) for d, n in enumerate(extents) if n % self.sizes[axis] == 0]
-        found: list[Placements] = [(REPLICATED,), *((cut,) for cut in cuts)]
-        return [Choice(str(p[0]), p, ()) if node.operands else Choice(str(p[0]), (), p) for p in found]
+        whole, parts = [(REPLICATED,)], [(cut,) for cut in cuts]
+        # Of equal costs the first one is taken: a rank that reads only what it needs is better.
+        return ([Choice(str(p[0]), p, ()) for p in whole + parts] if node.operands else
+                [Choice(str(p[0]), (), p) for p in parts + whole])
 
     def _allowed(self, i: int, choice: Choice, role: Role) -> bool:
         node, cut = self.nodes[i], self._cut_kinds(i, choice)
@@ -150,7 +152,7 @@ def is_product(node: Node) -> bool:
 
 def _required(choices: list[Choice], node: Node, role: Role) -> list[Choice]:
     """Those that cut, where the role wants that and there are any."""
-    if node.weight or role.must_cut == "none" or role.must_cut == "products" and not is_product(node):
+    if node.weight or role.must_cut == "none" or (role.must_cut == "products" and not is_product(node)):
         return choices
     return [c for c in choices if any(p.is_cut for p in (*c.operands, *c.results))] or choices
 

@@ -141,7 +141,7 @@ class Problem:
         if node.equation is not None:
             ranks = math.prod(self.sizes[a] for a, c in picked.items() if c.cuts)
             rate = self.hardware.rate(node.results[0].type.dtype)
-            busy = max(flops / ranks / rate, moved / self.hardware.bandwidth if stream else 0.0)
+            busy = max(flops / ranks / rate, moved * stream / self.hardware.bandwidth)
             seconds += passes(node.equation, node.gradient) * busy
             for axis, choice in picked.items():
                 if choice.strategy is not None and choice.strategy.traffic:
@@ -180,8 +180,8 @@ class Problem:
     def tables(self, axis: str, domains: Sequence[Sequence[Choice]], chosen: Chosen) -> tuple[list[int], list[Table]]:
         """Sizes of domains, and tables, for solving ``axis`` with the choices on all other axes held fixed.
 
-        ``domains`` are the nodes' choices on the axis. Variables are the nodes in canonical order, followed by auxiliary
-        ones for values with many consumers.
+        ``domains`` are the nodes' choices on the axis. Variables are the nodes in canonical order, followed by
+        auxiliary ones for values with many consumers.
         """
         fixed = {b: choices for b, choices in chosen.items() if b != axis}
         sizes = [len(domain) for domain in domains]

@@ -29,8 +29,8 @@ class Role:
     collectives  those that it may use
     cut_weights  whether parameters may lie in parts
     stores_weights  whether they may lie in parts along any axis, gathered before use (FSDP, ZeRO-3)
-    must_cut     which equations have to be cut where they can be: "all", "products" or "none". Somebody who names an axis
-                 wants it used; left to the costs, small programs would rather compute everything everywhere
+    must_cut     which equations have to be cut where they can be: "all", "products" or "none". Who names an axis wants
+                 it used; left to the costs, small programs would rather compute everything everywhere
     products     kinds of tensor axes along which products are cut if all attention can be: tensor parallelism cuts
                  weights, and sequences only between products
     order        axes of a smaller number are planned first

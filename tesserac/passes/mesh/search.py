@@ -1,8 +1,8 @@
 """The cheapest plan: each axis exactly, given the others, until nothing changes.
 
-Axes are taken in the order of their roles, later ones finding what earlier ones left; then each is solved again with the
-others held fixed. The objective is one function of all choices, so no such step makes it larger, and starting from a
-template's plan never ends above the template.
+Axes are taken in the order of their roles, later ones finding what earlier ones left; then each is solved again with
+the others held fixed. The objective is one function of all choices, so no such step makes it larger, and starting from
+a template's plan never ends above the template.
 """
 
 from __future__ import annotations
