@@ -8,8 +8,20 @@
 
 namespace tsr {
 
+class Ranks;   // ranks.h
+class Device;  // device.h
+
 enum class DType : int { f32, f64, bf16, f16, i8, i16, i32, i64, u8, boolean, c64, c128 };
 constexpr int kMaxRank = 8;
+
+constexpr int kMaxAxes = 4;
+
+// Of what a tensor is a part, where several ranks run a program: `shape` is the whole one's; bit a of `axes[d]` says that
+// dimension d is cut along axis a of the mesh. Of several axes that cut one dimension the first is the outermost.
+struct Cut {
+  int64_t shape[kMaxRank];
+  unsigned axes[kMaxRank];
+};
 
 // How a parameter gets its first values. Every element is a function of (seed, name, global
 // row-major index) alone, so any mesh and any memory layout produce the same weights.
@@ -30,6 +42,7 @@ struct Tensor {
   int64_t index_bound;      // integer inputs used as class ids or row indices: valid values are 0 .. index_bound-1 (0: unchecked)
   int64_t ignore_index;     // a value outside the bound that is allowed all the same (INT64_MIN: none)
   bool batched;             // the first axis is the batch axis
+  const Cut* cut = nullptr;  // the tensor is this rank's part of a larger one (null: it is whole)
 };
 
 // A choice among alternatives that rounding can turn, such as the experts of a token: integers, k in a row.
@@ -62,6 +75,7 @@ struct Call {
                               // in any case: tiles are computed whole, whatever the part of a last one that is wanted
   uint64_t seed, step;        // for dropout and other random operations
   Chosen* chosen = nullptr;   // Function::reference only: one for each of Function::choices (null: it chooses by itself)
+  Ranks* ranks = nullptr;     // the other ranks of a program on a mesh
 };
 
 struct Function {
@@ -95,7 +109,26 @@ struct Kernel {              // one line of `describe` and `profile`
   int calls;                 // calls per train step (per tile times tiles)
 };
 
-class Device;  // device.h
+// An exchange between ranks that emitted code asks for, by its number in Mesh::collectives.
+struct Collective {
+  const char* kind;          // "all_reduce", ...
+  int axis;                  // of the mesh
+  const char* source;        // "gpt.py:21"
+  int64_t bytes;             // of what one rank puts in
+};
+
+struct Program;
+
+// Who runs the program. Ranks are numbered row-major over the axes.
+struct Mesh {
+  int axis_count;
+  const char* names[kMaxAxes];
+  int sizes[kMaxAxes];
+  const char* plan;          // a hash of everything that has to be equal on all ranks
+  const Collective* collectives;
+  int collective_count;
+  Ranks* (*join)(const Program&);
+};
 
 struct Program {
   const char* name;          // entry label, e.g. "TransformerLM"
@@ -113,6 +146,7 @@ struct Program {
   bool mixed = false;        // matrix products read bf16 (parameters, gradients and everything else stay fp32)
   const Function* validate = nullptr;  // outputs of train without gradients, nothing dropped out; null: those of train are the same
   Device* (*open)(const Program&) = nullptr;  // for programs whose functions run on a device (their `run` is null, shared_bytes is the device's)
+  const Mesh* mesh = nullptr;  // null: one process
 };
 
 }  // namespace tsr

@@ -248,6 +248,61 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "checks every access, and report what it finds.",
     ),
     Explanation(
+        "T0940",
+        "another number of ranks than the mesh has",
+        "A program is compiled for the ranks of its mesh, one process each, and was started as another number of "
+        "them; started by itself, it is one.",
+        "out/TransformerLM train   # compiled for tp=2, dp=4",
+        "tesserac run -n 8 out/TransformerLM train ..., or mpirun -n 8; compile with another --mesh for another number.",
+    ),
+    Explanation(
+        "T0941",
+        "an environment that does not say which rank this is",
+        "Launchers tell a process its rank in environment variables. Here some are missing, are no numbers, or do not "
+        "say where ranks on several hosts meet.",
+        "TSR_RANK=1 out/gpt train",
+        "Start the ranks with `tesserac run -n N`, mpirun, srun or torchrun, or set TSR_RANK and TSR_WORLD_SIZE (and "
+        "TSR_HOST and TSR_PORT where there are several hosts).",
+    ),
+    Explanation(
+        "T0942",
+        "the ranks cannot meet",
+        "Rank 0 listens and all others connect to it when they start. A rank did not come, the port is taken, or rank 0 "
+        "ended before that.",
+        "TSR_PORT=80 tesserac run -n 2 out/gpt train",
+        "See what the ranks printed. TSR_PORT sets another port, TSR_INIT_TIMEOUT the seconds they wait.",
+    ),
+    Explanation(
+        "T0943",
+        "the ranks do not run the same program",
+        "Before anything else the ranks compare compiler version, mesh, plan and executable with rank 0, which prints "
+        "both sides of what differs.",
+        "mpirun -n 1 out/gpt train : -n 1 older/gpt train",
+        "Start one and the same executable on all ranks.",
+    ),
+    Explanation(
+        "T0944",
+        "a rank is lost",
+        "A rank has died, or has not come to an exchange in time. The message names it, what it was at and the line of "
+        "the source that the others wait for; all ranks end with exit code 75.",
+        "kill -9 PID_OF_A_RANK",
+        "Start the same command again with --resume. TSR_COMM_TIMEOUT sets the seconds an exchange may wait.",
+    ),
+    Explanation(
+        "T0945",
+        "no memory to share between the ranks",
+        "Ranks on one host pass data through a file in /dev/shm, which is too small or not writable.",
+        "docker run --shm-size 64k ... tesserac run -n 8 out/gpt train",
+        "See `df /dev/shm`; give a container more with --shm-size.",
+    ),
+    Explanation(
+        "T0946",
+        "ranks on several hosts",
+        "The ranks of this program pass data through the memory of one host.",
+        "srun -N 2 -n 8 out/gpt train",
+        "Start all ranks on one host.",
+    ),
+    Explanation(
         "T0950",
         "a checkpoint of several ranks cannot be used",
         "Every rank writes the parts that it holds into a file of its own, and an index says what is where. A file is "

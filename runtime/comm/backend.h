@@ -1,0 +1,80 @@
+// What moves the bytes. A back end knows groups of ranks and dense arrays, nothing of meshes, plans or messages.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "../dtype.h"
+#include "../ranks.h"
+
+namespace tsr {
+namespace comm {
+
+// Ranks that exchange with each other: `ranks` in the order of their coordinate, `me` the place of this rank among them.
+// `index` tells the groups of one axis apart; `axis` counts from 0, all ranks come last.
+struct Group {
+  int axis = 0, index = 0, me = 0;
+  std::vector<int> ranks;
+  int size() const { return static_cast<int>(ranks.size()); }
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+  virtual void all_reduce(const Group& group, Reduce kind, DType type, void* data, int64_t count) = 0;
+  virtual void all_gather(const Group& group, const void* in, void* out, size_t bytes) = 0;
+  virtual void reduce_scatter(const Group& group, Reduce kind, DType type, const void* in, void* out, int64_t count) = 0;
+  virtual void all_to_all_v(const Group& group, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) = 0;
+  virtual void broadcast(const Group& group, void* data, size_t bytes, int root) = 0;
+  virtual void barrier(const Group& group) = 0;
+};
+
+// What every rank tells about itself, where all can see it. Only the owner writes.
+struct Position {
+  int64_t entered[kMaxAxes + 1];  // exchanges begun, per axis
+  int64_t left[kMaxAxes + 1];     // and completed
+  int32_t collective;             // the number of the last one begun
+  int32_t axis;
+  int64_t step;
+};
+
+// A place where ranks see each other's positions and where one tells the others to stop.
+class Board {
+ public:
+  virtual ~Board() = default;
+  virtual Position* mine() = 0;
+  virtual void publish() {}  // makes what mine() holds visible to the others
+  virtual Position of(int rank) const = 0;
+  // True for the first rank alone that calls it.
+  virtual bool stop() = 0;
+  virtual bool stopped() const = 0;
+};
+
+// One rank: nothing to exchange.
+class Self : public Backend, public Board {
+ public:
+  const char* name() const override { return "self"; }
+  void all_reduce(const Group&, Reduce, DType, void*, int64_t) override {}
+  void all_gather(const Group&, const void* in, void* out, size_t bytes) override { copy(in, out, bytes); }
+  void reduce_scatter(const Group&, Reduce, DType type, const void* in, void* out, int64_t count) override { copy(in, out, static_cast<size_t>(count) * dtype_size(type)); }
+  void all_to_all_v(const Group&, const void* in, const size_t* in_bytes, void* out, const size_t*) override { copy(in, out, in_bytes[0]); }
+  void broadcast(const Group&, void*, size_t, int) override {}
+  void barrier(const Group&) override {}
+  Position* mine() override { return &position_; }
+  Position of(int) const override { return position_; }
+  bool stop() override { return !stopped_ && (stopped_ = true); }
+  bool stopped() const override { return stopped_; }
+
+ private:
+  static void copy(const void* in, void* out, size_t bytes) {
+    if (in != out) memmove(out, in, bytes);
+  }
+  Position position_{};
+  bool stopped_ = false;
+};
+
+}  // namespace comm
+}  // namespace tsr

@@ -1,0 +1,85 @@
+// Makes this process one of the ranks of its job. Emitted programs on a mesh point to join() in their Mesh.
+#pragma once
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "control.h"
+#include "environment.h"
+#include "local.h"
+#include "world.h"
+
+namespace tsr {
+namespace comm {
+
+inline std::string mesh_text(const Mesh& mesh) {
+  std::string out;
+  for (int a = 0; a < mesh.axis_count; ++a) out += std::string(a ? "," : "") + mesh.names[a] + format("=%d", mesh.sizes[a]);
+  return out;
+}
+
+inline int rank_count(const Mesh& mesh) {
+  int out = 1;
+  for (int a = 0; a < mesh.axis_count; ++a) out *= mesh.sizes[a];
+  return out;
+}
+
+inline double seconds_of(const char* variable, double otherwise) {
+  double out = otherwise;
+  const char* const text = getenv(variable);
+  if (text && (!parse_double(text, &out) || !(out > 0))) throw environment::wrong(std::string(variable) + "=" + quoted(text) + " is not a number of seconds");
+  return out;
+}
+
+inline Identity identity_of(const Program& program) {
+  return {{"protocol", "1"},       {"program", program.name},       {"compiler", program.version}, {"mesh", mesh_text(*program.mesh)},
+          {"plan", program.mesh->plan}, {"executable", binary_hash()}};
+}
+
+// A chunk holds the largest exchange, up to half a megabyte: larger ones leave the caches.
+inline Layout layout_of(const Mesh& mesh) {
+  int64_t largest = 4096;
+  for (int i = 0; i < mesh.collective_count; ++i) largest = std::max(largest, mesh.collectives[i].bytes);
+  const size_t unit = 64 * static_cast<size_t>(rank_count(mesh));
+  Layout out;
+  out.world = rank_count(mesh);
+  out.axes = mesh.axis_count + 1;
+  out.chunk = (static_cast<size_t>(std::min<int64_t>(largest, int64_t{1} << 19)) + unit - 1) / unit * unit;
+  return out;
+}
+
+inline Ranks* join(const Program& program) {
+  const Mesh& mesh = *program.mesh;
+  const Start start = discover([](const char* name) { return getenv(name); });
+  const int wanted = rank_count(mesh);
+  if (start.world != wanted)
+    throw Error("T0940", std::string(program.name) + format(" is compiled for %d ranks (", wanted) + mesh_text(mesh) + format("), %d %s started", start.world, start.world == 1 ? "was" : "were") +
+                (start.by == "nothing" ? std::string() : " by " + start.by),
+                format("tesserac run -n %d %s ..., or mpirun -n %d; --mesh compiles for another number", wanted, program.name, wanted), kExitUsage);
+  const double timeout = seconds_of("TSR_INIT_TIMEOUT", 300), limit = seconds_of("TSR_COMM_TIMEOUT", 0);
+  std::unique_ptr<Control> control(new Control(start, identity_of(program), timeout));
+  if (!control->one_host())
+    throw Error("T0946", "the ranks run on several hosts (rank 0 on " + quoted(control->peers()[0].host) + "), and this program passes data through the memory of one", "start all ranks on one host");
+  std::unique_ptr<Local> local;
+  if (start.rank == 0) {
+    local.reset(new Local("", layout_of(mesh), 0));
+    control->tell(local->segment().path());
+    if (wanted > 1) control->await_answers(timeout);
+    local->segment().forget();
+  } else {
+    const std::string path = control->hear(timeout);
+    try {
+      local.reset(new Local(path, layout_of(mesh), start.rank));
+    } catch (const Error& error) {
+      control->answer(error.message);
+      throw;
+    }
+    control->answer("ready");
+  }
+  Local* const board = local.get();
+  return new World(mesh, start.rank, std::move(control), std::move(local), board, limit);
+}
+
+}  // namespace comm
+}  // namespace tsr

@@ -1,0 +1,134 @@
+// A thread per rank that notices when another one has died, or has not come to an exchange in time. It says which rank is
+// missing, in which exchange and for which line of the source, tells all ranks, and ends the process with code 75.
+#pragma once
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "backend.h"
+#include "control.h"
+
+namespace tsr {
+namespace comm {
+
+constexpr int kExitLost = 75;  // EX_TEMPFAIL: start the job again, it goes on from its last checkpoint
+
+class Watchdog {
+ public:
+  Watchdog(const Mesh& mesh, int rank, Control* control, Board* board, std::vector<Group> groups)
+      : mesh_(mesh), rank_(rank), control_(control), board_(board), groups_(std::move(groups)) {
+    thread_ = std::thread([this] { watch(); });
+  }
+  ~Watchdog() {
+    ending_ = true;
+    thread_.join();
+  }
+
+  // An exchange over `axis` begins; it may take `limit` seconds.
+  void begin(int axis, double limit) {
+    limit_ = limit;
+    axis_ = axis;
+    since_ = clock_seconds();
+  }
+  void end() { since_ = 0; }
+
+  // This rank gives up for a reason that it prints itself.
+  void give_up() {
+    if (board_->stop()) fflush(stdout);
+  }
+
+ private:
+  void watch() {
+    sigset_t all;  // signals are the main thread's
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    while (!ending_) {
+      const int gone = control_->lost(0.1);
+      if (ending_) return;
+      if (gone >= 0) {
+        usleep(200000);  // a rank that gave up says so first
+        stop(format("rank %d%s has died", gone, whereabouts(gone).c_str()) + standing(gone));
+      }
+      if (board_->stopped()) leave();
+      const double since = since_, waited = clock_seconds() - since;
+      if (since > 0 && waited > limit_) stop(late(waited));
+      if (gone < 0) usleep(20000);
+    }
+  }
+
+  std::string whereabouts(int rank) const {
+    const Peer& peer = control_->peers()[static_cast<size_t>(rank)];
+    return format(" (pid %ld on ", peer.pid) + peer.host.substr(0, peer.host.find('/')) + ")";
+  }
+
+  std::string axis_name(int axis) const { return axis < mesh_.axis_count ? mesh_.names[axis] : "all ranks"; }
+
+  // "all_reduce 3 over tp (gpt.py:21)"
+  std::string exchange(int number, int axis) const {
+    if (number < 0 || number >= mesh_.collective_count) return "an exchange of the runtime over " + axis_name(axis);
+    const Collective& item = mesh_.collectives[number];
+    return std::string(item.kind) + format(" %d over ", number) + axis_name(axis) + " (" + item.source + ")";
+  }
+
+  // What a lost rank was at, and what others wait for.
+  std::string standing(int rank) const {
+    const Position at = board_->of(rank), here = board_->of(rank_);
+    std::string out = format(" in step %lld", static_cast<long long>(at.step + 1));
+    if (at.axis >= 0 && at.axis <= kMaxAxes && at.entered[at.axis] > at.left[at.axis]) out += ", in " + exchange(at.collective, at.axis);
+    else if (at.axis >= 0 && at.axis <= kMaxAxes && at.entered[at.axis] > 0) out += ", after " + exchange(at.collective, at.axis);
+    if (since_ > 0) out += format("; rank %d waits in ", rank_) + exchange(here.collective, here.axis);
+    return out;
+  }
+
+  std::string late(double waited) const {
+    const Group& group = groups_[static_cast<size_t>(static_cast<int>(axis_))];
+    const Position here = board_->of(rank_);
+    std::vector<std::string> missing;
+    for (const int other : group.ranks)
+      if (board_->of(other).entered[group.axis] < here.entered[group.axis]) missing.push_back(format("rank %d", other) + whereabouts(other) + standing_short(other));
+    const std::string where = exchange(here.collective, here.axis);
+    if (missing.empty()) return format("rank %d has waited %.0f s in ", rank_, waited) + where + ", which all ranks have reached";
+    return joined(missing, " and ") + (missing.size() > 1 ? " have" : " has") + " not come to " + where + format(" in step %lld within %.0f s", static_cast<long long>(here.step + 1), waited);
+  }
+
+  std::string standing_short(int rank) const {
+    const Position at = board_->of(rank);
+    if (at.axis < 0 || at.axis > kMaxAxes || at.entered[at.axis] == at.left[at.axis]) return "";
+    return ", in " + exchange(at.collective, at.axis) + ",";
+  }
+
+  // The first rank that notices tells; the others end when they see that they are told to.
+  [[noreturn]] void stop(const std::string& what) {
+    if (board_->stop()) {
+      const Error error("T0944", what + "; all ranks stop", "start the same command again with --resume: it goes on from the last checkpoint");
+      fputs(error.text().c_str(), stderr);
+    }
+    leave();
+  }
+  [[noreturn]] void leave() {
+    if (ending_) for (;;) ::pause();  // the main thread is on its way out with a code of its own
+    fflush(stderr);
+    usleep(100000);
+    _exit(kExitLost);
+  }
+
+  const Mesh& mesh_;
+  int rank_;
+  Control* control_;
+  Board* board_;
+  std::vector<Group> groups_;
+  std::atomic<double> since_{0}, limit_{0};
+  std::atomic<int> axis_{0};
+  std::atomic<bool> ending_{false};
+  std::thread thread_;
+};
+
+}  // namespace comm
+}  // namespace tsr

@@ -1,0 +1,131 @@
+// The ranks of this job: groups by axis, counted exchanges, and the watchdog around every one of them.
+#pragma once
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../dtype.h"
+#include "backend.h"
+#include "watchdog.h"
+
+namespace tsr {
+namespace comm {
+
+// Ranks row-major over the axes; `axis` == axis_count: all of them.
+inline Group group_of(const Mesh& mesh, int rank, int axis) {
+  Group out;
+  out.axis = axis;
+  int size = 1, stride = 1;
+  for (int a = 0; a < mesh.axis_count; ++a) {
+    size *= mesh.sizes[a];
+    if (a > axis) stride *= mesh.sizes[a];
+  }
+  if (axis == mesh.axis_count) {
+    out.me = rank;
+    for (int r = 0; r < size; ++r) out.ranks.push_back(r);
+    return out;
+  }
+  const int length = mesh.sizes[axis];
+  out.me = rank / stride % length;
+  out.index = rank / (stride * length) * stride + rank % stride;
+  for (int k = 0; k < length; ++k) out.ranks.push_back(rank + (k - out.me) * stride);
+  return out;
+}
+
+class World : public Ranks {
+ public:
+  // `board` belongs to `backend`. `limit`: seconds an exchange may wait, 0: chosen by the time that steps take.
+  World(const Mesh& mesh, int rank, std::unique_ptr<Control> control, std::unique_ptr<Backend> backend, Board* board, double limit)
+      : mesh_(mesh), rank_(rank), fixed_(limit > 0), limit_(limit > 0 ? limit : kFirst), control_(std::move(control)), backend_(std::move(backend)), board_(board),
+        traffic_(static_cast<size_t>(mesh.collective_count)) {
+    for (int axis = 0; axis <= mesh.axis_count; ++axis) groups_.push_back(group_of(mesh, rank, axis));
+    board_->mine()->collective = kOwn;
+    board_->mine()->axis = mesh.axis_count;
+    board_->publish();
+    if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, groups_));
+  }
+  ~World() override {
+    watchdog_.reset();
+    control_->goodbye();
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return groups_.back().size(); }
+  int size(int axis) const override { return group(axis).size(); }
+  int coordinate(int axis) const override { return group(axis).me; }
+
+  void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) override {
+    during(collective, axis, count * static_cast<int64_t>(dtype_size(type)), [&](const Group& group) { backend_->all_reduce(group, kind, type, data, count); });
+  }
+  void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) override {
+    during(collective, axis, static_cast<int64_t>(bytes), [&](const Group& group) { backend_->all_gather(group, in, out, bytes); });
+  }
+  void reduce_scatter(int collective, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) override {
+    const int64_t bytes = count * group(axis).size() * static_cast<int64_t>(dtype_size(type));
+    during(collective, axis, bytes, [&](const Group& group) { backend_->reduce_scatter(group, kind, type, in, out, count); });
+  }
+  void all_to_all(int collective, int axis, const void* in, void* out, size_t bytes) override {
+    const std::vector<size_t> each(static_cast<size_t>(group(axis).size()), bytes);
+    all_to_all_v(collective, axis, in, each.data(), out, each.data());
+  }
+  void all_to_all_v(int collective, int axis, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) override {
+    int64_t bytes = 0;
+    for (int k = 0; k < group(axis).size(); ++k) bytes += static_cast<int64_t>(in_bytes[k]);
+    during(collective, axis, bytes, [&](const Group& group) { backend_->all_to_all_v(group, in, in_bytes, out, out_bytes); });
+  }
+  void broadcast(int collective, int axis, void* data, size_t bytes, int root) override {
+    during(collective, axis, static_cast<int64_t>(bytes), [&](const Group& group) { backend_->broadcast(group, data, bytes, root); });
+  }
+  void barrier(int axis) override {
+    during(kOwn, axis, 0, [&](const Group& group) { backend_->barrier(group); });
+  }
+
+  Traffic traffic(int collective) const override { return traffic_[static_cast<size_t>(collective)]; }
+  void at_step(int64_t step) override {
+    board_->mine()->step = step;
+    board_->publish();
+  }
+  void patience(double seconds) override {
+    if (!fixed_) limit_ = seconds > 0 ? seconds : kFirst;
+  }
+  void fail(const std::string&) override {
+    if (watchdog_) watchdog_->give_up();
+  }
+  std::string backend() const override { return backend_->name(); }
+
+ private:
+  static constexpr double kFirst = 600;  // the first step may read data and fault memory in
+
+  const Group& group(int axis) const { return axis == kWorld ? groups_.back() : groups_[static_cast<size_t>(axis)]; }
+
+  template <class Body>
+  void during(int collective, int axis, int64_t bytes, const Body& body) {
+    const Group& members = group(axis);
+    Position* const at = board_->mine();
+    at->collective = collective, at->axis = members.axis, ++at->entered[members.axis];
+    board_->publish();
+    if (watchdog_) watchdog_->begin(members.axis, limit_);
+    body(members);
+    if (watchdog_) watchdog_->end();
+    ++at->left[members.axis];
+    board_->publish();
+    if (collective == kOwn) return;
+    ++traffic_[static_cast<size_t>(collective)].calls;
+    traffic_[static_cast<size_t>(collective)].bytes += bytes;
+  }
+
+  const Mesh& mesh_;
+  int rank_;
+  bool fixed_;
+  double limit_;
+  std::unique_ptr<Control> control_;
+  std::unique_ptr<Backend> backend_;
+  Board* board_;
+  std::vector<Group> groups_;
+  std::vector<Traffic> traffic_;
+  std::unique_ptr<Watchdog> watchdog_;
+};
+
+}  // namespace comm
+}  // namespace tsr

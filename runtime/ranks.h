@@ -1,0 +1,88 @@
+// The ranks of a program on a mesh, as emitted code and the rest of the runtime see them. runtime/comm/ has the one
+// implementation; a program without a mesh never includes it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "program.h"
+
+namespace tsr {
+
+enum class Reduce : int { sum, max, min };
+
+// What an exchange has cost so far.
+struct Traffic { int64_t calls = 0, bytes = 0; };
+
+// Calls are collective: the ranks of an axis that differ in its coordinate alone all make them, in one order. Arrays are dense.
+// `collective` is the number in Mesh::collectives; kOwn is the runtime's own business and counts nowhere. kWorld as an axis:
+// all ranks. Sums are taken in the order of the ranks, so that a run can be repeated bit for bit. A call that cannot
+// end because a rank is lost ends the process.
+class Ranks {
+ public:
+  static constexpr int kOwn = -1, kWorld = -1;
+  virtual ~Ranks() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual int size(int axis) const = 0;
+  virtual int coordinate(int axis) const = 0;
+
+  // data: count elements, replaced by their sum, largest or smallest over the ranks.
+  virtual void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) = 0;
+  // in: bytes of this rank; out: size(axis) times as many, in the order of the ranks.
+  virtual void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) = 0;
+  // in: size(axis) blocks of count elements; out: the sum (largest, smallest) of the blocks meant for this rank.
+  virtual void reduce_scatter(int collective, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) = 0;
+  // in: a block of bytes for every rank; out: the blocks that the ranks have for this one.
+  virtual void all_to_all(int collective, int axis, const void* in, void* out, size_t bytes) = 0;
+  // The same with blocks of any length, one after another; both sides know their own lengths.
+  virtual void all_to_all_v(int collective, int axis, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) = 0;
+  virtual void broadcast(int collective, int axis, void* data, size_t bytes, int root) = 0;
+  virtual void barrier(int axis) = 0;
+
+  virtual Traffic traffic(int collective) const = 0;
+  // Where this rank is, for messages about lost ranks.
+  virtual void at_step(int64_t step) = 0;
+  // How long an exchange may wait; 0: until step times are known. A limit that the user set stays.
+  virtual void patience(double seconds) = 0;
+  // Tells all ranks that this one gives up; they end.
+  virtual void fail(const std::string& reason) = 0;
+  virtual std::string backend() const = 0;
+};
+
+// The numbers that a part of a tensor has among the whole one's: where it begins in each dimension. Its lengths are Tensor::shape.
+struct Corner { int64_t at[kMaxRank]; };
+
+inline Corner corner_of(const Tensor& tensor, const Ranks* ranks) {
+  Corner out{};
+  for (int d = 0; tensor.cut && d < tensor.rank; ++d) {
+    int64_t part = 0;
+    for (int axis = 0; axis < kMaxAxes; ++axis)
+      if (tensor.cut->axes[d] >> axis & 1u) part = part * ranks->size(axis) + ranks->coordinate(axis);
+    out.at[d] = part * tensor.shape[d];
+  }
+  return out;
+}
+
+// Whether this rank is the one, of those with equal parts of a tensor, that speaks for it: the first along every axis
+// that does not cut it.
+inline bool speaks_for(const Tensor& tensor, const Mesh& mesh, const Ranks& ranks) {
+  unsigned cut = 0;
+  for (int d = 0; tensor.cut && d < tensor.rank; ++d) cut |= tensor.cut->axes[d];
+  for (int axis = 0; axis < mesh.axis_count; ++axis)
+    if (!(cut >> axis & 1u) && ranks.coordinate(axis) != 0) return false;
+  return true;
+}
+
+// The whole tensor that `tensor` is a part of, without a place in an arena.
+inline Tensor whole_of(const Tensor& tensor) {
+  Tensor out = tensor;
+  out.cut = nullptr;
+  for (int d = 0; tensor.cut && d < tensor.rank; ++d) out.shape[d] = tensor.cut->shape[d];
+  out.row_stride = 0;
+  return out;
+}
+
+}  // namespace tsr
