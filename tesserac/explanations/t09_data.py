@@ -253,7 +253,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "A program is compiled for the ranks of its mesh, one process each, and was started as another number of "
         "them; started by itself, it is one.",
         "out/TransformerLM train   # compiled for tp=2, dp=4",
-        "tesserac run -n 8 out/TransformerLM train ..., or mpirun -n 8; compile with another --mesh for another number.",
+        "tesserac run -n 8 out/TransformerLM train ..., or mpirun -n 8; another --mesh compiles for another number.",
     ),
     Explanation(
         "T0941",
@@ -267,8 +267,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0942",
         "the ranks cannot meet",
-        "Rank 0 listens and all others connect to it when they start. A rank did not come, the port is taken, or rank 0 "
-        "ended before that.",
+        "Rank 0 listens and all others connect to it when they start. A rank did not come, the port is taken, or rank "
+        "0 ended before that.",
         "TSR_PORT=80 tesserac run -n 2 out/gpt train",
         "See what the ranks printed. TSR_PORT sets another port, TSR_INIT_TIMEOUT the seconds they wait.",
     ),
