@@ -8,10 +8,11 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0601",
         "No derivative rule",
-        "A derivative was asked for, and on its way lies an operator that has no rule for it. Leaving its contribution "
-        "out would give a wrong derivative, so compilation stops. All operators of the catalogue have rules; a "
-        "function under @autodiff.custom_grad has one for reverse mode alone, so no derivative by a coordinate goes "
-        "through it.",
+        "A derivative was asked for, and on its way lies something that has no rule for it. Leaving its contribution "
+        "out would give a wrong derivative, so compilation stops. All operators of the catalogue have rules. A "
+        "function under @autodiff.custom_grad has one for reverse mode; derivatives by coordinates are taken in "
+        "forward mode, which follows from the rule where that is linear in the cotangent. A rule that clips the "
+        "cotangent is not.",
         "from tessera import autodiff, graph, op\n"
         "\n"
         "@autodiff.custom_grad\n"
@@ -20,13 +21,14 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "\n"
         "@clipped.grad\n"
         "def rule(x, upstream):\n"
-        "    return upstream\n"
+        "    return op.clip(upstream, -1.0, 1.0)\n"
         "\n"
         "@graph.module\n"
         "def net(x: Tensor[64, 1]):\n"
         '    return op.grad(clipped(x), "x")\n',
-        "Take the derivative by the coordinate first and apply the function to it, write the function with operators "
-        "of the catalogue, or wrap its operand in `op.stop_gradient(...)` if it is meant to be a constant there.",
+        "Let the rule be products and sums of the cotangent with values that do not depend on it, take the derivative "
+        "by the coordinate first and apply the function to it, or wrap its operand in `op.stop_gradient(...)` if it is "
+        "meant to be a constant there.",
     ),
     Explanation(
         "T0602",

@@ -3,6 +3,9 @@
 Operands: the value y, a placeholder for its cotangent, then for every input x_i what the rule makes of the placeholder,
 then the inputs. The rule's equations stand in the program once; reverse mode repeats those that depend on the
 placeholder for each cotangent it meets, so what they compute can be differentiated again.
+
+Forward mode follows from a rule that is linear in the cotangent, u -> J^T u: its transpose is v -> J v, and transposing
+it equation by equation gives the tangent equations, whose slopes are ordinary values.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tesserac.diagnostics import InternalError
+from tesserac.diagnostics import CompileError, Diagnostics, InternalError, Label
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
-from tesserac.ops.base import Array, Attrs, Factors, OpSpec, register
-from tesserac.ops.rules import LETTERS, need_float, same_dtype, same_shape
+from tesserac.ops.attributes import number
+from tesserac.ops.base import Array, Attrs, Factors, OpSpec, register, spec_of
+from tesserac.ops.rules import LETTERS, add_optional, linear_jvp, need_float, same_dtype, same_shape
 
 if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
@@ -52,6 +56,70 @@ def _vjp(b: Builder, e: Equation, cotangents: Sequence[Var | None]) -> tuple[Var
         values.update((old.name, new) for old, new in zip(equation.results, results, strict=True))
     found = [values.get(slope.name, slope) for slope in slopes]
     return (*(None,) * (2 + count), *found)
+
+
+def _jvp(b: Builder, e: Equation, tangents: Sequence[Var | None]) -> tuple[Var | None, ...]:
+    """The transpose of the rule on the inputs' tangents; those of the value and of what the rule made do not count."""
+    placeholder, count = e.operands[1], len(e.operands) // 2 - 1
+    slopes = e.operands[2 : 2 + count]
+    sums: dict[str, Var | None] = {}
+    for slope, tangent in zip(slopes, tangents[2 + count :], strict=True):
+        sums[slope.name] = add_optional(b, sums.get(slope.name), tangent)
+    if all(value is None for value in sums.values()):
+        return (None,)
+    path = _between(b.equations, placeholder, slopes)
+    carried = {placeholder.name, *(v.name for equation in path for v in equation.results)}
+    zeros = _zeros(b.equations)
+    for equation in reversed(path):
+        flags = [v.name in carried for v in equation.operands]
+        rule = spec_of(equation.op).transpose
+        if rule is None or not _is_linear(equation, flags, zeros):
+            raise _not_linear(e, equation)
+        given = [sums.get(v.name) for v in equation.results]
+        if any(ct is not None for ct in given):
+            for operand, flag, ct in zip(equation.operands, flags, rule(b, equation, given, flags), strict=True):
+                if flag:
+                    sums[operand.name] = add_optional(b, sums.get(operand.name), ct)
+    return (sums.get(placeholder.name),)
+
+
+def _zeros(equations: Sequence[Equation]) -> set[str]:
+    """Names of the values that are zero throughout."""
+    found: set[str] = set()
+    for equation in equations:
+        zero = equation.op == "full" and number(equation.attributes, "value") == 0.0
+        if zero or (equation.op in ("broadcast", "reshape") and equation.operands[0].name in found):
+            found.add(equation.result.name)
+    return found
+
+
+def _is_linear(equation: Equation, flags: Sequence[bool], zeros: set[str]) -> bool:
+    """Whether an equation is linear in its flagged operands together; the others are fixed."""
+    op = equation.op
+    if op in ("mul", "contract"):
+        return sum(flags) == 1
+    if op == "div":
+        return list(flags) == [True, False]
+    if op in ("add", "sub", "concat", "select"):
+        terms = list(zip(equation.operands, flags, strict=True))[1 if op == "select" else 0 :]
+        return all(flag or v.name in zeros for v, flag in terms)
+    if op == "pad":
+        return number(equation.attributes, "value") == 0.0
+    return op in ("neg", "cast") or (op == "take" and not flags[1]) or spec_of(op).jvp is linear_jvp
+
+
+def _not_linear(asked: Equation, culprit: Equation) -> CompileError:
+    bag = Diagnostics()
+    bag.error(
+        "T0601",
+        "forward mode, which derivatives by coordinates take, does not follow from this derivative rule: "
+        f"`{culprit.op}` is not linear in the cotangent",
+        culprit.span,
+        labels=(Label(asked.span, "a derivative was asked for through this value"),),
+        help=("let the rule be products and sums of the cotangent with values that do not depend on it",
+              "or take the derivative by the coordinate first, and apply the function to it"),
+    )
+    return CompileError(bag.items)
 
 
 def _between(equations: Sequence[Equation], start: Var, ends: Sequence[Var]) -> list[Equation]:
@@ -90,6 +158,7 @@ register(
         None,
         _infer,
         _evaluate,
+        jvp=_jvp,
         vjp=_vjp,
         factors=_factors,
     )

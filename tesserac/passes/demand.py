@@ -98,16 +98,23 @@ def requests(function: Function, found: Unit) -> dict[str, set[Index]]:
                 tops = {tuple(a) for a in equation.attr("indices")}  # type: ignore[union-attr, arg-type]
                 lower = {a for a in closure(tops) if a not in tops and any(a)}
                 _ask(found, asked, equation.operands[0], lower)
-        elif spec_of(equation.op).kind != "transform":
+        elif equation.op == "custom_grad" or spec_of(equation.op).kind != "transform":
             wanted = {a for v in equation.results for a in asked.get(v.name, ())}
             early = equation.results[0].name in found.early
             if wanted and (not early or _passes_on(found, asked, equation)):
                 for var in equation.results:
                     asked.pop(var.name, None)
                 below = wanted if found.linear(equation) else {a for a in closure(wanted) if any(a)}
-                for operand in found.varying(equation):
+                for operand in _differentiated(found, equation):
                     _ask(found, asked, operand, below)
     return {name: indices for name, indices in asked.items() if indices and name in found.early}
+
+
+def _differentiated(found: Unit, equation: Equation) -> list[Var]:
+    """The varying operands that a derivative goes through: with a rule of the source's own, its inputs alone."""
+    if equation.op != "custom_grad":
+        return found.varying(equation)
+    return [v for v in equation.operands[len(equation.operands) // 2 + 1 :] if found.support.get(v.name)]
 
 
 def _ask(found: Unit, asked: dict[str, set[Index]], value: Var, indices: set[Index]) -> None:

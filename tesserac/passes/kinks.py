@@ -32,9 +32,9 @@ def kink_remarks(function: Function) -> tuple[Diagnostic, ...]:
             continue
         if order > 1 and equation.op in KINKED and any(v.name in varying for v in equation.operands):
             found.append(equation)
-        for operand in equation.operands:
-            if order > orders.get(operand.name, 0):
-                orders[operand.name] = order
+        for operand, down in zip(equation.operands, _rule_depths(equation), strict=True):
+            if order - down > orders.get(operand.name, 0):
+                orders[operand.name] = order - down
                 asked[operand.name] = span
     for equation in reversed(found):
         key = equation.op, str(equation.span)
@@ -46,6 +46,18 @@ def kink_remarks(function: Function) -> tuple[Diagnostic, ...]:
                                 Label(asked[name], "a derivative of higher order goes through it")),
                         help=("choose a smooth activation: tanh, gelu, silu, sin",))
     return tuple(bag.items)
+
+
+def _rule_depths(equation: Equation) -> tuple[int, ...]:
+    """How many derivatives fewer go through each operand than through the result.
+
+    What a rule of the source's own makes is a first derivative already, and the value that it belongs to is not
+    differentiated at all: so many that none is left.
+    """
+    if equation.op != "custom_grad":
+        return (0,) * len(equation.operands)
+    count, never = len(equation.operands) // 2 - 1, 1 << 30
+    return (never, never, *(1,) * count, *(0,) * count)
 
 
 def _varying(function: Function) -> set[str]:

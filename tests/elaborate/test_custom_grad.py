@@ -94,16 +94,107 @@ def residual(u):
     np.testing.assert_allclose(found["grad:net.u.w2"], slopes.T @ kept, rtol=1e-12)
 
 
-def test_forward_mode_and_coordinates_say_that_there_is_no_rule() -> None:
-    for use in ('op.grad(leaky(x), "x")', "op.jvp(leaky, x, x)[1]"):
-        source = "from tessera import op, graph, autodiff\n" + RELU
-        source += f"\n@graph.module\ndef net(x: Tensor[4, 1]):\n    return {use}\n"
+BENT = """
+@autodiff.custom_grad
+def bent(x):
+    return op.tanh(x)
+
+@bent.grad
+def bent_rule(x, upstream):
+    return 1.5 * upstream * (1 - op.tanh(x)**2)
+"""
+"""The rule says half as much again as the true derivative, so that a result shows which of the two was taken."""
+
+
+def _bent_field(given: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """u, u_x, u_xx, u_xy of tanh([x, y] W) V by the rule, which replaces the first derivative of every value."""
+    w, v = given["net.W"], given["net.V"]
+    t = np.tanh(np.concatenate([given["x"], given["y"]], axis=1) @ w)
+    slope, curve = 1.5 * (1 - t * t), 1.5 * -2 * t * (1 - t * t)
+    return t @ v, slope * w[0] @ v, curve * w[0] ** 2 @ v, curve * w[0] * w[1] @ v
+
+
+def test_derivatives_by_coordinates_through_a_rule_and_their_gradient() -> None:
+    source = (
+        BENT
+        + """
+@graph.module
+def net(x: Tensor[5, 1], y: Tensor[5, 1], W: Tensor[2, 4], V: Tensor[4, 1]):
+    u = bent(op.concat([x, y], axis=-1) @ W) @ V
+    return u, op.grad(u, "x"), op.laplacian(u, ["x"]), op.grad(op.grad(u, "x"), "y")
+
+@graph.training_step(module="t")
+def step(batch):
+    u, ux, uxx, uxy = net(batch["x"], batch["y"])
+    return graph.backward(op.mean(ux * uxx + u * uxy))
+"""
+    )
+    compiled = compile_source(source)
+    infer, train = infer_of(compiled), train_of(compiled)
+    rng = np.random.default_rng(3)
+    given = {i.path: rng.normal(size=i.var.type.sizes) for i in infer.inputs}
+    for found, expected in zip(evaluate(infer, given, dtype=np.float64).values(), _bent_field(given), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+    def loss(v: np.ndarray) -> float:
+        u, ux, uxx, uxy = _bent_field({**given, "net.V": v})
+        return float(np.mean(ux * uxx + u * uxy))
+
+    # The loss is quadratic in V, and V lies behind no rule: central differences are exact up to rounding.
+    numeric = [(loss(given["net.V"] + d) - loss(given["net.V"] - d)) / 2 for d in np.eye(4)[:, :, None]]
+    found = evaluate(train, given, dtype=np.float64)
+    np.testing.assert_allclose(found["loss"], loss(given["net.V"]), rtol=1e-12)
+    np.testing.assert_allclose(found["grad:net.V"].ravel(), numeric, rtol=1e-10)
+
+
+def test_forward_mode_transposes_what_rules_are_made_of() -> None:
+    """Sums, columns, masks, quotients and products with a matrix between the cotangent and what a rule returns."""
+    source = """
+    def gate_rule(x, y, w, up):
+        half = op.where(x > 0, up, 0.0) / (1 + y**2)
+        return half @ op.transpose(w), op.sum(-up * y, axis=-1, keepdims=True), None
+
+    gate = autodiff.custom_grad(lambda x, y, w: (x + y) @ w, gate_rule)
+    through = autodiff.custom_grad(lambda x: op.floor(x), lambda x, up: up)
+
+    @graph.module
+    def net(x: Tensor[4, 3], y: Tensor[4, 1], dx: Tensor[4, 3], dy: Tensor[4, 1], w: Tensor[3, 3]):
+        z, dz = op.jvp(lambda a, b: gate(a, b, w), (x, y), (dx, dy))
+        return z, dz, op.jvp(through, x, dx)[1]
+    """
+    infer = infer_of(compile_source(source))
+    rng = np.random.default_rng(4)
+    given = {i.path: rng.normal(size=i.var.type.sizes) for i in infer.inputs}
+    x, y, dx, dy, w = (given[n] for n in ("x", "y", "dx", "dy", "net.w"))
+    z, dz, straight = evaluate(infer, given, dtype=np.float64).values()
+    np.testing.assert_allclose(z, (x + y) @ w)
+    np.testing.assert_allclose(dz, np.where(x > 0, dx @ w / (1 + y**2), 0.0) - dy * y, rtol=1e-12)
+    np.testing.assert_allclose(straight, dx)
+
+
+@pytest.mark.parametrize(
+    ("rule", "op"),
+    [
+        ("op.clip(up, -1.0, 1.0)", "minimum"),
+        ("up * up * x", "mul"),
+        ("x * up + 1.0", "add"),
+        ("op.where(x > 0, up, 1.0)", "select"),
+        ("x / up", "div"),
+    ],
+)
+def test_a_rule_that_is_not_linear_says_nothing_about_forward_mode(rule: str, op: str) -> None:
+    source = "from tessera import op, graph, autodiff\n" + "f = autodiff.custom_grad(lambda x: op.tanh(x), "
+    source += f"lambda x, up: {rule})\n"
+    for use in ('op.grad(f(x), "x")', "op.jvp(f, x, x)[1]"):
         with pytest.raises(CompileError) as caught:
-            check_source(source, "m.py")
+            check_source(source + f"\n@graph.module\ndef net(x: Tensor[4, 1]):\n    return {use}\n", "m.py")
         (error,) = [d for d in caught.value.diagnostics if d.severity == "error"]
         assert error.code == "T0601"
+        assert error.span is not None
+        assert error.span.line == 2
         assert error.message == (
-            "`custom_grad` has no derivative rule for forward mode, which derivatives by coordinates take"
+            "forward mode, which derivatives by coordinates take, does not follow from this derivative rule: "
+            f"`{op}` is not linear in the cotangent"
         )
 
 

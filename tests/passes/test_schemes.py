@@ -290,6 +290,30 @@ def test_the_explanation_of_collapsed_combinations():
     assert "collapsed Taylor" in taken
 
 
+def test_a_field_behind_a_rule_of_the_source_is_decided_like_any_other():
+    """v = f(u) with f' = 2u by its own rule: v_xx + v_yy = 2 u (u_xx + u_yy) + 2 (u_x^2 + u_y^2)."""
+
+    def loss(field: Field, ruled: bool) -> Var:
+        b, x, y = field.b, field.coordinate("x"), field.coordinate("y")
+        u = field.mlp([x, y], WIDE)
+        v = b.op("square", u)
+        if ruled:
+            upstream = b.constant(0.0, u.type)
+            cotangent = b.op("mul", upstream, b.op("mul", u, b.constant(2.0, u.type)))
+            v = b.op("custom_grad", b.op("abs", u), upstream, cotangent, u)
+        return field.mean_square(b.op("add", field.d(v, x, x), field.d(v, y, y)))
+
+    ruled, plain = Field(), Field()
+    function = ruled.train(loss(ruled, True))
+    assert decision_of(function).chosen.reverse
+    values = values_for(function)
+    expected = run(differentiate(plain.train(loss(plain, False)), plain=True), values)
+    for program in (differentiate(function), differentiate(function, plain=True)):
+        found = run(program, values)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-11)
+
+
 def test_points_inside_and_on_a_boundary_are_decided_apart():
     """One network, evaluated at two batches of points: second derivatives here, a slope there."""
     field = Field()

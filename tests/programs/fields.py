@@ -26,7 +26,7 @@ def step(batch):
     _, ut, uxx = net(batch["x"], batch["t"])
     residual = op.mse(ut, uxx)
     ub, _, _ = net(batch["xb"], batch["tb"])
-    boundary = op.mse(op.grad(ub, "x"), 0) + op.mean(soft(ub))
+    boundary = op.mse(op.grad(ub, "x"), 0) + op.mean(soft(ub)) + op.mse(op.grad(soft(ub), "x"), 0)
     x0 = batch["x0"]
     u0, _, _ = net(x0, 0 * x0)
     start = op.mse(u0, op.sin(x0))
