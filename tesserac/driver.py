@@ -109,7 +109,8 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
 
     trace = Trace(after)
     table = [parameter.item.path for parameter in parameters_of(entry)]
-    tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0)
+    on_cpu = options.target == "cpu"  # CUDA's products leave a result, they do not add to one
+    tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0, accumulate=on_cpu)
     plans: dict[str, Plan] = {}
     for role, function in entry.roles():
         optimized = optimize(function, trace, reorder=options.reassociate, mixed=entry.mixed)

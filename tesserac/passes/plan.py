@@ -227,7 +227,7 @@ def _touch_shared(
     for number, launch in enumerate(launches):
         at = span[0] if tiled else span[number]
         for argument in launch.arguments:
-            for var in values.outside(argument.var) if tiled else (argument.var,):
+            for var in values.outside(argument.var) if tiled or values.is_partial(argument.var) else (argument.var,):
                 if var in outer:
                     continue
                 view = outer_view(outer, var) if tiled or var in values.imports else values.storage(argument.var)

@@ -25,6 +25,7 @@ from tesserac.passes.expert_stage import (
 from tesserac.passes.placement import PARTIAL, Placed, Split, leading_sizes, place, whole
 from tesserac.passes.stages import Experts, Export, Import, Stage, Staged
 from tesserac.passes.tile_stage import TileStage
+from tesserac.passes.whole_stage import whole_stage
 
 ONCE, TILES = "once", "tiles"
 Where = Var | str
@@ -37,10 +38,14 @@ PLANE = 1 << 16
 
 @dataclass(frozen=True)
 class Tile:
-    """``rows``: about how many rows of the innermost matrices a tile should hold (cache against loop overhead)."""
+    """``rows``: about how many rows of the innermost matrices a tile should hold (cache against loop overhead).
+
+    ``accumulate``: kernels of the target can add to a gradient outside tiles, too.
+    """
 
     rows: int = 128
     enabled: bool = True
+    accumulate: bool = True
     name: str = "tile"
     reason: str = "cut by the batch index: intermediates stay in cache and barriers vanish"
 
@@ -56,7 +61,7 @@ class Tile:
             tiling = _Tiling(function, None)
             tiling.place_all()
             return Staged(function, tuple(_Stages(tiling, 1).build()))
-        return Staged(function, (_whole_stage(function),))
+        return Staged(function, (whole_stage(function, self.accumulate),))
 
 
 def _best_tiling(function: Function) -> _Tiling | None:
@@ -71,13 +76,6 @@ def _best_tiling(function: Function) -> _Tiling | None:
             tiling.place_all()
             found.append((tiling.work(), batch, tiling))
     return max(found, key=lambda item: item[:2])[2] if found else None
-
-
-def _whole_stage(function: Function) -> Stage:
-    imports = tuple(Import(item.var, item.var) for item in function.inputs)
-    made = {v for e in function.equations for v in e.results}
-    exports = dict.fromkeys(output.var for output in function.outputs if output.var in made)
-    return Stage(function.equations, imports, tuple(Export(v, v) for v in exports))
 
 
 _CACHE = 4 << 20

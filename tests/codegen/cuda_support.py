@@ -16,7 +16,7 @@ from tesserac.ir.program import Entry, Function
 from tesserac.resources import runtime_dir
 from tests.emulation.building import build, write_emulated
 
-WHOLE = CompileOptions(tile_rows=0)
+WHOLE = CompileOptions(tile_rows=0, target="cuda")
 
 SHIM = """
 #include "{stem}.program.cpp"

@@ -253,7 +253,7 @@ def test_optimizers_follow_their_formulas_and_leave_the_padding_alone(
 def write_source(path: Path, folder: Path, options: Options = PLAIN) -> list[str]:
     """Emits a source file's entries; returns the stems."""
     text = path.read_text(encoding="utf-8")
-    _, program, _ = front_end(text, str(path), type(WHOLE)(elaboration=options, tile_rows=0))
+    _, program, _ = front_end(text, str(path), type(WHOLE)(elaboration=options, tile_rows=0, target="cuda"))
     stems = []
     for entry in program.entries:
         files = render_entry_cuda(

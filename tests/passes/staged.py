@@ -20,10 +20,12 @@ def run_staged(staged: Staged, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if stage.tiles is None:
             local = {item.local: values[item.outer] for item in stage.imports}
             _run(stage, local, tile=0)
+            sums: set[Var] = set()
             for export in stage.exports:
                 assert export.axis is None
-                assert not export.partial
-                values[export.outer] = local[export.local]
+                term = local[export.local]
+                values[export.outer] = values[export.outer] + term if export.outer in sums else term
+                sums |= {export.outer} if export.partial else set()
         else:
             _run_tiles(stage, values)
     return {output.name: values[output.var] for output in staged.function.outputs}

@@ -112,6 +112,21 @@ def test_products_that_share_a_weight_add_to_one_gradient() -> None:
     assert_staged_equals_whole(function, 8)
 
 
+def test_without_tiles_too_products_that_share_a_weight_add_to_one_gradient() -> None:
+    function = optimize(shared_weight())
+    found = Tile(enabled=False).run(function)
+    (stage,) = found.stages
+    gradient = next(output.var for output in function.outputs if output.name == "grad:net.w")
+    terms = [export for export in stage.exports if export.outer == gradient]
+    assert len(terms) == 3
+    assert all(export.partial for export in terms)
+    assert not any(gradient in equation.results for equation in stage.equations)
+    values = inputs_for(function)
+    np.testing.assert_allclose(run_staged(found, values)["grad:net.w"], evaluate(function, values)["grad:net.w"], 1e-5)
+    (apart,) = Tile(enabled=False, accumulate=False).run(function).stages
+    assert not any(export.partial for export in apart.exports), "CUDA's products do not add"
+
+
 def test_batches_of_several_sizes_are_cut_by_the_one_with_most_of_the_work() -> None:
     b = Builder()
     x = b.add_input(Input(Var("x", TensorType(DType.F32, (32, 8))), "x"))

@@ -150,7 +150,8 @@ class FunctionRenderer:
     def _first(self, launch: Launch, stage: StagePlan, started: set[Var]) -> str:
         """What a call passes for ``first``: later terms of a sum that several launches add to never start it anew."""
         kernel = launch.kernel
-        start = "tile.first" if stage.fused.values.stage.experts is not None else "first"
+        item = stage.fused.values.stage
+        start = "tile.first" if item.experts is not None else "first" if item.tiles is not None else "true"
         if not isinstance(kernel, (RowKernel, ContractKernel)):
             return start
         exports = stage.fused.values.exports
