@@ -52,7 +52,7 @@ struct Columns {
 template <class E, int Rows, int Width>
 struct Tile {
   static_assert(Rows % 16 == 0 && Width % 16 == 0, "whole fragments");
-  static constexpr int kRows = Rows, kPieces = Width / 8, kElements = Rows * Width;
+  static constexpr int kRows = Rows, kWidth = Width, kPieces = Width / 8, kElements = Rows * Width;
   static constexpr int kPower = power_in(kPieces);
   E* data;
 
@@ -75,7 +75,12 @@ struct Tile {
     const int lane = threadIdx.x % 32;
     ptx::ldmatrix_x4(a, at(row + lane % 16, 2 * step + lane / 16));
   }
-  /// Their transpose, as a right operand: terms 16 step.. are this tile's columns, the result's columns its rows.
+  /// The transpose of rows [16 step, 16 step + 16) and 16 columns from piece `piece` on, as a left operand.
+  __device__ void load_left_transposed(uint32_t (&a)[4], int step, int piece) const {
+    const int lane = threadIdx.x % 32;
+    ptx::ldmatrix_x4_transposed(a, at(16 * step + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
+  }
+  /// The transpose of rows [row, row + 16) and columns [16 step, 16 step + 16), as a right operand.
   __device__ Columns load_right_transposed(int row, int step) const {
     const int lane = threadIdx.x % 32;
     uint32_t r[4];
