@@ -26,6 +26,20 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         'dist.Mesh(axes=["tp", "dp"], devices=[[0, 1], [2, 3]]), or shape=(2, 2) with a flat list.',
     ),
     Explanation(
+        "T0703",
+        "Strategy that is not there",
+        "A plan or a pin asks for a way of running an operation that its rule does not have, or that the sizes forbid.",
+        "$ tesserac plan model.py --mesh tp=3   # with a pin that cuts 8 heads by 3",
+        "Choose one of the strategies that the message lists, or a mesh axis whose size divides the dimension.",
+    ),
+    Explanation(
+        "T0704",
+        "Uneven cut",
+        "A plan cuts an input or a parameter along a dimension that the mesh axis does not divide.",
+        "$ tesserac plan model.py --mesh dp=3   # with a pin that cuts a batch of 8 by 3",
+        "Use an axis size that divides the dimension, or pad the dimension in the source.",
+    ),
+    Explanation(
         "T0707",
         "Unknown hardware",
         "`--hw` names a machine that tesserac has a file of, or a JSON file of your own with the same fields.",

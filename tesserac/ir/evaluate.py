@@ -35,9 +35,15 @@ def evaluate(function: Function, inputs: Mapping[str, Array], *, dtype: np.dtype
     with np.errstate(all="ignore"):
         for equation in function.equations:
             arrays = [values[v.name] for v in equation.operands]
-            for var, array in zip(equation.results, _results(equation, arrays, wide, seed, step), strict=True):
-                values[var.name] = _checked(var, array, wide)
+            values.update(run_equation(equation, arrays, wide, seed, step))
     return {output.name: values[output.var.name] for output in function.outputs}
+
+
+def run_equation(equation: Equation, arrays: list[Array], wide: np.dtype[np.generic] | None, seed: int = 0,
+                 step: int = 0, coordinate: int | None = None) -> dict[str, Array]:
+    """Results of one equation by name; ``coordinate`` is that of the rank on the mesh axis that the equation names."""
+    found = _results(equation, arrays, wide, seed, step, coordinate)
+    return {var.name: checked(var, array, wide) for var, array in zip(equation.results, found, strict=True)}
 
 
 def _input(item: Input, inputs: Mapping[str, Array], wide: np.dtype[np.generic] | None) -> Array:
@@ -62,10 +68,12 @@ def _stored(var: Var, array: Array, wide: np.dtype[np.generic] | None) -> Array:
     return array.astype(dtype.numpy, copy=False)
 
 
-def _results(equation: Equation, arrays: list[Array], wide: np.dtype[np.generic] | None, seed: int,
-             step: int) -> tuple[Array, ...]:
+def _results(equation: Equation, arrays: list[Array], wide: np.dtype[np.generic] | None, seed: int, step: int,
+             coordinate: int | None) -> tuple[Array, ...]:
     spec = spec_of(equation.op)
     attrs: dict[str, Attr] = equation.attributes
+    if coordinate is not None:
+        attrs["coordinate"] = coordinate
     if spec.kind == "random":
         # A wide run sees the very numbers of the narrow one, so that both drop the same elements.
         return spec.evaluate(arrays, {**attrs, "seed": seed, "step": step})
@@ -80,7 +88,8 @@ def _widened(value: Attr) -> Attr:
     return DType.C128 if value.is_complex else DType.F64
 
 
-def _checked(var: Var, array: Array, wide: np.dtype[np.generic] | None) -> Array:
+def checked(var: Var, array: Array, wide: np.dtype[np.generic] | None) -> Array:
+    """The array in the type that holds values of ``var``, whose shape it must have."""
     if array.shape != var.type.sizes:
         raise InternalError(f"{var} evaluates to the shape {array.shape} but is typed {var.type}")
     return _stored(var, array, wide)

@@ -35,9 +35,30 @@ def differentiate(function: Function, plain: bool = False) -> Function:
     return _Differentiation(function if plain else collapsed_where_cheaper(function), plain).run()
 
 
+def final_requests(function: Function) -> tuple[Equation, ...]:
+    """The equations that ask for gradients which nothing but outputs reads."""
+    read = {v.name for e in function.equations for v in e.operands}
+    return tuple(e for e in function.equations if e.op == "backward" and not any(v.name in read for v in e.results))
+
+
+def expand_derivatives(function: Function) -> Function:
+    """The same function with all derivatives replaced by their equations but the final gradients.
+
+    What remains is a forward program, with rules of the source's own (``custom_grad``) still in it, and the requests
+    for the gradients of its results.
+    """
+    left = final_requests(function)
+    others = (e for e in function.equations if spec_of(e.op).kind == "transform" and e.op != "custom_grad")
+    if all(e in left for e in others):
+        return function
+    return _Differentiation(collapsed_where_cheaper(function), False, keep_final=True).run()
+
+
 class _Differentiation:
-    def __init__(self, function: Function, plain: bool) -> None:
+    def __init__(self, function: Function, plain: bool, keep_final: bool = False) -> None:
         self._function = function
+        self._kept = final_requests(function) if keep_final else ()
+        self._keep_final = keep_final
         self._builder = Builder()
         self._builder.reserve(v.name for v in function.variables())
         self._paths = {item.var.name: item.path for item in function.inputs}
@@ -55,7 +76,7 @@ class _Differentiation:
                 found = [self._coordinates.derivative(asked, self._replaced)]
             elif equation.op == "combination":
                 found = [self._coordinates.combination(asked, self._replaced)]
-            elif equation.op in rules:
+            elif equation.op in rules and asked not in self._kept:
                 found = rules[equation.op](equation)
             else:
                 b.append(equation)
@@ -66,7 +87,7 @@ class _Differentiation:
         self._names.update(self._coordinates.names())
         outputs = tuple(replace(o, var=self._replaced.get(o.var.name, o.var)) for o in self._function.outputs)
         whole = replace(self._function, equations=tuple(b.equations), outputs=outputs)
-        return tidy(drop_custom_rules(whole), original, self._names)
+        return tidy(whole if self._keep_final else drop_custom_rules(whole), original, self._names)
 
     def _gradients(self, backward: Equation) -> list[Var]:
         b, (loss, *wrt) = self._builder, backward.operands

@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from tesserac.diagnostics import InternalError
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Attr, Var
-from tesserac.ir.types import TensorType
+from tesserac.ir.types import DType, TensorType
 from tesserac.passes.mesh.placements import PARTIAL, REPLICATED, VARYING, Placement, Placements, Shard
 
 
@@ -119,6 +119,8 @@ def steps_from(type_: TensorType, sizes: Sequence[int], at: Placements) -> Itera
         if old.is_cut and old.dim in inner:
             continue
         for new in (REPLICATED, VARYING, PARTIAL, *(Shard(d) for d in range(type_.rank))):
+            if new == PARTIAL and type_.dtype is DType.BOOL:
+                continue
             if new == old or ((old, new) == (VARYING, REPLICATED) and not type_.dtype.is_differentiable):
                 continue
             if new.is_cut and (new.dim in inner or extents[new.dim] % sizes[axis]):

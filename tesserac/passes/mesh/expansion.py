@@ -7,6 +7,7 @@ uses them is linear, and everything else is computed alike on all ranks.
 
 from __future__ import annotations
 
+from tesserac.diagnostics import InternalError
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import Factors
@@ -36,6 +37,18 @@ def follow(equation: Equation, factors: Factors, letter: str, size: int) -> Stra
     chosen = tuple(spread.chosen[i] for i in range(len(block)))
     return Strategy(f"stat({letter})", start, results, letter, parts=chosen,
                     traffic=_traffic(equation, block, chosen, start, size))
+
+
+def inner_strategies(equation: Equation, strategy: Strategy, size: int) -> tuple[Strategy, ...]:
+    """Strategies of the expansion's equations on an axis where the composite itself has this one."""
+    if strategy.parts:
+        return strategy.parts
+    block, _ = parts(equation)
+    start = dict(zip((v.name for v in equation.operands), strategy.operands, strict=True))
+    spread = _Spread(block, start, size)
+    if not spread.run():
+        raise InternalError(f"the expansion of {equation.op} cannot follow {strategy}")
+    return tuple(spread.chosen[i] for i in range(len(block)))
 
 
 def parts(equation: Equation) -> tuple[tuple[Equation, ...], tuple[Var, ...]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tesserac.ir.program import Attr, Equation, Var
-from tesserac.ir.types import TensorType
+from tesserac.ir.types import DType, TensorType
 from tesserac.ops.base import Factors, spec_of
 from tesserac.passes.mesh.local import localized
 from tesserac.passes.mesh.placements import PARTIAL, REPLICATED, VARYING, Placement, Placements, Shard, placed
@@ -94,7 +94,8 @@ def _strategies(op: str, operands: tuple[TensorType, ...], results: tuple[Tensor
         found.extend(_following(equation, factors, number, letter) for letter in _letters(factors)
                      if factors.kind(letter) != "blocked" and divides(equation, factors, letter, size))
     if op == "custom_grad":
-        return tuple(_with_cotangents(strategy) for strategy in found)
+        # R* would need a placeholder that is a term of the cotangent, before there is one.
+        return tuple(_with_cotangents(strategy) for strategy in found if strategy.name != "R*")
     found.extend(_linear(equation))
     found.extend(_expanded(equation, size))
     return tuple(found)
@@ -143,6 +144,8 @@ def _linear(equation: Equation) -> Iterator[Strategy]:
     rule = spec_of(equation.op).linear
     groups = () if rule is None else rule(equation)
     for number, group in enumerate(groups):
+        if any(equation.operands[i].type.dtype is DType.BOOL for i in group):
+            continue
         operands = tuple(PARTIAL if i in group else placed(v.type, VARYING) for i, v in enumerate(equation.operands))
         name = "lin" if len(groups) == 1 else f"lin{number}"
         yield Strategy(name, operands, tuple(PARTIAL for _ in equation.results))

@@ -1,0 +1,286 @@
+"""Partition: from a program over whole tensors to the program that every rank runs.
+
+It works on the forward program, before reverse mode: every equation gets its local form, and every value the versions
+that its consumers need, each made once by the conversion table. Gradients are asked for as before; reverse mode
+transposes the conversions like any other linear op, so what the backward pass sends is not written down a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tesserac.diagnostics import CompileError, Diagnostics, InternalError, Label, Span
+from tesserac.ir.builder import Builder
+from tesserac.ir.program import Equation, Function, Input, Output, Var
+from tesserac.ops.base import Cuts, spec_of
+from tesserac.passes.linearize import expanded
+from tesserac.passes.mesh.conversions import Step, convert, version_tree
+from tesserac.passes.mesh.expansion import inner_strategies
+from tesserac.passes.mesh.local import emit_local
+from tesserac.passes.mesh.placements import REPLICATED, Mesh, Placement, Placements, local_type, placed
+from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
+from tesserac.passes.simplify import without_unused
+
+
+@dataclass(frozen=True, slots=True)
+class AxisAssignment:
+    """What was decided for one mesh axis: a strategy per equation, placements of inputs by path and outputs by name.
+
+    Inputs and outputs that are not named are R. A gradient lies as its parameter does.
+    """
+
+    strategies: tuple[Strategy, ...]
+    inputs: Mapping[str, Placement] = field(default_factory=dict)
+    outputs: Mapping[str, Placement] = field(default_factory=dict)
+
+
+Assignment = Mapping[str, AxisAssignment]
+"""Decisions by axis name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharded:
+    """The program of one rank: ``function`` has local shapes and collectives, and asks for gradients as the whole did.
+
+    ``inputs``, ``outputs``: placements by path and name. ``placements``: those of the values of ``function`` by name.
+    ``whole`` is the function that was partitioned.
+    """
+
+    mesh: Mesh
+    function: Function
+    inputs: Mapping[str, Placements]
+    outputs: Mapping[str, Placements]
+    placements: Mapping[str, Placements]
+    whole: Function
+
+
+def partition(function: Function, mesh: Mesh, assignment: Assignment) -> Sharded:
+    """One rank's program of a function whose derivatives are expanded (``expand_derivatives``) but for final gradients.
+
+    Axes of size 1 change nothing. A strategy that an equation cannot have is CompileError T0703.
+    """
+    mesh = mesh.without_ones()
+    if not mesh.axes:
+        inputs, outputs = ({i.path: () for i in function.inputs}, {o.name: () for o in function.outputs})
+        return Sharded(mesh, function, inputs, outputs, {v.name: () for v in function.variables()}, function)
+    return _Partition(function, mesh, assignment).run()
+
+
+@dataclass(slots=True)
+class _Value:
+    """A value of the whole program: how it was made, its versions here, and what still has to be made of it."""
+
+    var: Var
+    produced: Placements
+    span: Span
+    versions: dict[Placements, Var]
+    tree: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An equation with its strategy on every axis."""
+
+    equation: Equation
+    chosen: tuple[Strategy, ...]
+
+    def needs(self, position: int) -> Placements:
+        """Placements of one operand as it is consumed."""
+        type_ = self.equation.operands[position].type
+        return tuple(placed(type_, s.operands[position]) for s in self.chosen)
+
+
+class _Partition:
+    def __init__(self, function: Function, mesh: Mesh, assignment: Assignment) -> None:
+        self._function = function
+        self._mesh = mesh
+        self._sizes = tuple(size for _, size in mesh.axes)
+        self._axes = [assignment[name] for name in mesh.names]
+        self._builder = Builder()
+        self._values: dict[str, _Value] = {}
+        self._needed: dict[str, list[Placements]] = {}
+        self._outputs: dict[str, Placements] = {}
+        for name, axis in zip(mesh.names, self._axes, strict=True):
+            if len(axis.strategies) != len(function.equations):
+                raise InternalError(f"axis {name} has {len(axis.strategies)} strategies for "
+                                    f"{len(function.equations)} equations")
+
+    def run(self) -> Sharded:
+        body = self._flattened()
+        self._collect_needs(body)
+        inputs = {item.path: self._input(item) for item in self._function.inputs}
+        for item in body:
+            with self._builder.at(item.equation.span):
+                self._emit(item)
+        outputs = tuple(self._output(o) for o in self._function.outputs)
+        local = without_unused(self._builder.finish(self._function.name, outputs))
+        there = {v.name for v in local.variables()}
+        placements = {var.name: lies for value in self._values.values() for lies, var in value.versions.items()
+                      if var.name in there}
+        return Sharded(self._mesh, local, inputs, self._outputs, placements, self._function)
+
+    # -------------------------------------------------------------------------------------- strategies
+
+    def _flattened(self) -> list[_Placed]:
+        """Every equation with its strategies; composites that one of them takes apart are written out."""
+        b = Builder()
+        b.reserve(v.name for v in self._function.variables())
+        found: list[_Placed] = []
+        for i, equation in enumerate(self._function.equations):
+            if spec_of(equation.op).kind == "transform" and equation.op not in (*REQUESTS, "custom_grad"):
+                raise InternalError(f"{equation.op} is still there; expand_derivatives comes first")
+            chosen, forms = self._resolved(equation, [axis.strategies[i] for axis in self._axes])
+            if not any(s.parts for s in chosen):
+                found.append(_Placed(equation, chosen))
+                continue
+            with b.at(equation.span, prefix=f"{equation.results[0].name}_"):
+                block, results = expanded(b, equation)
+            block = _renamed(block, dict(zip((v.name for v in results), equation.results, strict=True)))
+            columns = [inner_strategies(form, s, size)
+                       for form, s, size in zip(forms, chosen, self._sizes, strict=True)]
+            found.extend(_Placed(part, row) for part, row in zip(block, zip(*columns, strict=True), strict=True))
+        return self._with_placeholders(found)
+
+    def _resolved(self, equation: Equation, wanted: Sequence[Strategy]) -> tuple[tuple[Strategy, ...], list[Equation]]:
+        """The strategies by name among those that are legal after the axes before, and the equation each finds."""
+        chosen: list[Strategy] = []
+        forms: list[Equation] = []
+        current = equation
+        for strategy, (axis, size) in zip(wanted, self._mesh.axes, strict=True):
+            found = next((s for s in strategies(current, size) if s.name == strategy.name), None)
+            if found is None:
+                raise _illegal(equation, strategy, axis, size, strategies(current, size))
+            chosen.append(found)
+            forms.append(current)
+            current = after(current, found, size)
+        return tuple(chosen), forms
+
+    def _with_placeholders(self, body: list[_Placed]) -> list[_Placed]:
+        """Placeholders of cotangents made as their ``custom_grad`` needs them, where the rule's equations start."""
+        wanted = {item.equation.operands[1].name: item for item in body if item.equation.op == "custom_grad"}
+        found = []
+        for item in body:
+            user = next((wanted[v.name] for v in item.equation.results if v.name in wanted), None)
+            if user is not None:
+                chosen, current = [], item.equation
+                for strategy, size in zip(user.chosen, self._sizes, strict=True):
+                    made = next(s for s in strategies(current, size) if s.results == (strategy.operands[1],))
+                    chosen.append(made)
+                    current = after(current, made, size)
+                item = _Placed(item.equation, tuple(chosen))
+            found.append(item)
+        return found
+
+    # -------------------------------------------------------------------------------------- versions
+
+    def _collect_needs(self, body: Sequence[_Placed]) -> None:
+        for item in body:
+            if item.equation.op in REQUESTS:
+                self._needed.setdefault(item.equation.operands[0].name, []).append(self._replicated)
+                continue
+            for position, var in enumerate(item.equation.operands):
+                self._needed.setdefault(var.name, []).append(item.needs(position))
+        gradients = {v.name for item in body if item.equation.op in REQUESTS for v in item.equation.results}
+        for output in self._function.outputs:
+            if output.var.name not in gradients:
+                self._outputs[output.name] = tuple(axis.outputs.get(output.name, REPLICATED) for axis in self._axes)
+                self._needed.setdefault(output.var.name, []).append(self._outputs[output.name])
+
+    @property
+    def _replicated(self) -> Placements:
+        return tuple(REPLICATED for _ in self._sizes)
+
+    def _define(self, var: Var, produced: Placements, local: Var, span: Span) -> None:
+        tree = version_tree(var.type, self._sizes, produced, self._needed.get(var.name, ()))
+        self._values[var.name] = _Value(var, produced, span, {produced: local}, tree)
+
+    def _version(self, var: Var, wanted: Placements) -> Var:
+        """This rank's part of a value under these placements, converted at its first use."""
+        value = self._values[var.name]
+        if wanted not in value.versions:
+            step = next(s for s in value.tree if s.after == wanted)
+            source = self._version(var, step.before)
+            axis, size = self._mesh.axes[step.axis]
+            b = self._builder
+            with b.at(value.span if step.source.kind == "P" else b.span):
+                value.versions[wanted] = convert(b, source, axis, size, step.source, step.target, f"{var.name}.{axis}")
+        return value.versions[wanted]
+
+    # -------------------------------------------------------------------------------------- emission
+
+    def _input(self, item: Input) -> Placements:
+        lies = tuple(axis.inputs.get(item.path, REPLICATED) for axis in self._axes)
+        try:
+            type_ = local_type(item.var.type, lies, self._sizes)
+        except ValueError as error:
+            raise _uneven(item, str(error)) from None
+        local = self._builder.add_input(replace(item, var=Var(item.var.name, type_)))
+        self._define(item.var, lies, local, item.span)
+        return lies
+
+    def _emit(self, item: _Placed) -> None:
+        equation = item.equation
+        if equation.op in REQUESTS:
+            self._request(equation)
+            return
+        operands = [self._version(v, item.needs(i)) for i, v in enumerate(equation.operands)]
+        made = [tuple(placed(v.type, s.results[k]) for s in item.chosen) for k, v in enumerate(equation.results)]
+        types = [local_type(v.type, p, self._sizes) for v, p in zip(equation.results, made, strict=True)]
+        b = self._builder
+        mark = len(b.equations)
+        with b.at(equation.span, prefix=f"{equation.results[0].name}_"):
+            results = emit_local(b, equation, operands, [t.sizes for t in types], self._cuts(item))
+        named = {r.name: Var(b.fresh(v.name), r.type) for r, v in zip(results, equation.results, strict=True)}
+        b.equations[mark:] = _renamed(b.equations[mark:], named)
+        for var, local, type_, lies in zip(equation.results, results, types, made, strict=True):
+            if local.type != type_:
+                raise InternalError(f"{equation.op}: a rank's {var} is {local.type}, not {type_}")
+            self._define(var, lies, named[local.name], equation.span)
+
+    def _cuts(self, item: _Placed) -> Cuts:
+        found: dict[str, tuple[tuple[str, int], ...]] = {}
+        for axis, strategy in zip(self._mesh.axes, item.chosen, strict=True):
+            if strategy.letter is not None:
+                found[strategy.letter] = (*found.get(strategy.letter, ()), axis)
+        return found
+
+    def _request(self, equation: Equation) -> None:
+        """Gradients of values as they were made: what their versions add to them comes through the conversions."""
+        loss, *wrt = equation.operands
+        values = [self._values[v.name] for v in wrt]
+        made = [v.versions[v.produced] for v in values]
+        operands = (self._version(loss, self._replicated), *made)
+        results = tuple(Var(self._builder.fresh(v.name), m.type) for v, m in zip(equation.results, made, strict=True))
+        self._builder.append(Equation("backward", operands, results, (), equation.span))
+        for var, value, local in zip(equation.results, values, results, strict=True):
+            self._define(var, tuple(p.dual for p in value.produced), local, equation.span)
+
+    def _output(self, output: Output) -> Output:
+        value = self._values[output.var.name]
+        lies = self._outputs.setdefault(output.name, value.produced)
+        with self._builder.at(value.span):
+            return Output(output.name, self._version(output.var, lies))
+
+
+def _renamed(block: Sequence[Equation], named: Mapping[str, Var]) -> tuple[Equation, ...]:
+    """The equations with some of the values that they make under other names."""
+    return tuple(replace(e, operands=tuple(named.get(v.name, v) for v in e.operands),
+                         results=tuple(named.get(v.name, v) for v in e.results)) for e in block)
+
+
+def _illegal(equation: Equation, strategy: Strategy, axis: str, size: int,
+             legal: Sequence[Strategy]) -> CompileError:
+    bag = Diagnostics()
+    text = f"`{equation.op}` cannot run as {strategy.name} on the {size} ranks of axis {axis}"
+    bag.error("T0703", text, equation.span,
+              labels=(Label(equation.span, f"its result is {equation.results[0].type}"),),
+              help=(f"here it can run as {', '.join(s.name for s in legal)}",))
+    return CompileError(bag.items)
+
+
+def _uneven(item: Input, text: str) -> CompileError:
+    bag = Diagnostics()
+    bag.error("T0704", f"`{item.path}` does not come apart evenly: {text}", item.span,
+              help=("choose a mesh axis whose size divides the dimension, or change the dimension",))
+    return CompileError(bag.items)

@@ -1,0 +1,144 @@
+"""A mesh in one process: one rank's program run for all ranks, equation by equation, and what collectives mean.
+
+Every value that the placements say is the same on all ranks is checked to be so, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tesserac.diagnostics import InternalError
+from tesserac.ir.evaluate import checked, run_equation
+from tesserac.ir.program import Equation, Function
+from tesserac.ops.attributes import integer, string
+from tesserac.ops.base import Array, Attrs, spec_of
+from tesserac.passes.differentiate import differentiate
+from tesserac.passes.mesh.partition import Sharded
+from tesserac.passes.mesh.placements import Mesh, Placements
+
+Wide = np.dtype[np.generic] | None
+Group = Sequence[Array]
+"""The arrays of the ranks of one axis, in the order of their coordinates."""
+
+
+def _reduced(group: Group, kind: str) -> Array:
+    """The sum in rank order, or the extreme."""
+    total = group[0]
+    for part in group[1:]:
+        total = {"sum": np.add, "max": np.maximum, "min": np.minimum}[kind](total, part)
+    return np.asarray(total)
+
+
+def _all_reduce(group: Group, attrs: Attrs) -> list[Array]:
+    return [_reduced(group, string(attrs, "kind"))] * len(group)
+
+
+def _all_gather(group: Group, attrs: Attrs) -> list[Array]:
+    return [np.concatenate(list(group), axis=integer(attrs, "dim"))] * len(group)
+
+
+def _reduce_scatter(group: Group, attrs: Attrs) -> list[Array]:
+    return np.split(_reduced(group, "sum"), len(group), axis=integer(attrs, "dim"))
+
+
+def _all_to_all(group: Group, attrs: Attrs) -> list[Array]:
+    pieces = [np.split(part, len(group), axis=integer(attrs, "split")) for part in group]
+    return [np.concatenate([row[i] for row in pieces], axis=integer(attrs, "concat")) for i in range(len(group))]
+
+
+MEANING: dict[str, Callable[[Group, Attrs], list[Array]]] = {
+    "all_reduce": _all_reduce,
+    "all_gather": _all_gather,
+    "reduce_scatter": _reduce_scatter,
+    "all_to_all": _all_to_all,
+}
+"""What a collective of one operand and one result leaves on the ranks of its axis."""
+
+
+def groups(mesh: Mesh, axis: str) -> list[list[int]]:
+    """Ranks that differ in their coordinate on one axis only, in the order of that coordinate."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for rank in range(mesh.ranks):
+        coordinates = mesh.coordinates(rank)
+        found.setdefault(tuple(c for name, c in coordinates.items() if name != axis), []).append(rank)
+    return list(found.values())
+
+
+def run_ranks(function: Function, mesh: Mesh, inputs: Sequence[Mapping[str, Array]], wide: Wide = None, seed: int = 0,
+              step: int = 0) -> list[dict[str, Array]]:
+    """All values by name on every rank, from each rank's inputs by variable name."""
+    values = [dict(given) for given in inputs]
+    with np.errstate(all="ignore"):
+        for equation in function.equations:
+            if equation.op in MEANING:
+                _together(equation, mesh, values, wide)
+                continue
+            axis = dict(equation.attrs).get("axis") if spec_of(equation.op).kind == "rank" else None
+            for rank, mine in enumerate(values):
+                coordinate = None if axis is None else mesh.coordinates(rank)[str(axis)]
+                arrays = [mine[v.name] for v in equation.operands]
+                mine.update(run_equation(equation, arrays, wide, seed, step, coordinate))
+    return values
+
+
+def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wide: Wide) -> None:
+    attrs = equation.attributes
+    if mesh.size(string(attrs, "axis")) != attrs["size"]:
+        raise InternalError(f"{equation.op} of {attrs['size']} ranks on an axis of {mesh.size(str(attrs['axis']))}")
+    for ranks in groups(mesh, string(attrs, "axis")):
+        for operand, result in zip(equation.operands, equation.results, strict=True):
+            arrays = MEANING[equation.op]([values[rank][operand.name] for rank in ranks], attrs)
+            for rank, array in zip(ranks, arrays, strict=True):
+                values[rank][result.name] = checked(result, array, wide)
+
+
+def split(array: Array, placements: Placements, mesh: Mesh, rank: int) -> Array:
+    """One rank's part of a whole array; the terms of a sum are the array on the first rank and zeros elsewhere."""
+    coordinates = mesh.coordinates(rank)
+    for (name, size), placement in zip(mesh.axes, placements, strict=True):
+        if placement.is_cut:
+            array = np.split(array, size, axis=placement.dim)[coordinates[name]]
+        elif placement.kind == "P" and coordinates[name]:
+            array = np.zeros_like(array)
+    return array
+
+
+def join(parts: Sequence[Array], placements: Placements, mesh: Mesh) -> Array:
+    """The whole array from all ranks' parts; InternalError where ranks that must agree do not."""
+    grid = list(parts)
+    for (name, size), placement in reversed(list(zip(mesh.axes, placements, strict=True))):
+        rows = [grid[i:i + size] for i in range(0, len(grid), size)]
+        if placement.is_cut:
+            grid = [np.concatenate(row, axis=placement.dim) for row in rows]
+        elif placement.kind == "P":
+            grid = [_reduced(row, "sum") for row in rows]
+        else:
+            if not all(np.array_equal(row[0], other, equal_nan=other.dtype.kind in "fc") for row in rows
+                       for other in row[1:]):
+                raise InternalError(f"ranks along {name} do not agree")
+            grid = [row[0] for row in rows]
+    return grid[0]
+
+
+def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, dtype: type | None = np.float64, seed: int = 0,
+             step: int = 0) -> dict[str, Array]:
+    """Whole outputs by name from whole inputs by path; ``dtype`` as for ``evaluate``. Gradients are derived first.
+
+    Ranks that must have the same value and do not are an InternalError.
+    """
+    mesh, wide = sharded.mesh, None if dtype is None else np.dtype(dtype)
+    function = differentiate(sharded.function)
+    mine = []
+    for rank in range(mesh.ranks):
+        mine.append({item.var.name: checked(item.var, split(np.asarray(inputs[item.path]), sharded.inputs[item.path],
+                                                            mesh, rank), wide) for item in function.inputs})
+    values = run_ranks(function, mesh, mine, wide, seed, step)
+    for var in function.variables():
+        if var.name in sharded.placements:
+            try:
+                join([v[var.name] for v in values], sharded.placements[var.name], mesh)
+            except InternalError as error:
+                raise InternalError(f"{var}: {error}") from None
+    return {o.name: join([v[o.var.name] for v in values], sharded.outputs[o.name], mesh) for o in function.outputs}

@@ -1,0 +1,72 @@
+"""Random assignments of strategies, and the comparison of a simulated mesh with one device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import numpy as np
+
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.program import Function
+from tesserac.ir.types import TensorType
+from tesserac.passes.differentiate import differentiate, expand_derivatives
+from tesserac.passes.mesh.partition import Assignment, AxisAssignment, partition
+from tesserac.passes.mesh.placements import REPLICATED, Mesh, Placement, Shard, local_type
+from tesserac.passes.mesh.simulate import simulate
+from tesserac.passes.mesh.strategy import Strategy, after, strategies
+from tests.strategies import inputs_for
+
+SEEN: Counter[str] = Counter()
+"""How often each kind of strategy was drawn."""
+
+
+def draw_assignment(function: Function, mesh: Mesh, rng: Random) -> Assignment:
+    """Any legal strategy for every equation, any even cut of inputs and outputs, one axis after another."""
+    forms = list(function.equations)
+    inputs = {item.path: item.var.type for item in function.inputs}
+    outputs = {o.name: o.var.type for o in function.outputs if not o.name.startswith("grad:")}
+    found = {}
+    for name, size in mesh.without_ones().axes:
+        chosen = []
+        for i, equation in enumerate(forms):
+            chosen.append(_pick(strategies(equation, size), rng))
+            forms[i] = after(equation, chosen[-1], size)
+        found[name] = AxisAssignment(tuple(chosen), _placements(inputs, size, rng), _placements(outputs, size, rng))
+    return found
+
+
+def _pick(legal: tuple[Strategy, ...], rng: Random) -> Strategy:
+    chosen = rng.choice(legal)
+    SEEN["cut" if chosen.cuts and not chosen.parts else chosen.name.split("(")[0].rstrip("0123456789")] += 1
+    return chosen
+
+
+def _placements(types: dict[str, TensorType], size: int, rng: Random) -> dict[str, Placement]:
+    found = {}
+    for name, type_ in types.items():
+        cuts = [Shard(axis) for axis, n in enumerate(type_.sizes) if n % size == 0]
+        found[name] = rng.choice([REPLICATED, *cuts])
+        types[name] = local_type(type_, (found[name],), (size,))
+    return found
+
+
+def worst_difference(function: Function, mesh: Mesh, rng: Random) -> float:
+    """Largest relative difference of any output between a mesh under random strategies and one device, in float64."""
+    forward = expand_derivatives(function)
+    inputs = inputs_for(function, rng.randrange(1 << 16))
+    expected = evaluate(differentiate(function), inputs, dtype=np.float64)
+    sharded = partition(forward, mesh, draw_assignment(forward, mesh, rng))
+    found = simulate(sharded, inputs)
+    assert set(found) == set(expected)
+    return max((difference(found[name], expected[name]) for name in expected), default=0.0)
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest element expected where that is above 1; infinite for a NaN."""
+    assert found.shape == expected.shape
+    if not expected.size:
+        return 0.0
+    with np.errstate(all="ignore"):
+        apart = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    return apart if np.isfinite(apart) else (0.0 if np.array_equal(found, expected, equal_nan=True) else np.inf)
