@@ -109,11 +109,13 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
 
     trace = Trace(after)
     table = [parameter.item.path for parameter in parameters_of(entry)]
-    on_cpu = options.target == "cpu"  # CUDA's products leave a result, they do not add to one
-    tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0, accumulate=on_cpu)
+    whole = options.target == "cuda"  # a GPU's threads share one memory: nothing is gained by cutting into tiles
+    # CUDA's products leave a result, they do not add to one.
+    tile = Tile(rows=options.tile_rows or 1, enabled=options.tile_rows > 0 and not whole, accumulate=not whole,
+                experts=not whole)
     plans: dict[str, Plan] = {}
     for role, function in entry.roles():
-        optimized = optimize(function, trace, reorder=options.reassociate, mixed=entry.mixed)
+        optimized = optimize(function, trace, reorder=options.reassociate, mixed=entry.mixed, whole=whole)
         plans[role] = schedule(optimized, table, tile, trace=trace)
     if seconds is not None:
         for name, value in trace.seconds.items():
@@ -284,13 +286,12 @@ def _refuse_mixed(program: Program) -> None:
 
 
 def _refuse_unported(program: Program) -> None:
-    """T0806 for what has no CUDA kernels yet: transforms, and mixtures of experts with their sizes of run time."""
+    """T0806 for what has no CUDA kernels yet: transforms."""
     diagnostics = Diagnostics()
-    for what, ops in (("mixtures of experts", ("route",)), ("Fourier and wavelet transforms", _TRANSFORMS)):
-        found = (e for f in program.functions() for e in f.equations if e.op in ops)
-        for span in dict.fromkeys(e.span for e in found):
-            diagnostics.error("T0806", f"the CUDA back end has no {what} yet", span,
-                              help=["--target cpu builds this program"])
+    found = (e for f in program.functions() for e in f.equations if e.op in _TRANSFORMS)
+    for span in dict.fromkeys(e.span for e in found):
+        diagnostics.error("T0806", "the CUDA back end has no Fourier and wavelet transforms yet", span,
+                          help=["--target cpu builds this program"])
     diagnostics.raise_if_errors()
 
 
@@ -310,8 +311,7 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     plans, described, named, unit = [], [], _named(program), unit_name(file)
     start = time.perf_counter()
     for row in named:
-        # A GPU's threads share one memory: nothing is gained by cutting the batch into tiles.
-        plans.append(plan_entry(row.entry, replace(options, tile_rows=0), after, seconds))
+        plans.append(plan_entry(row.entry, options, after, seconds))
         files.update(render_entry_cuda(plans[-1], stem=row.stem, source=file, lines=lines))
         references = _references(plans[-1], row.stem)
         files[f"{row.stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)

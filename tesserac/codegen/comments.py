@@ -12,6 +12,7 @@ from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
     FftKernel,
+    GroupedKernel,
     Kernel,
     Launch,
     LineKernel,
@@ -87,6 +88,17 @@ def sizes(kernel: Kernel) -> str:
         return f"{lines} lines of {kernel.n} {'complex' if kernel.form == 'complex' else 'real'} numbers"
     if isinstance(kernel, LineKernel):
         return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
+    if isinstance(kernel, GroupedKernel):
+        whose = f"{kernel.count} experts"
+        if kernel.function in ("number", "table"):
+            return f"{kernel.rows} rows" + (f" of {kernel.columns}, {whose}" if kernel.function == "table" else "")
+        if len(kernel.experts) < kernel.count:
+            whose = f"experts {', '.join(map(str, kernel.experts))} of {kernel.count}"
+        if kernel.function == "sum":
+            return f"{kernel.rows} x {kernel.columns}, by {whose}"
+        width = str(kernel.width)
+        left, right = (width, "rows") if kernel.function == "outer" else ("rows", width)
+        return f"({left} x {right}) ({right} x {kernel.columns}), {kernel.rows} rows of {whose}"
     return f"{kernel.rows} x {kernel.columns}"
 
 

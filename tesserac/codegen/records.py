@@ -218,7 +218,38 @@ class RoutingKernel:
     sizes: tuple[int, ...]
 
 
-Kernel = RowKernel | ContractKernel | AttentionKernel | TransposeKernel | LineKernel | FftKernel | RoutingKernel
+@dataclass(frozen=True, slots=True)
+class GroupedKernel:
+    """An op over the rows of all experts, sorted by expert, where they are not cut into tiles.
+
+    ``function``: ``contract`` (x offsets matrices... -> result), ``outer`` (x y offsets -> matrices...), ``sum``
+    (x offsets -> vectors...), ``number`` (offsets -> the expert of every row) or ``table`` (vectors... -> their rows).
+    Expert e of ``count`` has the rows offsets[e] to offsets[e + 1] of ``rows``; the tensors are of ``experts``. Rows
+    have ``width`` elements that meet the ``columns`` of the result; ``strides`` are the distances of rows per slot.
+    ``transposed``: a matrix is stored as columns x width.
+    """
+
+    slots: tuple[Slot, ...]
+    function: str
+    rows: int
+    experts: tuple[int, ...]
+    count: int
+    width: int
+    columns: int
+    strides: tuple[int, ...]
+    transposed: bool = False
+
+
+Kernel = (
+    RowKernel
+    | ContractKernel
+    | AttentionKernel
+    | TransposeKernel
+    | LineKernel
+    | FftKernel
+    | RoutingKernel
+    | GroupedKernel
+)
 
 
 def is_ragged(kernel: Kernel) -> bool:

@@ -255,8 +255,10 @@ class Region:
         if table.type.rank != 2 or extent != "full" or not self.row_values:
             raise Incompatible("take needs a table of rows")
         base, table_chain = self.values.through_views(table, ())
-        if not self.values.is_leaf(base) or base in self.members or base in self.sealed:
+        if not self.values.is_leaf(base):
             raise NeedsCopy(table)
+        if base in self.members or base in self.sealed:
+            raise Incompatible("a table that is made here is not complete yet")
         view = self.stored(base, table_chain)
         if numbers.type.sizes != self.row_domain:
             raise Incompatible("take over other rows")
@@ -280,8 +282,10 @@ class Region:
         """Elements of a vector by number, one per row."""
         table, numbers = equation.operands
         base, table_chain = self.values.through_views(table, ())
-        if not self.values.is_leaf(base) or base in self.members or base in self.sealed:
+        if not self.values.is_leaf(base):
             raise NeedsCopy(table)
+        if base in self.members or base in self.sealed:
+            raise Incompatible("a table that is made here is not complete yet")
         number = self.node(numbers, extent, chain)
         if self.nodes[number].extent != "row":
             raise Incompatible("elements by number along the columns")

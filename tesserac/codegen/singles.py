@@ -7,6 +7,7 @@ from tesserac.codegen.formula import origin_of
 from tesserac.codegen.records import (
     Argument,
     AttentionKernel,
+    GroupedKernel,
     Launch,
     LineKernel,
     Node,
@@ -17,11 +18,13 @@ from tesserac.codegen.records import (
     TransposeKernel,
 )
 from tesserac.codegen.region import NeedsCopy
-from tesserac.codegen.stage_values import LINE_OPS, ROUTING_OPS, StageValues, chained
+from tesserac.codegen.stage_values import GROUPED_OPS, LINE_OPS, ROUTING_OPS, StageValues, chained
 from tesserac.codegen.views import View, dense
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
+from tesserac.ops.attributes import integers
+from tesserac.ops.base import flops_of
 
 
 def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
@@ -38,13 +41,19 @@ def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
         return [_lower_line(values, equation)]
     if equation.op in ROUTING_OPS:
         return [_lower_routing(values, equation)]
+    if equation.op in GROUPED_OPS:
+        return [_lower_grouped(values, equation)]
     raise InternalError(f"no lowering for {equation.op}")
 
 
 def check_rows(values: StageValues, equation: Equation) -> None:
-    """Raises NeedsCopy when attention cannot read an operand as rows of consecutive elements."""
+    """Raises NeedsCopy when attention or an op of experts cannot read an operand as rows of consecutive elements."""
     for var in equation.operands:
         _, view = _stored(values, var)
+        if equation.op in GROUPED_OPS:
+            if _row_distance(view) is None:
+                raise NeedsCopy(var)
+            continue
         strides, width = view.normalized().strides, var.type.sizes[-1]
         if (width > 1 and strides[-1] != 1) or (var.type.sizes[1] > 1 and strides[1] < width):
             raise NeedsCopy(var)
@@ -199,6 +208,58 @@ def _lower_routing(values: StageValues, equation: Equation) -> Launch:
     size = float(sum(v.type.bytes for v in (*equation.operands, *work, *equation.results)))
     kernel = RoutingKernel(tuple(slots), equation.op, tuple(sizes))
     return Launch(kernel, tuple(arguments), origin_of(values, [equation]), 3.0 * count, size)
+
+
+def _row_distance(view: View) -> int | None:
+    """Distance of the rows of a matrix of consecutive elements, or of a vector's elements that follow one another."""
+    strides, width = view.normalized().strides, (view.shape or (1,))[-1]
+    if width > 1 and strides[-1] != 1:
+        return None
+    if len(strides) < 2:
+        return width
+    if view.shape[0] > 1 and strides[0] < width:
+        return None
+    return max(strides[0], width)
+
+
+def _lower_grouped(values: StageValues, equation: Equation) -> Launch:
+    """Products and sums over the rows of every expert, which the kernel finds by the experts' first rows."""
+    slots, arguments, distances = [], [], []
+    for var in (*equation.operands, *equation.results):
+        argument, view = _stored(values, var)
+        distance = _row_distance(view)
+        if distance is None:
+            raise InternalError(f"{equation.op} touches {var} in a layout without rows")
+        slots.append(Slot(var.name, var.type.dtype, var not in equation.operands))
+        arguments.append(argument)
+        distances.append(distance)
+    function = equation.op.removeprefix("grouped_")
+    rows, width, columns, count = _grouped_sizes(function, equation)
+    kernel = GroupedKernel(
+        tuple(slots),
+        function,
+        rows,
+        integers(equation.attributes, "experts") if "experts" in equation.attributes else (),
+        count,
+        width,
+        columns,
+        tuple(distances),
+        bool(equation.attributes.get("transposed", False)),
+    )
+    size = float(sum(v.type.bytes for v in (*equation.operands, *equation.results)))
+    return Launch(kernel, tuple(arguments), origin_of(values, [equation]), flops_of(equation), size)
+
+
+def _grouped_sizes(function: str, equation: Equation) -> tuple[int, int, int, int]:
+    """Rows, their width, columns of the result, and the number of experts."""
+    first, result = equation.operands[0].type, equation.results[0].type
+    if function == "table":
+        return result.sizes[0], result.sizes[1], result.sizes[1], result.sizes[0] - 1
+    if function == "number":
+        return result.size, 1, 1, first.size - 1
+    count = equation.operands[2 if function == "outer" else 1].type.size - 1
+    rows, width = first.sizes
+    return rows, width, result.sizes[-1], count
 
 
 def _lower_line(values: StageValues, equation: Equation) -> Launch:

@@ -12,7 +12,7 @@ from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
 
-KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral", "line")
+KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral", "line", "grouped")
 """Op kinds whose results always come out of a kernel (they may still stay in registers within their region)."""
 
 LINE_OPS = frozenset(("argmax", "cumsum", "iwavelet", "reduce_prod", "sort", "topk", "wavelet"))
@@ -20,6 +20,9 @@ LINE_OPS = frozenset(("argmax", "cumsum", "iwavelet", "reduce_prod", "sort", "to
 
 ROUTING_OPS = frozenset(("route", "limit"))
 """Ops that sort the slots of all tokens by expert."""
+
+GROUPED_OPS = frozenset(("grouped_contract", "grouped_outer", "grouped_sum", "grouped_number", "grouped_table"))
+"""Ops over the rows of every expert, where rows of experts are not cut into tiles."""
 
 MOVING_OPS = frozenset(("concat", "pad"))
 """View ops that no strides express: they move data."""
@@ -36,7 +39,8 @@ def equal_rows(view: View) -> bool:
 
 def stands_alone(equation: Equation) -> bool:
     """Whether the equation is a kernel of its own that reads its operands from memory."""
-    return spec_of(equation.op).kind in ("fused", "layout") or equation.op in LINE_OPS | MOVING_OPS | ROUTING_OPS
+    kinds = ("fused", "layout", "grouped")
+    return spec_of(equation.op).kind in kinds or equation.op in LINE_OPS | MOVING_OPS | ROUTING_OPS
 
 
 def padded_row(shape: tuple[int, ...], dtype: DType = DType.F32) -> int:

@@ -17,7 +17,7 @@ from tesserac.passes.pipeline import Trace, optimize, steps
 if TYPE_CHECKING:
     from tesserac.commands.program_options import Source
 
-PASSES = ("elaborate", *(step.name for step in steps(reorder=True, mixed=True)))
+PASSES = ("elaborate", *(step.name for step in steps(reorder=True, mixed=True, whole=True)))
 """Names for ``--print-after`` and ``--stop-after``, in order."""
 
 
@@ -55,7 +55,8 @@ def print_passes(source: Source, console: Console, print_after: str | None, stop
         for _, function in entry.roles():
             show("elaborate", function)
             if last != "elaborate":
-                optimize(function, Trace(show), last, source.options.reassociate, entry.mixed)
+                whole = source.options.target == "cuda"
+                optimize(function, Trace(show), last, source.options.reassociate, entry.mixed, whole)
 
 
 def unknown(what: str, name: str, known: list[str]) -> CompileError:

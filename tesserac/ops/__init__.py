@@ -12,6 +12,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     fft_pair,
     gather,
     grouped,
+    grouped_tables,
     layout,
     loss,
     mesh,

@@ -40,7 +40,7 @@ Types = Sequence[TensorType]
 Optional = Var | None
 
 
-def _ids(name: str, attrs: Attrs, count: int | None = None) -> tuple[int, ...]:
+def group_ids(name: str, attrs: Attrs, count: int | None = None) -> tuple[int, ...]:
     """The experts of a group, distinct and ascending; ``count`` of them."""
     ids = integers(attrs, "experts")
     if not ids or list(ids) != sorted(set(ids)) or ids[0] < 0:
@@ -65,7 +65,7 @@ def _ranges(offsets: Array, attrs: Attrs) -> Iterator[tuple[int, slice]]:
         yield i, slice(int(offsets[expert]), int(offsets[expert + 1]))
 
 
-def _pick(attrs: Attrs, present: Sequence[bool]) -> tuple[int, ...]:
+def pick(attrs: Attrs, present: Sequence[bool]) -> tuple[int, ...]:
     """The experts for which something is present."""
     return tuple(e for e, keep in zip(integers(attrs, "experts"), present, strict=True) if keep)
 
@@ -82,7 +82,7 @@ def _rows_of(name: str, types: Types, at: int) -> Dim:
 def _contract_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     if len(types) < 3:
         raise ShapeError("grouped_contract takes rows, offsets and a matrix per expert")
-    ids = _ids("grouped_contract", attrs, len(types) - 2)
+    ids = group_ids("grouped_contract", attrs, len(types) - 2)
     floating = (0, *range(2, len(types)))
     need_field("grouped_contract", types, floating)
     dtype = same_dtype("grouped_contract", types, floating)
@@ -113,7 +113,7 @@ def _contract_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tupl
     moving = [t for t in tangents[2:] if t is not None]
     if not moving:
         return (first,)
-    some = _pick(e.attributes, [t is not None for t in tangents[2:]])
+    some = pick(e.attributes, [t is not None for t in tangents[2:]])
     return (add_optional(b, first, b.op(e.op, x, offsets, *moving, experts=some, transposed=turned)),)
 
 
@@ -128,7 +128,7 @@ def _contract_transpose(b: Builder, e: Equation, cts: Sequence[Optional],
         back = b.op(e.op, ct, offsets, *own, experts=e.attr("experts"), transposed=not turned)
         return (back, None, *(None for _ in weights))
     pair = (ct, conjugated(b, x)) if turned else (conjugated(b, x), ct)
-    grads = iter(b.ops("grouped_outer", (*pair, offsets), {"experts": _pick(e.attributes, linear[2:])}))
+    grads = iter(b.ops("grouped_outer", (*pair, offsets), {"experts": pick(e.attributes, linear[2:])}))
     return (None, None, *(next(grads) if flag else None for flag in linear[2:]))
 
 
@@ -145,7 +145,7 @@ def _contract_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
 
 
 def _outer_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-    ids = _ids("grouped_outer", attrs)
+    ids = group_ids("grouped_outer", attrs)
     need_field("grouped_outer", types, (0, 1))
     dtype = same_dtype("grouped_outer", types, (0, 1))
     if types[0].rank != 2 or types[1].rank != 2:
@@ -171,7 +171,7 @@ def _outer_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[O
 def _outer_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
     x, y, offsets = e.operands
     given = [ct for ct in cts if ct is not None]
-    ids = _pick(e.attributes, [ct is not None for ct in cts])
+    ids = pick(e.attributes, [ct is not None for ct in cts])
     if linear[0]:
         return (b.op("grouped_contract", conjugated(b, y), offsets, *given, experts=ids, transposed=True), None, None)
     return (None, b.op("grouped_contract", conjugated(b, x), offsets, *given, experts=ids), None)
@@ -200,7 +200,7 @@ def _outer_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
 def _rows_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     if len(types) < 2:
         raise ShapeError("grouped_rows takes offsets and a tensor per expert")
-    ids = _ids("grouped_rows", attrs, len(types) - 1)
+    ids = group_ids("grouped_rows", attrs, len(types) - 1)
     _check_offsets("grouped_rows", types, 0, ids)
     need_field("grouped_rows", types, range(1, len(types)))
     dtype = same_dtype("grouped_rows", types, range(1, len(types)))
@@ -221,7 +221,7 @@ def _rows_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple[Op
     moving = [t for t in tangents[1:] if t is not None]
     if not moving:
         return (None,)
-    ids = _pick(e.attributes, [t is not None for t in tangents[1:]])
+    ids = pick(e.attributes, [t is not None for t in tangents[1:]])
     return (b.op(e.op, e.operands[0], *moving, experts=ids, rows=e.attr("rows")),)
 
 
@@ -229,12 +229,12 @@ def _rows_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Se
     (ct,) = cts
     if ct is None:
         return (None,) * len(e.operands)
-    sums = iter(b.ops("grouped_sum", (ct, e.operands[0]), {"experts": _pick(e.attributes, linear[1:])}))
+    sums = iter(b.ops("grouped_sum", (ct, e.operands[0]), {"experts": pick(e.attributes, linear[1:])}))
     return (None, *(next(sums) if flag else None for flag in linear[1:]))
 
 
 def _sum_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-    ids = _ids("grouped_sum", attrs)
+    ids = group_ids("grouped_sum", attrs)
     need_field("grouped_sum", types, (0,))
     _rows_of("grouped_sum", types, 0)
     _check_offsets("grouped_sum", types, 1, ids)
@@ -247,12 +247,12 @@ def _sum(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 def _sum_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Sequence[bool]) -> tuple[Optional, ...]:
     given = [ct for ct in cts if ct is not None]
-    ids = _pick(e.attributes, [ct is not None for ct in cts])
+    ids = pick(e.attributes, [ct is not None for ct in cts])
     return (b.op("grouped_rows", e.operands[1], *given, experts=ids, rows=e.operands[0].type.shape[0]), None)
 
 
 def _keep_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-    ids = _ids("grouped_keep", attrs)
+    ids = group_ids("grouped_keep", attrs)
     need_field("grouped_keep", types, (0,))
     _rows_of("grouped_keep", types, 0)
     _check_offsets("grouped_keep", types, 1, ids)
@@ -296,42 +296,45 @@ def _sum_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
 # ------------------------------------------------------------------------------------------------ samples
 
 # Eight rows: expert 0 has three, 1 none, 2 four; the last row belongs to nobody.
-_OFFSETS = np.array([0, 3, 3, 7], dtype=np.int32)
+OFFSETS = np.array([0, 3, 3, 7], dtype=np.int32)
+"""First rows of three experts, and where the last one ends."""
+
 _GROUPS: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0, 2))
 
 
-def _group_samples(arrays: Callable[[tuple[int, ...]], tuple[Array, ...]], **attrs: Attr) -> tuple[Sample, ...]:
+def group_samples(arrays: Callable[[tuple[int, ...]], tuple[Array, ...]], **attrs: Attr) -> tuple[Sample, ...]:
+    """A sample for all experts and one for some."""
     return tuple(Sample(arrays(ids), (("experts", ids), *attrs.items())) for ids in _GROUPS)
 
 
 def _with_phases(sample: Sample) -> Sample:
     """The sample with complex numbers."""
-    turned = tuple(a if a is _OFFSETS else a * np.exp(1j * np.cos(3 * a)) for a in sample.arrays)
+    turned = tuple(a if a is OFFSETS else a * np.exp(1j * np.cos(3 * a)) for a in sample.arrays)
     return Sample(turned, sample.attrs)
 
 
 def _contract_samples() -> tuple[Sample, ...]:
     def arrays(*shape: int) -> Callable[[tuple[int, ...]], tuple[Array, ...]]:
-        return lambda ids: (waves(8, 4), _OFFSETS, *(waves(*shape, start=1.0 + i) for i in ids))
+        return lambda ids: (waves(8, 4), OFFSETS, *(waves(*shape, start=1.0 + i) for i in ids))
 
-    real = _group_samples(arrays(4, 6), transposed=False)[:1] + _group_samples(arrays(6, 4), transposed=True)
+    real = group_samples(arrays(4, 6), transposed=False)[:1] + group_samples(arrays(6, 4), transposed=True)
     return (*real, *map(_with_phases, real[:2]))
 
 
 def _outer_samples() -> tuple[Sample, ...]:
-    real = _group_samples(lambda ids: (waves(8, 4), waves(8, 6, start=2.0), _OFFSETS))
+    real = group_samples(lambda ids: (waves(8, 4), waves(8, 6, start=2.0), OFFSETS))
     return (*real, _with_phases(real[1]))
 
 
 def _rows_samples() -> tuple[Sample, ...]:
-    vectors = _group_samples(lambda ids: (_OFFSETS, *(waves(4, start=1.0 + i) for i in ids)), rows=8)
-    matrices = _group_samples(lambda ids: (_OFFSETS, *(waves(2, 4, start=1.0 + i) for i in ids)), rows=8)[:1]
+    vectors = group_samples(lambda ids: (OFFSETS, *(waves(4, start=1.0 + i) for i in ids)), rows=8)
+    matrices = group_samples(lambda ids: (OFFSETS, *(waves(2, 4, start=1.0 + i) for i in ids)), rows=8)[:1]
     return (*vectors, *matrices, _with_phases(vectors[1]))
 
 
 def _row_samples() -> tuple[Sample, ...]:
-    matrices = _group_samples(lambda ids: (waves(8, 4), _OFFSETS))
-    return (*matrices, Sample((waves(8), _OFFSETS), (("experts", (2,)),)), _with_phases(matrices[1]))
+    matrices = group_samples(lambda ids: (waves(8, 4), OFFSETS))
+    return (*matrices, Sample((waves(8), OFFSETS), (("experts", (2,)),)), _with_phases(matrices[1]))
 
 
 register(OpSpec("grouped_contract", "rows times the matrix of their expert (its transpose if transposed)", "grouped",

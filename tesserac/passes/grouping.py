@@ -100,7 +100,7 @@ class _Grouping:
             self._record(self._new(Group("transform", region, equation, before)), equation)
             return
         if stands_alone(equation):
-            if kind == "fused":
+            if kind in ("fused", "grouped"):
                 check_rows(self.values, equation)
             check_stored(self.values, equation)
             index = self._new(Group("single", None, equation))

@@ -26,6 +26,7 @@ from tesserac.passes.reassociate import reassociate
 from tesserac.passes.simplify import simplify
 from tesserac.passes.squeeze import squeeze_products
 from tesserac.passes.tile import Tile
+from tesserac.passes.whole_experts import whole_experts
 
 KEPT_WHOLE = ("attention", "attention_grad")
 """Fused ops with a kernel of their own; all others are expanded into primitives, which the row fuser joins again."""
@@ -84,6 +85,10 @@ REASSOCIATE = Step(
     "reassociate", "matrix chains in their cheapest order (changes rounding: only on request)", reassociated
 )
 
+WHOLE_EXPERTS = Step(
+    "whole_experts", "rows of all experts stay one array of fixed size (no tiles: for GPUs)", whole_experts
+)
+
 MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
 
 PIPELINE: tuple[Step, ...] = (
@@ -122,9 +127,11 @@ class Trace:
             self.after(name, function)
 
 
-def steps(reorder: bool, mixed: bool) -> list[Step]:
+def steps(reorder: bool, mixed: bool, whole: bool = False) -> list[Step]:
     """The pipeline with the steps that were asked for: reordering comes first, rounding before layouts are chosen."""
     found = [REASSOCIATE, *PIPELINE] if reorder else list(PIPELINE)
+    if whole:
+        found.insert([step.name for step in found].index("outputs"), WHOLE_EXPERTS)
     if mixed:
         found = [replace(step, run=planar_exactly) if step.run is planar else step for step in found]
         found.insert([step.name for step in found].index("outputs"), MIX)
@@ -137,11 +144,15 @@ def optimize(
     stop_after: str | None = None,
     reorder: bool = False,
     mixed: bool = False,
+    whole: bool = False,
 ) -> Function:
-    """The function after the pipeline's function-to-function steps, with those that are made on request."""
+    """The function after the pipeline's function-to-function steps, with those that are made on request.
+
+    ``whole``: it will not be cut into tiles, not even rows of experts.
+    """
     trace = trace or Trace()
     simplified: Function | None = None
-    for step in steps(reorder, mixed):
+    for step in steps(reorder, mixed, whole):
         start, before = time.perf_counter(), function
         if step.run is not simplify or function is not simplified:  # simplifying twice changes nothing
             function = step.run(function)

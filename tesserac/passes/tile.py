@@ -40,12 +40,14 @@ PLANE = 1 << 16
 class Tile:
     """``rows``: about how many rows of the innermost matrices a tile should hold (cache against loop overhead).
 
-    ``accumulate``: kernels of the target can add to a gradient outside tiles, too.
+    ``accumulate``: kernels of the target can add to a gradient outside tiles, too. ``experts``: cut the rows of experts
+    (a function that is not prepared for it cannot do without).
     """
 
     rows: int = 128
     enabled: bool = True
     accumulate: bool = True
+    experts: bool = True
     name: str = "tile"
     reason: str = "cut by the batch index: intermediates stay in cache and barriers vanish"
 
@@ -57,7 +59,7 @@ class Tile:
             tile = _tile_size(tiling, batch, self.rows)
             if batch // tile >= 2 and TILES in tiling.where.values():
                 return Staged(function, tuple(_Stages(tiling, tile).build()), batch)
-        if any(equation.op == "route" for equation in function.equations):
+        if self.experts and any(equation.op == "route" for equation in function.equations):
             tiling = _Tiling(function, None)
             tiling.place_all()
             return Staged(function, tuple(_Stages(tiling, 1).build()))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +16,9 @@ from numpy.typing import NDArray
 
 from tesserac.codegen.cuda.project import render_entry_cuda
 from tesserac.driver import CompileOptions, plan_entry
+from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Entry, Function
+from tesserac.passes.differentiate import differentiate
 from tesserac.resources import runtime_dir
 from tests.emulation.building import build, write_emulated
 
@@ -121,6 +127,36 @@ def build_functions(functions: Sequence[Function], folder: Path, mode: str = "fa
     return build_all(folder, sources, mode)
 
 
+def check_in_mode(
+    functions: Sequence[Function], values: Sequence[Mapping[str, NDArray[np.generic]]], mode: str, folder: Path
+) -> None:
+    """Runs functions in mode ``race`` or ``asan``, which stops at the first fault, with threads out of order."""
+    library = build_functions(functions, folder, mode)
+    environment = {**os.environ, "PYTHONPATH": ".", "TSR_EMULATION_ORDER": "random", "TSR_EMULATION_SEED": "3"}
+    if mode == "asan":
+        sanitizer = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
+        environment |= {"LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0"}
+    with (folder / "cases.pickle").open("wb") as file:
+        pickle.dump([(f, dict(v)) for f, v in zip(functions, values, strict=True)], file)
+    command = [sys.executable, "-m", "tests.codegen.cuda_support", str(library), str(folder / "cases.pickle")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def run_saved(library: str, cases: str) -> None:
+    """What ``check_in_mode`` runs in a process of its own: every case, compared with the evaluator."""
+    loaded = ctypes.CDLL(library)
+    with open(cases, "rb") as file:
+        saved: list[tuple[Function, dict[str, NDArray[np.generic]]]] = pickle.load(file)
+    for number, (function, values) in enumerate(saved):
+        function = differentiate(function)
+        wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in values.items()}
+        want = evaluate(function, wide)
+        for name, found in call(loaded, number, function, values).items():
+            scale = float(np.abs(want[name]).max(initial=0.0)) + 1e-3
+            np.testing.assert_allclose(found, want[name], rtol=0, atol=3e-5 * scale, err_msg=name)
+
+
 def call(
     library: ctypes.CDLL,
     number: int,
@@ -150,3 +186,7 @@ def call(
         {f"grad:{i.path}": g for i, g in zip(function.parameters, grads, strict=True) if f"grad:{i.path}" in wanted}
     )
     return result
+
+
+if __name__ == "__main__":
+    run_saved(*sys.argv[1:])

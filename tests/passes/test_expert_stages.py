@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from tesserac.diagnostics import CompileError
-from tesserac.driver import CompileOptions, emit
-from tesserac.ir.program import Entry, Program
 from tesserac.passes.pipeline import optimize
 from tesserac.passes.stages import Stage, Staged
 from tesserac.passes.tile import Tile
@@ -98,9 +93,10 @@ def test_inside_a_model_a_sum_is_kept_rather_than_what_it_adds() -> None:
     assert not any("mixed_rows" in name for name in kept), kept
 
 
-def test_a_target_without_sizes_at_run_time_says_so() -> None:
-    program = Program("moe.py", (Entry("moe", mixture(SMALL), None),))
-    with pytest.raises(CompileError) as caught:
-        emit(program, "moe.py", {"moe.py": ""}, CompileOptions(target="cuda"))
-    (found,) = caught.value.diagnostics
-    assert (found.code, found.message) == ("T0806", "the CUDA back end has no mixtures of experts yet")
+def test_a_target_without_tiles_has_one_stage() -> None:
+    """Rows of all experts are one array; what reads an expert's own vector reads a row of a table."""
+    function = optimize(mixture(replace(SMALL, linear=(1,))), whole=True)
+    (stage,) = Tile(enabled=False, experts=False).run(function).stages
+    ops = {e.op for e in stage.equations}
+    assert {"route", "grouped_contract", "grouped_outer", "grouped_sum", "grouped_number", "take"} <= ops
+    assert not ops & {"dispatch", "grouped_rows", "grouped_keep"}

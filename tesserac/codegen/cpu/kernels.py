@@ -22,6 +22,7 @@ from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
     FftKernel,
+    GroupedKernel,
     Kernel,
     Launch,
     LineKernel,
@@ -29,6 +30,7 @@ from tesserac.codegen.records import (
     RowKernel,
     is_ragged,
 )
+from tesserac.diagnostics import InternalError
 
 PREFIX = {
     "RowKernel": "rows",
@@ -178,6 +180,8 @@ class KernelCatalogue:
             return "cpu/line.cpp.j2", render_line(kernel, slot_names, scope, parallel)
         if isinstance(kernel, RoutingKernel):
             return "cpu/line.cpp.j2", render_routing(kernel, slot_names)
+        if isinstance(kernel, GroupedKernel):
+            raise InternalError("rows of experts that were not cut into tiles")
         return "cpu/transpose.cpp.j2", render_transpose(kernel, slot_names, scope, parallel)
 
 

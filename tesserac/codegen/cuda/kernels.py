@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tesserac.codegen import comments
+from tesserac.codegen.cuda.experts import emit_grouped, emit_routing
 from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
 from tesserac.codegen.cuda.passes import Extra
 from tesserac.codegen.cuda.pointwise import LANES, PointwiseRenderer, fits_vectors
@@ -19,9 +20,11 @@ from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
+    GroupedKernel,
     Kernel,
     Launch,
     LineKernel,
+    RoutingKernel,
     RowKernel,
     Slot,
     Store,
@@ -40,6 +43,7 @@ combine_blocks scatter_rows SumOf MaxOf MinOf attention_forward attention_backwa
 tsr_relu tsr_sign tsr_sigmoid tsr_softplus tsr_silu tsr_dsilu tsr_gelu tsr_dgelu tsr_gelu_tanh tsr_dgelu_tanh
 slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kValidate kKernels kTrainInputs
 kTrainOutputs kInferInputs kValidateInputs kValidateOutputs kValidateArena kValidateWorkspace open_device Device
+Grouped Experts OwnRows grouped_contract grouped_outer grouped_sum grouped_number grouped_table route limit
 CudaDevice Program Function Tensor Kernel kInferOutputs kTrainArena kInferArena kTrainWorkspace kInferWorkspace
 """
 RUNTIME_NAMES = tuple(_NAMES.split())
@@ -51,6 +55,8 @@ PREFIX = {
     "AttentionKernel": "attention",
     "TransposeKernel": "transpose",
     "LineKernel": "along",
+    "RoutingKernel": "routing",
+    "GroupedKernel": "experts",
 }
 
 
@@ -113,6 +119,10 @@ class KernelCatalogue:
             return emit_line(kernel, name, scope)
         if isinstance(kernel, TransposeKernel):
             return emit_transpose(kernel, name, scope)
+        if isinstance(kernel, RoutingKernel):
+            return emit_routing(kernel)
+        if isinstance(kernel, GroupedKernel):
+            return emit_grouped(kernel, name)
         raise InternalError(f"no CUDA form of {type(kernel).__name__}")
 
 

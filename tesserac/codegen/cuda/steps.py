@@ -22,11 +22,17 @@ def wrapped(items: list[str], before: int = 60, indent: str = "    ") -> str:
     if before + len(whole) <= LINE + 20:
         return whole
     lines = [""]
-    for item in items:
-        if len(lines[-1]) + len(item) > LINE:
+    for part in (part for item in items for part in _parts(item)):
+        if len(lines[-1]) + len(part) > LINE:
             lines.append("")
-        lines[-1] += item + ", "
+        lines[-1] += part + ", "
     return f"\n{indent}" + f"\n{indent}".join(line.rstrip() for line in lines).rstrip(",")
+
+
+def _parts(item: str) -> list[str]:
+    """An item, or the elements of a list in braces that is too long for a line."""
+    pieces = item.split("}, {") if len(item) > LINE else [item]
+    return [("{" if i else "") + p + ("}" if i < len(pieces) - 1 else "") for i, p in enumerate(pieces)]
 
 
 def wrapped_call(statement: str, indent: str = "      ") -> str:
@@ -36,7 +42,8 @@ def wrapped_call(statement: str, indent: str = "      ") -> str:
         return statement
     arguments, depth = [""], 0
     for character in statement[opened + 1 : -2]:
-        depth += (character in "([{") - (character in ")]}")
+        closes = character in ")]}" or (character == ">" and arguments[-1][-1:] != "-")  # no arrow
+        depth += (character in "([{<") - closes
         if character == "," and depth == 0:
             arguments.append("")
         else:

@@ -1,0 +1,55 @@
+"""Routing, and products and sums over the rows of experts: calls of the runtime with the sizes of the record."""
+
+from __future__ import annotations
+
+from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.cuda.steps import Emitted, Workspace
+from tesserac.codegen.jinja import render_template
+from tesserac.codegen.records import GroupedKernel, RoutingKernel
+from tesserac.diagnostics import InternalError
+
+ROUTE_CHUNK = 256
+"""Slots that one warp sorts: kRouteChunk of runtime/cuda/route.cuh."""
+
+
+def emit_routing(kernel: RoutingKernel) -> Emitted:
+    """A counting sort of the slots, with memory for the counts."""
+    slots, experts = kernel.sizes[:2]
+    workspace = Workspace()
+    place = workspace.add("counts", -(-slots // ROUTE_CHUNK) * (experts + 1) * 4)
+    read = [f"{{{i}}}" for i, slot in enumerate(kernel.slots) if not slot.written]
+    written = [f"{{{i}}}" for i, slot in enumerate(kernel.slots) if slot.written]
+    if kernel.function == "limit":
+        read.append(written.pop(0))
+    sizes = [str(n) for n in kernel.sizes]
+    arguments = ["stream", *read, *sizes, *written, f"at<int>(workspace, {place})"]
+    text = "// as runtime/cuda/route.cuh does it\n"
+    return Emitted(text, [f"{kernel.function}({', '.join(arguments)});"], workspace.size)
+
+
+def emit_grouped(kernel: GroupedKernel, name: str) -> Emitted:
+    """A table of sizes, and a call with the tensors of all experts by number."""
+    if kernel.function == "number":
+        call = f"grouped_number(stream, {{0}}, {kernel.count}, {kernel.rows}, {{1}});"
+        return Emitted("// as runtime/cuda/grouped.cuh does it\n", [call])
+    first = {"contract": 2, "outer": 3, "sum": 2, "table": 0}[kernel.function]
+    of_experts = range(first, first + len(kernel.experts))
+    next_y = {"outer": kernel.strides[1], "sum": 0}.get(kernel.function, kernel.strides[-1])
+    what = {"contract": "x and in the result", "outer": "x and y", "sum": "x", "table": "x (none) and the result"}
+    text = render_template(
+        "cuda/grouped.cu.j2", name=name, k=kernel, next_x=kernel.strides[0], next_y=next_y, what=what[kernel.function]
+    )
+    kinds = {kernel.slots[i].dtype for i in (0, *of_experts)}
+    if len(kinds) > 1:
+        raise InternalError(f"experts' tensors of several types in {name}")
+    own = ["{{nullptr, 0}}"] * kernel.count
+    for slot, expert in zip(of_experts, kernel.experts, strict=True):
+        own[expert] = f"{{{{{{{slot}}}, {kernel.strides[slot]}}}}}"
+    kind = CPP_TYPE[kernel.slots[0].dtype]
+    reads = kernel.function in ("contract", "table")
+    const = "const " if reads else ""
+    experts = f"Experts<{const}{kind}, {kernel.count}>{{{{{{{{{', '.join(own)}}}}}}}}}"
+    operands = [f"{{{i}}}" for i in range(first)]
+    result = [f"{{{len(kernel.slots) - 1}}}"] if reads else []
+    arguments = ["stream", name, *operands, experts, *result]
+    return Emitted(text, [f"grouped_{kernel.function}({', '.join(arguments)});"])
