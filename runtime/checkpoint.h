@@ -1,6 +1,7 @@
 // Checkpoints: one safetensors file per saved step with weights, optimizer moments and, as metadata,
-// step, seed and settings. Written atomically and verified by checksum when read, so that a kill, a
-// full disk or a damaged file costs at most the steps since the checkpoint before.
+// step, seed and settings; of several ranks, a folder with a file per rank and an index (stored.h), which a program of
+// any mesh reads. Written atomically and verified by checksum when read, so that a kill, a full disk or a damaged
+// file costs at most the steps since the checkpoint before.
 #pragma once
 #include <signal.h>
 #include <unistd.h>
@@ -8,14 +9,18 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "error.h"
 #include "io.h"
 #include "optimizer.h"
+#include "parts.h"
+#include "ranks.h"
 #include "safetensors.h"
 #include "session.h"
+#include "stored.h"
 #include "weights.h"
 
 namespace tsr {
@@ -35,16 +40,20 @@ struct Resumed {
 
 class Checkpoints {
  public:
-  explicit Checkpoints(const std::string& folder) : folder_(folder) {}
+  // ranks: null where one process runs the program.
+  explicit Checkpoints(const std::string& folder, Ranks* ranks = nullptr) : folder_(folder), ranks_(ranks) {}
 
-  // Steps that have a file here, ascending.
+  // Steps that have a checkpoint here, ascending.
   std::vector<int64_t> steps() const {
     std::vector<int64_t> out;
     for (const std::string& name : list_folder(folder_)) {
       int64_t step;
-      if (name.compare(0, 5, "step-") == 0 && ends_with(name, ".safetensors") && parse_int(name.substr(5, name.size() - 17), &step) && step >= 0) out.push_back(step);
+      const size_t end = ends_with(name, kSuffix) ? name.size() - strlen(kSuffix) : name.size();
+      if (name.compare(0, 5, "step-") != 0 || !parse_int(name.substr(5, end - 5), &step) || step < 0) continue;
+      if (end < name.size() || is_folder(folder_ + "/" + name)) out.push_back(step);
     }
     std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
     return out;
   }
 
@@ -53,7 +62,7 @@ class Checkpoints {
     const std::vector<int64_t> found = steps();
     for (size_t i = found.size(); i-- > 0;) {
       try {
-        SafetensorsFile(path(found[i])).verify_checksum();
+        Stored(path(found[i])).verify_checksums();
         return path(found[i]);
       } catch (const Error& error) {
         fprintf(stderr, "warning: skipped a checkpoint: %s\n", error.message.c_str());
@@ -64,90 +73,179 @@ class Checkpoints {
 
   // Creates the folder and removes what killed writers left behind.
   void prepare() const {
-    make_folder(folder_);
-    if (access(folder_.c_str(), W_OK | X_OK) != 0) throw write_error(folder_, errno);
-    for (const std::string& name : list_folder(folder_)) {
-      const size_t mark = name.find(".safetensors.tmp-");
-      if (name.compare(0, 5, "step-") != 0 || mark == std::string::npos) continue;
-      const pid_t writer = static_cast<pid_t>(atol(name.c_str() + mark + 17));
-      if (writer <= 0 || kill(writer, 0) != 0) ::unlink((folder_ + "/" + name).c_str());
-    }
+    together(ranks_, [&] {
+      if (!first()) return;
+      make_folder(folder_);
+      if (access(folder_.c_str(), W_OK | X_OK) != 0) throw write_error(folder_, errno);
+      for (const std::string& name : list_folder(folder_)) {
+        const std::string mark = std::string(kSuffix) + ".tmp-";
+        const size_t at = name.find(mark);
+        if (name.compare(0, 5, "step-") != 0) continue;
+        if (ends_with(name, kUnfinished)) remove_folder(folder_ + "/" + name);
+        if (at == std::string::npos) continue;
+        const pid_t writer = static_cast<pid_t>(atol(name.c_str() + at + mark.size()));
+        if (writer <= 0 || kill(writer, 0) != 0) ::unlink((folder_ + "/" + name).c_str());
+      }
+    });
   }
 
   void save(const Session& session, const OptimizerSettings& optimizer, int64_t step, const Metadata& settings, int64_t keep) const {
     const Program& program = session.program();
-    std::vector<TensorHeader> headers;
-    for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i]));
-    for (int moment = 0; moment < session.moment_count(); ++moment)
-      for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i], prefix(optimizer, moment)));
     Metadata metadata = {{"tesserac.kind", "checkpoint"}, {"tesserac.program", program.name}, {"tesserac.version", program.version},
                          {"step", format("%lld", static_cast<long long>(step))}, {"optimizer", rule_text(optimizer)}};
     metadata.insert(metadata.end(), settings.begin(), settings.end());
-    const size_t count = static_cast<size_t>(program.param_count);
-    write_safetensors(path(step), headers, metadata, [&](size_t index, char* out) {
-      const char* const arena = index < count ? session.params() : session.moments()[index / count - 1];
-      pack(program.params[index % count], arena, out);
-    });
-    prune(keep);
+    const std::vector<Indexed> tensors = all_tensors(session, optimizer);
+    if (ranks_ && ranks_->size() > 1) save_parts(session, tensors, step, metadata);
+    else save_whole(session, tensors, step, metadata);
+    if (first()) prune(keep);
   }
 
   // Restores the newest checkpoint that is whole. Files that are not are reported and skipped; a
   // whole one of another program or optimizer is an error.
   Resumed resume(Session* session, const OptimizerSettings& optimizer) const {
     Resumed out;
-    std::vector<int64_t> found = steps();
-    for (size_t i = found.size(); i-- > 0;) {
+    for (int64_t step = before(INT64_MAX); step >= 0; step = before(step)) {
+      std::unique_ptr<Stored> file;
       try {
-        restore(path(found[i]), session, optimizer, &out);
-        return out;
+        together(ranks_, [&] {
+          file = std::make_unique<Stored>(path(step));
+          check(file.get(), *session, optimizer, &out);
+        });
       } catch (const Error& error) {
-        if (strcmp(error.code, "T0913") != 0 && strcmp(error.code, "T0901") != 0) throw;
+        if (strcmp(error.code, "T0913") != 0 && strcmp(error.code, "T0901") != 0 && strcmp(error.code, "T0950") != 0) throw;
         out.warnings.push_back(error.message);
+        continue;
       }
+      restore(*file, session, optimizer, &out);
+      return out;
     }
-    if (!found.empty()) throw Error("T0918", "no checkpoint in " + quoted(folder_) + " can be used:\n  - " + joined(out.warnings, "\n  - "),
-                                    "restore one of the files, or start again in another folder");
+    if (!out.warnings.empty()) throw Error("T0918", "no checkpoint in " + quoted(folder_) + " can be used:\n  - " + joined(out.warnings, "\n  - "),
+                                           "restore one of the files, or start again in another folder");
     return out;
   }
 
  private:
-  std::string path(int64_t step) const { return folder_ + format("/step-%09lld.safetensors", static_cast<long long>(step)); }
-  static std::string prefix(const OptimizerSettings& optimizer, int moment) { return kOptimizerPrefix + moment_name(optimizer, moment) + "."; }
+  static constexpr const char* kSuffix = ".safetensors";
+  static constexpr const char* kUnfinished = ".tmp";
+
+  std::string name_of(int64_t step) const { return folder_ + format("/step-%09lld", static_cast<long long>(step)); }
+  std::string path(int64_t step) const { return is_folder(name_of(step)) ? name_of(step) : name_of(step) + kSuffix; }
+  bool first() const { return !ranks_ || ranks_->rank() == 0; }
+  static std::string prefix(const OptimizerSettings& optimizer, int moment) { return moment < 0 ? std::string() : kOptimizerPrefix + moment_name(optimizer, moment) + "."; }
   // What must be equal for the moments to fit.
   static std::string rule_text(const OptimizerSettings& optimizer) {
     const std::string name = kRuleNames[static_cast<int>(optimizer.rule)];
     return optimizer.rule == Rule::lbfgs ? name + format(" --lbfgs-history %d", optimizer.history) : name;
   }
 
-  void restore(const std::string& file_path, Session* session, const OptimizerSettings& optimizer, Resumed* out) const {
-    const Program& program = session->program();
-    const SafetensorsFile file(file_path);
-    file.verify_checksum();
-    if (file.meta("tesserac.kind") != "checkpoint" || !parse_int(file.meta("step"), &out->step)) throw file.damaged("it holds weights, not a checkpoint");
-    if (file.meta("tesserac.program") != program.name)
-      throw Error("T0919", quoted(file_path) + " belongs to program " + quoted(file.meta("tesserac.program")) + ", not to '" + program.name + "'", "use another --checkpoint folder");
-    check_tensors(program, file, true);
-    if (file.meta("optimizer") != rule_text(optimizer))
-      throw Error("T0919", quoted(file_path) + " was written by optimizer " + quoted(file.meta("optimizer")) + ", this run uses '" + rule_text(optimizer) + "'",
+  // The newest step before `step` that has a checkpoint, as rank 0 sees the folder; -1: none.
+  int64_t before(int64_t step) const {
+    int64_t out = -1;
+    for (const int64_t found : first() ? steps() : std::vector<int64_t>())
+      if (found < step) out = found;
+    if (ranks_) ranks_->broadcast(Ranks::kOwn, Ranks::kWorld, &out, sizeof out, 0);
+    return out;
+  }
+
+  // Weights, then each moment of every weight.
+  static std::vector<Indexed> all_tensors(const Session& session, const OptimizerSettings& optimizer) {
+    std::vector<Indexed> out;
+    const Program& program = session.program();
+    for (int moment = -1; moment < session.moment_count(); ++moment)
+      for (int i = 0; i < program.param_count; ++i) out.push_back({header_of(program.params[i], prefix(optimizer, moment)), &program.params[i], static_cast<int>(out.size())});
+    return out;
+  }
+  static void pack_one(const Session& session, const Indexed& item, char* out) {
+    const int moment = item.index / session.program().param_count - 1;
+    pack(*item.tensor, moment < 0 ? session.params() : session.moments()[moment], out);
+  }
+
+  void save_whole(const Session& session, const std::vector<Indexed>& tensors, int64_t step, const Metadata& metadata) const {
+    std::vector<TensorHeader> headers;
+    for (const Indexed& item : tensors) headers.push_back(item.header);
+    write_safetensors(name_of(step) + kSuffix, headers, metadata, [&](size_t i, char* out) { pack_one(session, tensors[i], out); });
+    if (is_folder(name_of(step))) remove_folder(name_of(step));
+  }
+
+  // The folder gets its name when every file in it is complete.
+  void save_parts(const Session& session, const std::vector<Indexed>& tensors, int64_t step, const Metadata& metadata) const {
+    const Mesh& mesh = *session.program().mesh;
+    const std::string folder = name_of(step), unfinished = folder + kUnfinished, replaced = folder + ".old" + kUnfinished;
+    try {
+      together(ranks_, [&] {
+        if (!first()) return;
+        remove_folder(unfinished);
+        make_folder(unfinished);
+      });
+      together(ranks_, [&] { save_part(session, tensors, unfinished + "/" + part_file(ranks_->rank())); });
+      together(ranks_, [&] {
+        if (!first()) return;
+        AtomicFile index(unfinished + kIndexName);
+        const std::string text = index_text(tensors, metadata, mesh);
+        index.write(text.data(), text.size());
+        index.commit();
+        if (is_folder(folder)) ::rename(folder.c_str(), replaced.c_str());
+        if (::rename(unfinished.c_str(), folder.c_str()) != 0) throw write_error(folder, errno);
+        sync_folder(folder_);
+        remove_folder(replaced);
+        ::unlink((folder + kSuffix).c_str());
+      });
+    } catch (const Error&) {
+      if (first()) remove_folder(unfinished);
+      throw;
+    }
+  }
+  void save_part(const Session& session, const std::vector<Indexed>& tensors, const std::string& path) const {
+    std::vector<TensorHeader> headers;
+    std::vector<Indexed> mine;
+    for (const Indexed& item : tensors)
+      for (const Held& held : holders(*item.tensor, item.index, *session.program().mesh))
+        if (held.rank == ranks_->rank()) mine.push_back(item), headers.push_back(item.header);
+    if (mine.empty()) return;
+    const Metadata words = {{"tesserac.kind", "part of a checkpoint"}, {"rank", format("%d", ranks_->rank())}};
+    write_safetensors(path, headers, words, [&](size_t i, char* out) { pack_one(session, mine[i], out); });
+  }
+
+  // Throws unless the checkpoint is whole and of this program and optimizer.
+  void check(Stored* file, const Session& session, const OptimizerSettings& optimizer, Resumed* out) const {
+    const Program& program = session.program();
+    if (file->meta("tesserac.kind") != "checkpoint" || !parse_int(file->meta("step"), &out->step)) throw file->damaged("it holds weights, not a checkpoint");
+    if (file->meta("tesserac.program") != program.name)
+      throw Error("T0919", quoted(file->path()) + " belongs to program " + quoted(file->meta("tesserac.program")) + ", not to '" + program.name + "'", "use another --checkpoint folder");
+    check_tensors(program, *file, true);
+    if (file->meta("optimizer") != rule_text(optimizer))
+      throw Error("T0919", quoted(file->path()) + " was written by optimizer " + quoted(file->meta("optimizer")) + ", this run uses '" + rule_text(optimizer) + "'",
                   "pass the same --optimizer, or take the weights alone with --weights FILE and another --checkpoint folder");
-    for (int moment = 0; moment < session->moment_count(); ++moment)
-      for (int i = 0; i < program.param_count; ++i) {
-        const StoredTensor* const stored = file.find(prefix(optimizer, moment) + program.params[i].name);
-        if (!stored || !same_shape(program.params[i], *stored)) throw file.damaged("the moments of '" + std::string(program.params[i].name) + "' are missing");
-      }
-    for (int moment = -1; moment < session->moment_count(); ++moment)
-      for (int i = 0; i < program.param_count; ++i)
-        place(program.params[i], *file.find((moment < 0 ? std::string() : prefix(optimizer, moment)) + program.params[i].name), moment < 0 ? session->params() : session->moments()[moment]);
-    out->path = file_path;
+    for (const Indexed& item : all_tensors(session, optimizer)) {
+      const Stored::Whole* const stored = file->find(item.header.name);
+      if (!stored || !same_shape(whole_of(*item.tensor), stored->about)) throw file->damaged("the moments of '" + std::string(item.tensor->name) + "' are missing");
+      file->verify(*stored, rectangle_of(*item.tensor, ranks_));
+    }
+  }
+
+  void restore(const Stored& file, Session* session, const OptimizerSettings& optimizer, Resumed* out) const {
+    const int count = session->program().param_count;
+    std::vector<char> memory;
+    for (const Indexed& item : all_tensors(*session, optimizer)) {
+      const StoredTensor part = file.part(*file.find(item.header.name), rectangle_of(*item.tensor, ranks_), &memory);
+      const int moment = item.index / count - 1;
+      place(*item.tensor, part, moment < 0 ? session->params() : session->moments()[moment]);
+    }
+    out->path = file.path();
     out->metadata = file.metadata;
   }
 
   void prune(int64_t keep) const {
     const std::vector<int64_t> found = steps();
-    for (size_t i = 0; keep > 0 && i + static_cast<size_t>(keep) < found.size(); ++i) ::unlink(path(found[i]).c_str());
+    for (size_t i = 0; keep > 0 && i + static_cast<size_t>(keep) < found.size(); ++i) {
+      const std::string old = path(found[i]);
+      if (is_folder(old)) remove_folder(old);
+      else ::unlink(old.c_str());
+    }
   }
 
   std::string folder_;
+  Ranks* ranks_;
 };
 
 }  // namespace tsr

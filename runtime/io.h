@@ -57,6 +57,11 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+inline bool is_folder(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 inline std::string folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
@@ -72,6 +77,14 @@ inline Error write_error(const std::string& path, int reason) {
                  "free some space or choose another folder; files written before are complete and unharmed");
   }
   return Error("T0916", "cannot write " + quoted(path) + ": " + strerror(reason), "choose a folder that exists and that you may write to");
+}
+
+// Makes renames in a folder durable, where its file system can.
+inline void sync_folder(const std::string& path) {
+  const int folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return;
+  fsync(folder);
+  ::close(folder);
 }
 
 // Writes to a temporary file in the same folder; commit() makes it durable and puts it in place in
@@ -110,11 +123,7 @@ class AtomicFile {
     if (::close(closing) != 0) throw write_error(path_, errno);  // network file systems report a full disk here
     if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw write_error(path_, errno);
     committed_ = true;
-    const int folder = ::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder >= 0) {
-      fsync(folder);  // some file systems refuse this on folders; the rename itself has happened
-      ::close(folder);
-    }
+    sync_folder(folder_of(path_));
   }
 
  private:
@@ -132,8 +141,7 @@ inline void make_folder(const std::string& path) {
     if (mkdir(part.c_str(), 0777) == 0 || errno == EEXIST || errno == EISDIR) continue;
     throw write_error(part, errno);
   }
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) throw write_error(path, ENOTDIR);
+  if (!is_folder(path)) throw write_error(path, ENOTDIR);
 }
 
 // Names in a folder, unordered, without "." and ".."; empty when there is no such folder.
@@ -150,6 +158,12 @@ inline std::vector<std::string> list_folder(const std::string& path) {
   }
   closedir(folder);
   return names;
+}
+
+// Removes a folder and the files in it (a folder inside stays, and then so does this one).
+inline void remove_folder(const std::string& path) {
+  for (const std::string& name : list_folder(path)) ::unlink((path + "/" + name).c_str());
+  ::rmdir(path.c_str());
 }
 
 inline bool ends_with(const std::string& text, const char* ending) {

@@ -55,7 +55,9 @@ class Ranks {
 // The numbers that a part of a tensor has among the whole one's: where it begins in each dimension. Its lengths are Tensor::shape.
 struct Corner { int64_t at[kMaxRank]; };
 
-inline Corner corner_of(const Tensor& tensor, const Ranks* ranks) {
+// Of this rank's part, or of another's: anything with size(axis) and coordinate(axis).
+template <class Where>
+inline Corner corner_of(const Tensor& tensor, const Where* ranks) {
   Corner out{};
   for (int d = 0; tensor.cut && d < tensor.rank; ++d) {
     int64_t part = 0;

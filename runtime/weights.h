@@ -10,7 +10,9 @@
 #include "dtype.h"
 #include "error.h"
 #include "program.h"
+#include "parts.h"
 #include "safetensors.h"
+#include "stored.h"
 #include "tensor.h"
 
 namespace tsr {
@@ -28,28 +30,28 @@ inline void save_weights(const Program& program, const char* arena, const std::s
   write_safetensors(path, headers, metadata, [&](size_t i, char* out) { pack(program.params[i], arena, out); });
 }
 
-inline bool same_shape(const Tensor& param, const StoredTensor& stored) {
-  bool same = static_cast<int>(stored.shape.size()) == param.rank;
-  for (int axis = 0; same && axis < param.rank; ++axis) same = stored.shape[static_cast<size_t>(axis)] == param.shape[axis];
-  return same;
+inline bool same_shape(const Tensor& whole, const StoredTensor& stored) {
+  return stored.shape == std::vector<int64_t>(whole.shape, whole.shape + whole.rank);
 }
 
 // Lists every tensor of `file` that does not fit the program under `prefix`; throws when there is one.
-inline void check_tensors(const Program& program, const SafetensorsFile& file, bool allow_optimizer) {
+inline void check_tensors(const Program& program, const Stored& file, bool allow_optimizer) {
   std::vector<std::string> problems, names;
   for (int i = 0; i < program.param_count; ++i) {
-    const Tensor& param = program.params[i];
+    const Tensor param = whole_of(program.params[i]);
     const std::string name = quoted(param.name), want = shape_text(param.shape, param.rank);
-    const StoredTensor* const stored = file.find(param.name);
+    const Stored::Whole* const found = file.find(param.name);
     names.push_back(param.name);
-    if (!stored) { problems.push_back("missing " + name + " (" + want + ")"); continue; }
-    if (!same_shape(param, *stored))
-      problems.push_back("wrong shape of " + name + ": the file has " + shape_text(stored->shape.data(), static_cast<int>(stored->shape.size())) + ", the program takes " + want);
+    if (!found) { problems.push_back("missing " + name + " (" + want + ")"); continue; }
+    const StoredTensor& stored = found->about;
+    if (!same_shape(param, stored))
+      problems.push_back("wrong shape of " + name + ": the file has " + shape_text(stored.shape.data(), static_cast<int>(stored.shape.size())) + ", the program takes " + want);
     const bool complex = scalars_per_element(param.dtype) == 2;
-    if (!stored->known || (complex != (stored->element.kind == Kind::complex)))
-      problems.push_back("type of " + name + ": the file has " + quoted(stored->type) + ", which does not convert to " + dtype_name(param.dtype));
+    if (!stored.known || (complex != (stored.element.kind == Kind::complex)))
+      problems.push_back("type of " + name + ": the file has " + quoted(stored.type) + ", which does not convert to " + dtype_name(param.dtype));
   }
-  for (const StoredTensor& stored : file.tensors) {
+  for (const Stored::Whole& whole : file.tensors) {
+    const StoredTensor& stored = whole.about;
     bool wanted = allow_optimizer && stored.name.compare(0, std::string(kOptimizerPrefix).size(), kOptimizerPrefix) == 0;
     for (const std::string& name : names) wanted = wanted || name == stored.name;
     if (wanted) continue;
@@ -92,13 +94,21 @@ inline void check_finite(const Tensor& param, const StoredTensor& stored, const 
   }
 }
 
-// Reads weights, from a weights file or a checkpoint, into an arena.
-inline void load_weights(const Program& program, const std::string& path, char* arena) {
-  const SafetensorsFile file(path);
+// Reads weights, from a weights file or a checkpoint, into an arena: of a program on a mesh, the parts of this rank.
+inline void load_weights(const Program& program, const std::string& path, char* arena, const Ranks* ranks = nullptr) {
+  Stored file(path);
   check_tensors(program, file, file.meta("tesserac.kind") == "checkpoint");
-  if (!file.meta("checksum").empty()) file.verify_checksum();
-  for (int i = 0; i < program.param_count; ++i) check_finite(program.params[i], *file.find(program.params[i].name), path);
-  for (int i = 0; i < program.param_count; ++i) place(program.params[i], *file.find(program.params[i].name), arena);
+  const auto each = [&](const auto& use) {
+    std::vector<char> memory;
+    for (int i = 0; i < program.param_count; ++i) {
+      const Stored::Whole& whole = *file.find(program.params[i].name);
+      const Rectangle where = rectangle_of(program.params[i], ranks);
+      if (file.summed()) file.verify(whole, where);
+      use(program.params[i], file.part(whole, where, &memory));
+    }
+  };
+  each([&](const Tensor& param, const StoredTensor& part) { check_finite(param, part, path); });
+  each([&](const Tensor& param, const StoredTensor& part) { place(param, part, arena); });
 }
 
 }  // namespace tsr
