@@ -10,9 +10,11 @@ import numpy as np
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function
 from tesserac.ir.types import TensorType
+from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, partition
 from tesserac.passes.mesh.placements import REPLICATED, Mesh, Placement, Shard, local_type
+from tesserac.passes.mesh.program import rank_program
 from tesserac.passes.mesh.simulate import simulate
 from tesserac.passes.mesh.strategy import Strategy, after, strategies
 from tests.strategies import inputs_for
@@ -56,8 +58,13 @@ def worst_difference(function: Function, mesh: Mesh, rng: Random) -> float:
     forward = expand_derivatives(function)
     inputs = inputs_for(function, rng.randrange(1 << 16))
     expected = evaluate(differentiate(function), inputs, dtype=np.float64)
-    sharded = partition(forward, mesh, draw_assignment(forward, mesh, rng))
-    found = simulate(sharded, inputs)
+    assignment = draw_assignment(forward, mesh, rng)
+    if rng.random() < 0.5:
+        found = simulate(partition(forward, mesh, assignment), inputs)
+    else:  # simplified and with buckets, as it is emitted
+        ranks = rank_program(function, mesh, assignment, bucket_bytes=rng.choice((1, 300, 1 << 20)))
+        verify(ranks.function)
+        found = simulate(ranks.sharded, inputs, function=differentiate(ranks.function))
     assert set(found) == set(expected)
     return max((difference(found[name], expected[name]) for name in expected), default=0.0)
 

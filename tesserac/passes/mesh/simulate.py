@@ -122,14 +122,15 @@ def join(parts: Sequence[Array], placements: Placements, mesh: Mesh) -> Array:
     return grid[0]
 
 
-def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, dtype: type | None = np.float64, seed: int = 0,
-             step: int = 0) -> dict[str, Array]:
-    """Whole outputs by name from whole inputs by path; ``dtype`` as for ``evaluate``. Gradients are derived first.
+def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, function: Function | None = None,
+             dtype: type | None = np.float64, seed: int = 0, step: int = 0) -> dict[str, Array]:
+    """Whole outputs by name from whole inputs by path; ``dtype`` as for ``evaluate``.
 
-    Ranks that must have the same value and do not are an InternalError.
+    ``function``: a rank's program that was made of the sharded one and keeps its inputs and outputs; without it,
+    gradients are derived here. Ranks that must have the same value and do not are an InternalError.
     """
     mesh, wide = sharded.mesh, None if dtype is None else np.dtype(dtype)
-    function = differentiate(sharded.function)
+    function = differentiate(sharded.function) if function is None else function
     mine = []
     for rank in range(mesh.ranks):
         mine.append({item.var.name: checked(item.var, split(np.asarray(inputs[item.path]), sharded.inputs[item.path],
