@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable
 
 from tesserac.ir.program import Function
 from tesserac.passes.combinations import combinations
-from tesserac.passes.decision import Decision, collapsed_where_cheaper, decisions
+from tesserac.passes.decision import WORTH, Decision, collapsed_where_cheaper, decisions
 from tesserac.passes.multiindex import Index, graded
 from tesserac.passes.schemes import forward_over_reverse, lower_scheme
 from tesserac.passes.spaces import independent
 from tesserac.passes.varying import Direction
+from tesserac.passes.work import Counted
 
 
 def derivative_lines(function: Function) -> list[str]:
@@ -38,6 +39,7 @@ def _alternatives(function: Function, decision: Decision, found: Decision | None
     taken = "shared covector" if chosen.reverse else "Taylor"
     nested, lower = forward_over_reverse(counter, decision.asked), lower_scheme(counter, decision.asked)
     back = sum(map(len, nested.reverse.values()))
+    counted_only: list[Counted] = [nested.counted]
     rows: list[tuple[str, float, str]] = [("Taylor", taylor.counted.rows, f"{_count(taylor.kept, 'channel')} forward")]
     if found is not None:
         taken = "collapsed Taylor"
@@ -46,7 +48,8 @@ def _alternatives(function: Function, decision: Decision, found: Decision | None
         count, tops = combinations(function, unit, decision.asked)
         if count < tops:
             what = "combination" if count == 1 else "combinations"
-            rows.append(("collapsed Taylor", counter.collapsed(lower.counted, count).rows,
+            counted_only.append(counter.collapsed(lower.counted, count))
+            rows.append(("collapsed Taylor", counted_only[-1].rows,
                          f"{_count(lower.kept, 'channel')}, {count} {what} of the {tops} highest; counted only"))
     rows.append(("forward over reverse", nested.counted.rows,
                  f"{_count(nested.kept, 'channel')}, {back} reverse; counted only"))
@@ -58,11 +61,14 @@ def _alternatives(function: Function, decision: Decision, found: Decision | None
     yield f"rows per point through {counter.widest()}, {gradient}:"
     for name, number, text in rows:
         yield f"  {name:<21}{number:>5g}   {text}{'  <- taken' if name == taken else ''}"
+    work = (found or decision).work.flops
     yield _REASONS[taken]
+    if any(other.flops <= WORTH * work for other in counted_only):
+        yield "what is counted only would be less work, but there is no program for it"
 
 
 _REASONS = {
-    "Taylor": "plain Taylor mode: nothing else saves 2% of the work of the products",
+    "Taylor": "plain Taylor mode: nothing else that can be emitted saves 2% of the work of the products",
     "collapsed Taylor": "each combination of highest derivatives is one channel, for all columns at once",
     "shared covector": "all the highest derivatives of a value share its reverse rows",
 }

@@ -8,6 +8,7 @@ point to point. Any of them may be asked of a value that another one made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from tesserac.diagnostics import InternalError
 from tesserac.ir.dims import Dims, ShapeError
@@ -67,13 +68,19 @@ def _pullback(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[Te
 
 
 def _combination(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-    components, indices, weights = attrs["components"], attrs["indices"], attrs["weights"]
-    if not (isinstance(components, tuple) and isinstance(indices, tuple) and isinstance(weights, tuple)):
-        raise InternalError("combination: components, indices and weights are tuples")
-    if len(types) != 1 + len(components) or len(indices) != len(weights):
+    """Behind the coordinates come factors of one number per point; ``factors`` says by position which index has one."""
+    components, indices, weights, factors = (attrs[n] for n in ("components", "indices", "weights", "factors"))
+    if not (isinstance(components, tuple) and isinstance(indices, tuple) and isinstance(weights, tuple)
+            and isinstance(factors, tuple)):
+        raise InternalError("combination: components, indices, weights and factors are tuples")
+    coordinates, behind = types[1 : 1 + len(components)], types[1 + len(components) :]
+    if len(coordinates) != len(components) or not len(indices) == len(weights) == len(factors):
         raise ShapeError("combination needs a value, its directions, and a weight for every index")
-    for coordinate, component in zip(types[1:], components, strict=True):
+    for coordinate, component in zip(coordinates, components, strict=True):
         _derivative((types[0], coordinate), {"component": component}, dims)
+    points = prod(types[1].sizes[: point_rank(types[1])])
+    if any(not isinstance(n, int) or n >= len(behind) for n in factors) or any(t.size != points for t in behind):
+        raise ShapeError("combination needs factors of one number per point")
     return (types[0],)
 
 
@@ -95,4 +102,4 @@ _register("pushforward", "directional derivative of the first operand: inputs, t
           _pushforward)
 _register("pullback", "cotangents of inputs, from the first operand and its cotangent, the second", None, _pullback)
 _register("combination", "weighted sum of derivatives of the first operand, by counts along each coordinate", None,
-          _combination, components=REQUIRED, indices=REQUIRED, weights=REQUIRED)
+          _combination, components=REQUIRED, indices=REQUIRED, weights=REQUIRED, factors=REQUIRED)

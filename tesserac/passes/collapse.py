@@ -2,7 +2,8 @@
 
 The highest coefficient of y = f(x) is y_a = J x_a + r_a, with J the same for all a and the remainder r_a made of lower
 coefficients. So a combination with known weights, sum of w_a y_a, obeys the same equation as its terms: it is pushed
-forward once, whatever the number of its terms, and for all columns of a value at once.
+forward once, whatever the number of its terms, and for all columns of a value at once. A weight is a number times a
+*factor* that may differ from point to point, since J joins no points: a diffusivity, a velocity, a lower derivative.
 
 ``collapse`` rewrites a function that asks for such combinations into ``combination`` equations; ``Channels`` computes
 them.
@@ -10,41 +11,48 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Attr, Equation, Function, Var
-from tesserac.ops.attributes import integer, number
+from tesserac.ops.attributes import integers
 from tesserac.ops.base import spec_of
 from tesserac.ops.rules import add_optional, scaled
 from tesserac.passes.demand import Unit
-from tesserac.passes.multiindex import Index, closure, factorials, graded, plus, unit, within
+from tesserac.passes.forms import Form, Forms
+from tesserac.passes.multiindex import Index, closure, factorials, graded
+from tesserac.passes.rows import points_lead
 from tesserac.passes.simplify import without_unused
 from tesserac.passes.taylor import Jets, Remainder
 from tesserac.passes.varying import Direction
 
-Form = dict[tuple[Var, Index], float]
-"""A value as a combination of derivatives with constant weights."""
-
-Weights = tuple[tuple[Index, float], ...]
-"""A combination of derivatives of one value, by order."""
+Weights = tuple[tuple[Index, float, Var | None], ...]
+"""A combination of derivatives of one value, by order: a number, and the factor that it stands in front of."""
 
 
 def collapse(function: Function, found: Unit) -> Function | None:
     """The function with its combinations of highest derivatives as ``combination`` equations; None if it has none."""
-    forms = _forms(function, found)
-    ends = _ends(function, forms)
-    tops = _tops(forms, ends)
-    if not any(sum(1 for term in forms[name] if term in tops) > 1 for name in ends):
+    for factors in (True, False):
+        forms = Forms(function, found, factors)
+        if not factors or points_lead(found, {value.name for value, _ in forms.tops()}):
+            rewritten = _collapsed(function, found, forms)
+            if rewritten is not None:
+                return rewritten
+    return None
+
+
+def _collapsed(function: Function, found: Unit, forms: Forms) -> Function | None:
+    tops = forms.tops()
+    if not any(len({term[:2] for term in forms.of[name] if term[:2] in tops}) > 1 for name in forms.ends):
         return None
     b = Builder()
     b.reserve(v.name for v in function.variables())
     for equation in function.equations:
         name = equation.results[0].name
-        if name in ends and any(term in tops for term in forms[name]):
+        if name in forms.ends and any(term[:2] in tops for term in forms.of[name]):
             with b.at(equation.span):
-                value = _combined(b, found.directions, forms[name], tops)
+                value = _combined(b, found.directions, forms.of[name], tops)
             # The name stays, so that what reads it need not change.
             last = b.equations.pop()
             assert last.result == value
@@ -66,84 +74,75 @@ def _differentiated(function: Function) -> bool:
     return False
 
 
-def _forms(function: Function, found: Unit) -> dict[str, Form]:
-    zero = (0,) * len(found.directions)
-    numbers = {(d.coordinate.name, d.component): i for i, d in enumerate(found.directions)}
-    constants: dict[str, float] = {}
-    forms: dict[str, Form] = {}
-    for equation in function.equations:
-        if equation.op == "full":
-            constants[equation.result.name] = number(equation.attributes, "value")
-        elif equation.op == "broadcast" and equation.operands[0].name in constants:
-            constants[equation.result.name] = constants[equation.operands[0].name]
-        elif equation.op == "derivative":
-            value, coordinate = equation.operands
-            direction = numbers.get((coordinate.name, integer(equation.attributes, "component")))
-            form = forms.get(value.name) or ({(value, zero): 1.0} if value.name in found.early else None)
-            if direction is not None and form is not None:
-                step = unit(direction, len(zero))
-                forms[equation.result.name] = {(v, plus(a, step)): w for (v, a), w in form.items()}
-        elif (form := _combination(equation, forms, constants)) is not None:
-            forms[equation.result.name] = form
-    return forms
-
-
-def _combination(equation: Equation, forms: Mapping[str, Form], constants: Mapping[str, float]) -> Form | None:
-    """The form of a sum, difference, negative or multiple of forms."""
-    operands = [forms.get(v.name) for v in equation.operands]
-    signs = {"add": (1.0, 1.0), "sub": (1.0, -1.0), "neg": (-1.0,)}.get(equation.op)
-    if equation.op == "mul":
-        for form, other in ((operands[0], equation.operands[1]), (operands[1], equation.operands[0])):
-            if form is not None and other.name in constants:
-                return {term: w * constants[other.name] for term, w in form.items()}
-    if signs is None or any(form is None for form in operands):
-        return None
-    total: Form = {}
-    for sign, form in zip(signs, operands, strict=True):
-        for term, w in (form or {}).items():
-            total[term] = total.get(term, 0.0) + sign * w
-    return {term: w for term, w in total.items() if w != 0.0}
-
-
-def _ends(function: Function, forms: Mapping[str, Form]) -> set[str]:
-    """Names of the forms that something reads which is no form itself."""
-    found = {o.var.name for o in function.outputs if o.var.name in forms}
-    for equation in function.equations:
-        if not any(v.name in forms for v in equation.results):
-            found.update(v.name for v in equation.operands if v.name in forms)
-    return found
-
-
-def _tops(forms: Mapping[str, Form], ends: set[str]) -> set[tuple[Var, Index]]:
-    """The derivatives of second and higher order that no other one that is read lies above."""
-    terms = {term for name in ends for term in forms[name]}
-    everything = {a for _, a in terms}
-    return {(v, a) for v, a in terms if sum(a) > 1 and not any(a != c and within(a, c) for c in everything)}
-
-
 def _combined(b: Builder, directions: Sequence[Direction], form: Form, tops: set[tuple[Var, Index]]) -> Var:
     """The value of a form: one combination of the highest derivatives of each value, and the others one by one."""
-    by_value: dict[Var, dict[Index, float]] = {}
+    by_value: dict[Var, Form] = {}
     parts: list[Var] = []
-    for (value, a), weight in form.items():
+    for term, weight in form.items():
+        value, a, factors = term
         if (value, a) in tops:
-            by_value.setdefault(value, {})[a] = weight
+            by_value.setdefault(value, {})[term] = weight
         else:
-            parts.append(scaled(b, _derivative(b, directions, value, a), weight))
-    for value, weights in by_value.items():
-        indices = graded(weights)
-        first = weights[indices[0]]
-        if len(indices) == 1:
-            found = _derivative(b, directions, value, indices[0])
+            parts.append(scaled(b, _multiplied(b, _derivative(b, directions, value, a), factors), weight))
+    for value, terms in by_value.items():
+        ordered = [term for a in graded({term[1] for term in terms}) for term in terms if term[1] == a]
+        first = terms[ordered[0]]
+        common = [f for f in dict.fromkeys(ordered[0][2]) if all(f in factors for _, _, factors in ordered)]
+        if len(ordered) == 1:
+            found = _derivative(b, directions, value, ordered[0][1])
         else:
-            attrs: dict[str, Attr] = {"components": tuple(d.component for d in directions), "indices": tuple(indices),
-                                      "weights": tuple(weights[a] / first for a in indices)}
-            (found,) = b.ops("combination", (value, *(d.coordinate for d in directions)), attrs)
-        parts.append(scaled(b, found, first))
+            rest = {(v, a, _without(factors, common)): terms[v, a, factors] / first for v, a, factors in ordered}
+            found = _combination(b, directions, value, rest)
+        parts.append(scaled(b, _multiplied(b, found, common), first))
     total = parts[0]
     for part in parts[1:]:
         total = b.op("add", total, part)
     return total
+
+
+def _combination(b: Builder, directions: Sequence[Direction], value: Var, terms: Form) -> Var:
+    """The equation for a combination of derivatives of one value."""
+    distinct = [factors for factors in dict.fromkeys(factors for _, _, factors in terms) if factors]
+    attrs: dict[str, Attr] = {
+        "components": tuple(d.component for d in directions),
+        "indices": tuple(a for _, a, _ in terms),
+        "weights": tuple(terms.values()),
+        "factors": tuple(distinct.index(factors) if factors else -1 for _, _, factors in terms),
+    }
+    behind = [_product(b, factors) for factors in distinct]
+    (found,) = b.ops("combination", (value, *(d.coordinate for d in directions), *behind), attrs)
+    return found
+
+
+def _without(factors: Sequence[Var], common: Sequence[Var]) -> tuple[Var, ...]:
+    """The factors less one of each common one."""
+    left = list(factors)
+    for factor in common:
+        left.remove(factor)
+    return tuple(left)
+
+
+def _product(b: Builder, factors: Sequence[Var]) -> Var:
+    """One number per point, of the shape of the first factor."""
+    first, *others = factors
+    for other in others:
+        first = b.op("mul", first, b.op("reshape", other, shape=first.type.shape))
+    return first
+
+
+def _multiplied(b: Builder, value: Var, factors: Sequence[Var]) -> Var:
+    """A value of every point times the number of that point."""
+    if not factors:
+        return value
+    factor, shape = _product(b, factors), value.type.sizes
+    points, rest = 0, factor.type.size
+    while rest > 1:  # its leading axes are the points
+        rest //= shape[points]
+        points += 1
+    if factor.type.shape != shape:
+        factor = b.op("reshape", factor, shape=shape[:points])
+        factor = b.op("broadcast", factor, shape=shape, axes=tuple(range(points)))
+    return b.op("mul", value, factor)
 
 
 def _derivative(b: Builder, directions: Sequence[Direction], value: Var, a: Index) -> Var:
@@ -154,12 +153,14 @@ def _derivative(b: Builder, directions: Sequence[Direction], value: Var, a: Inde
 
 
 def weights_of(equation: Equation) -> Weights:
-    """The indices and weights of a ``combination``."""
+    """The indices, weights and factors of a ``combination``."""
     indices, weights = equation.attr("indices"), equation.attr("weights")
     assert isinstance(indices, tuple)
     assert isinstance(weights, tuple)
-    pairs = zip(indices, weights, strict=True)
-    return tuple((tuple(int(n) for n in a), float(w)) for a, w in pairs)  # type: ignore[union-attr, arg-type]
+    behind = equation.operands[1 + len(integers(equation.attributes, "components")) :]
+    factors = [behind[n] if n >= 0 else None for n in integers(equation.attributes, "factors")]
+    return tuple((tuple(int(n) for n in a), float(w), factor)  # type: ignore[union-attr, arg-type]
+                 for a, w, factor in zip(indices, weights, factors, strict=True))
 
 
 class Channels:
@@ -170,7 +171,7 @@ class Channels:
         self._known: dict[tuple[str, Weights], Var | None] = {}
 
     def value(self, value: Var, weights: Weights) -> Var | None:
-        """sum of w_a d^a value; None for zero."""
+        """sum of w_a d^a value, with what stands in front of each; None for zero."""
         lower = _lower(weights)
         self._jets.prepare(value, lower)
         for equation in self._jets.program.ancestors(value):
@@ -195,9 +196,10 @@ class Channels:
             given = [self._channel(v, weights, lower) for v in equation.operands]
             total = jets.tangent(equation, given)[position]
             remainder = Remainder(jets, equation, lower)
-            for a, weight in weights:
+            for a, weight, factor in weights:
                 added = remainder.coefficient(equation.results[position], a)
                 if added is not None:
+                    added = _multiplied(b, added, () if factor is None else (factor,))
                     total = add_optional(b, total, _times(b, added, weight * factorials(a)))
         if total is not None:
             jets.names.setdefault(total.name, f"{name}_sum")
@@ -210,5 +212,5 @@ def _times(b: Builder, var: Var, factor: float) -> Var:
 
 def _lower(weights: Weights) -> frozenset[Index]:
     """Everything strictly below the indices."""
-    tops = [a for a, _ in weights]
+    tops = [a for a, _, _ in weights]
     return frozenset(c for c in closure(tops) if c not in tops)

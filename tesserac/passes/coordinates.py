@@ -57,7 +57,8 @@ class Coordinates:
         jets, numbers = self._space(directions, replaced)
         value = asked.operands[0]
         proven = [self._prove(jets, value, jets.program.directions[n].coordinate, asked) for n in numbers]
-        weights = tuple((_moved(a, numbers, len(jets.program.directions)), w) for a, w in weights_of(asked))
+        weights = tuple((_moved(a, numbers, len(jets.program.directions)), w, replaced.get(f.name, f) if f else None)
+                        for a, w, f in weights_of(asked))
         with b.at(asked.span):
             if id(jets) not in self._channels:
                 self._channels[id(jets)] = Channels(jets)

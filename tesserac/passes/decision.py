@@ -10,6 +10,7 @@ from tesserac.ops.transform import point_rank
 from tesserac.passes.collapse import collapse
 from tesserac.passes.demand import Unit, requests, unit_of
 from tesserac.passes.multiindex import Index
+from tesserac.passes.rows import points_lead
 from tesserac.passes.schemes import Scheme, cheapest_scheme, taylor_scheme
 from tesserac.passes.spaces import independent
 from tesserac.passes.varying import Direction
@@ -71,7 +72,8 @@ def _decide(function: Function, found: Unit, asked: Mapping[str, frozenset[Index
     counter = Counter(function, found, columns)
     taylor, channels = taylor_scheme(counter, asked), _channels(function, counter)
     # A combination reads the lower coefficients of every value on the way, so they have to be there.
-    best = taylor if channels else cheapest_scheme(counter, asked)
+    forward = channels or not points_lead(found, asked)
+    best = taylor if forward else cheapest_scheme(counter, asked)
     chosen = best if best.counted.flops <= WORTH * taylor.counted.flops else taylor
     return Decision(found.directions, points, asked, taylor, chosen, counter, found, channels)
 

@@ -7,7 +7,7 @@ be: a request for u = x (1 - x) net(x) is passed on to the one column that the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tesserac.ir.program import Equation, Function, Var
@@ -38,6 +38,15 @@ class Unit:
         """Whether a coefficient can be other than zero."""
         bits = self.support.get(var.name, 0)
         return all(bits >> i & 1 for i, n in enumerate(a) if n)
+
+    def behind(self, roots: Iterable[str]) -> list[Equation]:
+        """The varying equations that the roots are computed from, in program order."""
+        wanted, kept = set(roots), []
+        for equation in reversed(list({id(e): e for e in self.definitions.values()}.values())):
+            if any(v.name in wanted and self.support.get(v.name) for v in equation.results):
+                kept.append(equation)
+                wanted.update(v.name for v in equation.operands)
+        return kept[::-1]
 
     def varying(self, equation: Equation) -> list[Var]:
         """The operands that vary."""

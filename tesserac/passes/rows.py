@@ -9,12 +9,13 @@ letter (as in x x^T). Values that do not vary with the coordinate may do what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
 from tesserac.ops.transform import point_rank
+from tesserac.passes.demand import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +128,21 @@ class Rows:
             else:
                 found.append(part)
         return tuple(found)
+
+
+def points_lead(found: Unit, roots: Iterable[str]) -> bool:
+    """Whether points number the leading axes of all that varies on the way to some values, as those of coordinates.
+
+    What pairs values point by point relies on it: a network that is written with its points in columns is right, but
+    neither a covector nor a factor of every point can tell there which axis they are.
+    """
+    equations = found.behind(roots)
+    for coordinate in dict.fromkeys(d.coordinate for d in found.directions):
+        bits = sum(1 << i for i, d in enumerate(found.directions) if d.coordinate == coordinate)
+        rows = Rows(coordinate)
+        for equation in equations:
+            carried = [v for v in equation.results if found.support.get(v.name, 0) & bits]
+            rows.follow(equation, carried)
+            if not all(rows.culprit(v) is None and rows.in_place(v) for v in carried):
+                return False
+    return True

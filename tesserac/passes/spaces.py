@@ -13,7 +13,8 @@ def directions_of(asked: Equation) -> tuple[Direction, ...]:
         return (Direction(asked.operands[1], integer(asked.attributes, "component")),)
     if asked.op == "combination":
         components = integers(asked.attributes, "components")
-        return tuple(Direction(v, n) for v, n in zip(asked.operands[1:], components, strict=True))
+        coordinates = asked.operands[1 : 1 + len(components)]
+        return tuple(Direction(v, n) for v, n in zip(coordinates, components, strict=True))
     return ()
 
 

@@ -44,7 +44,7 @@ class Counter:
         self._unit = found
         self.columns = dict(columns)
         roots = list(columns)
-        self._equations = _behind(found, roots)
+        self._equations = found.behind(roots)
         self._fixed = _without_data(function)
         self._flat = _flat(found, self._equations, self._fixed)
         self._moved = _moved(function)
@@ -60,7 +60,7 @@ class Counter:
 
     def computes(self, var: Var) -> bool:
         """Whether some product of this field lies behind a value."""
-        names = {v.name for e in _behind(self._unit, [var.name]) for v in e.results}
+        names = {v.name for e in self._unit.behind([var.name]) for v in e.results}
         return any(v.name in names for w in self.works for v in w.equation.results)
 
     def widest(self) -> str:
@@ -153,12 +153,12 @@ class Counter:
         return needs
 
     def _below(self, root: str) -> list[Work]:
-        names = {v.name for e in _behind(self._unit, [root]) for v in e.results}
+        names = {v.name for e in self._unit.behind([root]) for v in e.results}
         return [w for w in self.works if any(v.name in names for v in w.equation.results)]
 
     def _constant(self, root: str) -> set[str]:
         """Values whose covector has met no value of a point yet: it is the same for all of them."""
-        behind = _behind(self._unit, [root])
+        behind = self._unit.behind([root])
         varied: set[str] = set()
         for equation in reversed(behind):
             others = [v for v in equation.operands if not self._unit.support.get(v.name)]
@@ -175,23 +175,13 @@ def fields(found: Unit, roots: Iterable[str]) -> list[list[str]]:
     """The roots in groups that no product connects."""
     groups: list[tuple[list[str], set[str]]] = []
     for root in roots:
-        behind = {v.name for e in _behind(found, [root]) if spec_of(e.op).kind in HEAVY for v in e.results}
+        behind = {v.name for e in found.behind([root]) if spec_of(e.op).kind in HEAVY for v in e.results}
         joined, names = [root], behind
         for group in [g for g in groups if g[1] & behind]:
             groups.remove(group)
             joined, names = group[0] + joined, names | group[1]
         groups.append((joined, names))
     return [group for group, _ in groups]
-
-
-def _behind(found: Unit, roots: Iterable[str]) -> list[Equation]:
-    """The varying equations that the roots are computed from, in program order."""
-    wanted, kept = set(roots), []
-    for equation in reversed(list({id(e): e for e in found.definitions.values()}.values())):
-        if any(v.name in wanted and found.support.get(v.name) for v in equation.results):
-            kept.append(equation)
-            wanted.update(v.name for v in equation.operands)
-    return kept[::-1]
 
 
 def _without_data(function: Function) -> set[str]:

@@ -16,7 +16,7 @@ from tesserac.passes.decision import Decision, collapsed_where_cheaper, decide, 
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.simplify import simplify
 from tesserac.passes.spaces import independent
-from tests.passes.fields import Field, run, values_for
+from tests.passes.fields import Field, run, slope, values_for
 
 WIDE = (7, 9)
 
@@ -134,7 +134,31 @@ def vector_biharmonic(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "
     return field.mean_square(b.op("add", field.d(laplacian, x, x), field.d(laplacian, y, y)))
 
 
-COLLAPSED: dict[str, Callable[..., Var]] = {f.__name__: f for f in (primitive, vector_laplacian, vector_biharmonic)}
+def diffusivities(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "tanh") -> Var:
+    """k (k^2 u_xx + m u_yy - k m u_xy + m k u_xy / 2) of three columns, with k(x) and m(y) repeated over them."""
+    b, x, y = field.b, field.coordinate("x"), field.coordinate("y")
+    u = field.mlp([x, y], hidden, out=3, act=act)
+    k, m = (b.op("broadcast", b.op("exp", v), shape=u.type.shape, axes=(0, 1)) for v in (x, y))
+    mixed = b.op("mul", b.op("mul", field.d(u, x, y), k), m)
+    total = b.op("add", b.op("mul", k, b.op("mul", k, field.d(u, x, x))), b.op("mul", field.d(u, y, y), m))
+    again = b.op("mul", b.op("mul", field.d(u, x, y), m), k)
+    total = b.op("add", b.op("sub", total, mixed), b.op("mul", again, b.constant(0.5, again.type)))
+    return field.mean_square(b.op("add", b.op("mul", total, k), field.d(u, x)))
+
+
+def carried(field: Field, hidden: tuple[int, ...] = WIDE, act: str = "tanh") -> Var:
+    """Weights that the network computes itself: w_x u_xx + w u_yy of two columns, and a multiple of it."""
+    b, n = field.b, field.points
+    x, y = field.coordinate("x"), field.coordinate("y")
+    out = field.mlp([x, y], hidden, out=2, act=act)
+    u, w = (b.op("slice", out, starts=(0, i), limits=(n, i + 1), strides=(1, 1)) for i in range(2))
+    speed = field.d(w, x)
+    left, right = (b.op("add", b.op("mul", speed, field.d(f, x, x)), b.op("mul", field.d(f, y, y), w)) for f in (u, w))
+    return field.mean_square(left, right, b.op("mul", b.op("sin", x), left))
+
+
+COLLAPSED: dict[str, Callable[..., Var]] = {f.__name__: f for f in (
+    primitive, vector_laplacian, vector_biharmonic, diffusivities, carried)}
 CASES: dict[str, Callable[..., Var]] = {f.__name__: f for f in (
     printed, navier_stokes, biharmonic, laplacian_of_four, gradient_of_four, hard_boundary, normed, two_columns)}
 
@@ -184,7 +208,7 @@ def test_collapsed_combinations_give_the_same(name, act):
             np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("name", "rows"), [("primitive", 12), ("vector_laplacian", 12)])
+@pytest.mark.parametrize(("name", "rows"), [("primitive", 12), ("vector_laplacian", 12), ("diffusivities", 12)])
 def test_rows_of_collapsed_combinations(name, rows):
     field = Field(points=3)
     function = field.train(COLLAPSED[name](field, (11, 13)))
@@ -312,6 +336,53 @@ def test_a_field_behind_a_rule_of_the_source_is_decided_like_any_other():
         found = run(program, values)
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-11)
+
+
+def test_varying_weights_against_a_closed_form():
+    """x u_xx + sin(y) u_yy of u = tanh([x y] W + b) V + c by hand, and the loss's gradient by central differences."""
+    field = Field(points=4)
+    b, x, y = field.b, field.coordinate("x"), field.coordinate("y")
+    u = field.mlp([x, y], (7,), out=3)
+    k, m = (b.op("broadcast", v, shape=u.type.shape, axes=(0, 1)) for v in (x, b.op("sin", y)))
+    residual = b.op("add", b.op("mul", k, field.d(u, x, x)), b.op("mul", m, field.d(u, y, y)))
+    other = field.mlp([x, y], (11, 13), out=3, name="wide")  # so that there are products to save
+    rest = b.op("add", b.op("mul", k, field.d(other, x, x)), b.op("mul", m, field.d(other, y, y)))
+    function = field.train(field.mean_square(residual))
+    weighed = collapsed_where_cheaper(field.train(field.mean_square(residual, rest)))
+    assert sum(e.op == "combination" and bool(e.attr("factors")) for e in weighed.equations) == 2
+    values = values_for(function)
+
+    def loss(change: str = "", along: np.ndarray | float = 0.0) -> float:
+        v = {key: value + along if key == f"net.{change}" else value for key, value in values.items()}
+        t = np.tanh(np.hstack([v["x"], v["y"]]) @ v["net.W1"] + v["net.b1"])
+        curve = -2 * t * (1 - t * t)
+        xx, yy = (curve * v["net.W1"][i] ** 2 @ v["net.W2"] for i in range(2))
+        return float(np.mean((v["x"] * xx + np.sin(v["y"]) * yy) ** 2))
+
+    found = run(differentiate(function), values)
+    np.testing.assert_allclose(found["loss"], loss(), rtol=1e-12)
+    for name in ("W1", "b1", "W2"):
+        along = np.random.default_rng(1).normal(size=values[f"net.{name}"].shape)
+        numeric = slope(lambda s, name=name, along=along: loss(name, s * along), 1e-2)
+        np.testing.assert_allclose(np.sum(found[f"grad:net.{name}"] * along), numeric, rtol=1e-8)
+
+
+@pytest.mark.parametrize("points", [7, 3])
+def test_a_network_with_its_points_in_columns(points):
+    """As many points as units would hide an axis taken for another: covectors are left alone there."""
+    field = Field(points=points)
+    b, x, y = field.b, field.coordinate("x"), field.coordinate("y")
+    h = b.op("transpose", b.op("concat", x, y, axis=1), perm=(1, 0))
+    for name, shape in (("A", (7, 2)), ("B", (7, 7))):
+        h = b.op("tanh", b.op("contract", field.weight(name, *shape), h, spec="ij,jk->ik"))
+    u = b.op("transpose", b.op("contract", field.weight("C", 1, 7), h, spec="ij,jk->ik"), perm=(1, 0))
+    weighed = b.op("add", b.op("mul", x, field.d(u, x, x)), field.d(u, y, y))
+    function = field.train(field.mean_square(weighed))
+    assert not decision_of(function).chosen.reverse
+    values = values_for(function)
+    expected = run(differentiate(function, plain=True), values)
+    for key, value in run(differentiate(function), values).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-9, atol=1e-11)
 
 
 def test_points_inside_and_on_a_boundary_are_decided_apart():
