@@ -72,8 +72,8 @@ def worst_difference(function: Function, mesh: Mesh, rng: Random) -> float:
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference, relative to the largest element expected where that is above 1; infinite for a NaN."""
     assert found.shape == expected.shape
-    if not expected.size:
-        return 0.0
+    if not expected.size or expected.dtype == bool:
+        return 0.0 if np.array_equal(found, expected) else np.inf
     with np.errstate(all="ignore"):
         apart = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
     return apart if np.isfinite(apart) else (0.0 if np.array_equal(found, expected, equal_nan=True) else np.inf)
