@@ -8,12 +8,13 @@ from random import Random
 import numpy as np
 
 from tesserac.ir.evaluate import evaluate
+from tesserac.ir.mesh import Mesh, parse_mesh
 from tesserac.ir.program import Function
 from tesserac.ir.types import TensorType
 from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, partition
-from tesserac.passes.mesh.placements import REPLICATED, Mesh, Placement, Shard, local_type
+from tesserac.passes.mesh.placements import REPLICATED, Placement, Shard, local_type
 from tesserac.passes.mesh.program import rank_program
 from tesserac.passes.mesh.simulate import simulate
 from tesserac.passes.mesh.strategy import Strategy, after, strategies
@@ -29,7 +30,7 @@ def draw_assignment(function: Function, mesh: Mesh, rng: Random) -> Assignment:
     inputs = {item.path: item.var.type for item in function.inputs}
     outputs = {o.name: o.var.type for o in function.outputs if not o.name.startswith("grad:")}
     found = {}
-    for name, size in mesh.without_ones().axes:
+    for name, size in mesh.squeezed().sizes.items():
         chosen = []
         for i, equation in enumerate(forms):
             chosen.append(_pick(strategies(equation, size), rng))
@@ -67,6 +68,13 @@ def worst_difference(function: Function, mesh: Mesh, rng: Random) -> float:
         found = simulate(ranks.sharded, inputs, function=differentiate(ranks.function))
     assert set(found) == set(expected)
     return max((difference(found[name], expected[name]) for name in expected), default=0.0)
+
+
+def mesh_of(text: str) -> Mesh:
+    """``dp=2,tp=2``."""
+    mesh = parse_mesh(text)
+    assert mesh is not None, text
+    return mesh
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:

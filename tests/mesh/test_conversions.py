@@ -23,8 +23,9 @@ from tesserac.passes.mesh.conversions import (
     version_tree,
     way,
 )
-from tesserac.passes.mesh.placements import PARTIAL, REPLICATED, VARYING, Mesh, Placement, Shard, local_type
+from tesserac.passes.mesh.placements import PARTIAL, REPLICATED, VARYING, Placement, Shard, local_type
 from tesserac.passes.mesh.simulate import join, run_ranks
+from tests.mesh.drawing import mesh_of
 
 SHAPE = (12, 24)
 KINDS = {"R": (REPLICATED,), "R*": (VARYING,), "P": (PARTIAL,), "S": (Shard(0), Shard(1))}
@@ -41,7 +42,7 @@ def lying(placement: Placement, size: int, rng: np.random.Generator) -> list[Arr
 
 def products(source: Placement, target: Placement, size: int) -> tuple[float, float, float]:
     """<C x, y>, <x, C^T y>, and how far C x is from x."""
-    b, mesh, rng = Builder(), Mesh((("tp", size),)), np.random.default_rng(size)
+    b, mesh, rng = Builder(), mesh_of(f"tp={size}"), np.random.default_rng(size)
     types = [local_type(TensorType(DType.F64, SHAPE), (p,), (size,)) for p in (source, target.dual)]
     x, y = (b.add_input(Input(Var(name, t), name)) for name, t in zip("xy", types, strict=True))
     moved = convert(b, x, "tp", size, source, target)

@@ -11,22 +11,19 @@ from hypothesis import strategies as st
 from tesserac.diagnostics import InternalError
 from tesserac.passes.mesh import conversions
 from tesserac.passes.mesh.conversions import Row
-from tesserac.passes.mesh.placements import Mesh
-from tests.mesh.drawing import SEEN, worst_difference
+from tests.mesh.drawing import SEEN, mesh_of, worst_difference
 from tests.mesh.models import transformer
 from tests.strategies import programs
 
 TOLERANCE = 1e-9
-MESHES = tuple(Mesh(axes) for axes in (
-    (("tp", 2),), (("tp", 4),), (("dp", 2), ("tp", 2)), (("dp", 4), ("tp", 2)), (("dp", 2), ("one", 1), ("tp", 4)),
-    (("dp", 2), ("sp", 2), ("tp", 2)), (("one", 1),)))
+MESHES = tuple(map(mesh_of, ("tp=2", "tp=4", "dp=2,tp=2", "dp=4,tp=2", "dp=2,one=1,tp=4", "dp=2,sp=2,tp=2", "one=1")))
 
 
 @pytest.mark.property
 @settings(max_examples=max(320, settings().max_examples), deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs(), st.integers(0, 1 << 30), st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_random_programs(function, seed: int, sizes: list[int]):
-    mesh = Mesh(tuple(zip("abc", sizes, strict=False)))
+    mesh = mesh_of(",".join(f"{axis}={size}" for axis, size in zip("abc", sizes, strict=False)))
     assert worst_difference(function, mesh, Random(seed)) < TOLERANCE
 
 

@@ -12,10 +12,10 @@ from tesserac.ops.base import Array, all_specs
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.linearize import expanded
 from tesserac.passes.mesh.partition import AxisAssignment, partition
-from tesserac.passes.mesh.placements import Mesh, Placement
+from tesserac.passes.mesh.placements import Placement
 from tesserac.passes.mesh.simulate import simulate
 from tesserac.passes.mesh.strategy import Strategy, factor_rules, strategies
-from tests.mesh.drawing import difference
+from tests.mesh.drawing import difference, mesh_of
 from tests.ops.support import Case, cases
 
 CASES = [c for c in cases() if c.spec.kind not in ("transform", "collective", "rank", "layout")]
@@ -62,7 +62,7 @@ def run(function: Function, equation: Equation, strategy: Strategy, size: int, i
     others = [strategies(e, size)[0] for e in function.equations]
     chosen = tuple(strategy if e == equation else s for e, s in zip(function.equations, others, strict=True))
     lies = {f"x{i}": natural(strategy, i) for i in range(len(equation.operands))}
-    sharded = partition(function, Mesh((("tp", size),)), {"tp": AxisAssignment(chosen, lies)})
+    sharded = partition(function, mesh_of(f"tp={size}"), {"tp": AxisAssignment(chosen, lies)})
     return simulate(sharded, inputs)
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from tesserac.diagnostics import CompileError, Diagnostics, InternalError, Label, Span
 from tesserac.ir.builder import Builder
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function, Input, Output, Var
 from tesserac.ops.base import Cuts, spec_of
 from tesserac.passes.linearize import expanded
 from tesserac.passes.mesh.conversions import Step, convert, version_tree
 from tesserac.passes.mesh.expansion import inner_strategies
 from tesserac.passes.mesh.local import emit_local
-from tesserac.passes.mesh.placements import REPLICATED, Mesh, Placement, Placements, local_type, placed
+from tesserac.passes.mesh.placements import REPLICATED, Placement, Placements, local_type, placed
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
 from tesserac.passes.simplify import without_unused
 
@@ -60,7 +61,7 @@ def partition(function: Function, mesh: Mesh, assignment: Assignment) -> Sharded
 
     Axes of size 1 change nothing. A strategy that an equation cannot have is CompileError T0703.
     """
-    mesh = mesh.without_ones()
+    mesh = mesh.squeezed()
     if not mesh.axes:
         inputs, outputs = ({i.path: () for i in function.inputs}, {o.name: () for o in function.outputs})
         return Sharded(mesh, function, inputs, outputs, {v.name: () for v in function.variables()}, function)
@@ -95,13 +96,14 @@ class _Partition:
     def __init__(self, function: Function, mesh: Mesh, assignment: Assignment) -> None:
         self._function = function
         self._mesh = mesh
-        self._sizes = tuple(size for _, size in mesh.axes)
-        self._axes = [assignment[name] for name in mesh.names]
+        self._named = tuple(mesh.sizes.items())
+        self._sizes = mesh.shape
+        self._axes = [assignment[name] for name in mesh.axes]
         self._builder = Builder()
         self._values: dict[str, _Value] = {}
         self._needed: dict[str, list[Placements]] = {}
         self._outputs: dict[str, Placements] = {}
-        for name, axis in zip(mesh.names, self._axes, strict=True):
+        for name, axis in zip(mesh.axes, self._axes, strict=True):
             if len(axis.strategies) != len(function.equations):
                 raise InternalError(f"axis {name} has {len(axis.strategies)} strategies for "
                                     f"{len(function.equations)} equations")
@@ -147,7 +149,7 @@ class _Partition:
         chosen: list[Strategy] = []
         forms: list[Equation] = []
         current = equation
-        for strategy, (axis, size) in zip(wanted, self._mesh.axes, strict=True):
+        for strategy, (axis, size) in zip(wanted, self._named, strict=True):
             found = next((s for s in strategies(current, size) if s.name == strategy.name), None)
             if found is None:
                 raise _illegal(equation, strategy, axis, size, strategies(current, size))
@@ -201,7 +203,7 @@ class _Partition:
         if wanted not in value.versions:
             step = next(s for s in value.tree if s.after == wanted)
             source = self._version(var, step.before)
-            axis, size = self._mesh.axes[step.axis]
+            axis, size = self._named[step.axis]
             b = self._builder
             with b.at(value.span if step.source.kind == "P" else b.span):
                 value.versions[wanted] = convert(b, source, axis, size, step.source, step.target, f"{var.name}.{axis}")
@@ -240,7 +242,7 @@ class _Partition:
 
     def _cuts(self, item: _Placed) -> Cuts:
         found: dict[str, tuple[tuple[str, int], ...]] = {}
-        for axis, strategy in zip(self._mesh.axes, item.chosen, strict=True):
+        for axis, strategy in zip(self._named, item.chosen, strict=True):
             if strategy.letter is not None:
                 found[strategy.letter] = (*found.get(strategy.letter, ()), axis)
         return found

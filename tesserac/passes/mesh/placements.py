@@ -8,7 +8,6 @@ axis, in mesh order; a tensor axis that several of them cut is cut by the first 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -49,38 +48,6 @@ VARYING = Placement("R*")
 
 Placements = tuple[Placement, ...]
 """One placement per mesh axis, in mesh order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """Named axes with their sizes, slowest first: rank = row-major index of the coordinates."""
-
-    axes: tuple[tuple[str, int], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Axis names in mesh order."""
-        return tuple(name for name, _ in self.axes)
-
-    @property
-    def ranks(self) -> int:
-        """Number of ranks."""
-        return math.prod(size for _, size in self.axes)
-
-    def size(self, name: str) -> int:
-        """Size of an axis; KeyError if the mesh has none of that name."""
-        return dict(self.axes)[name]
-
-    def without_ones(self) -> Mesh:
-        """The axes that cut anything: one of size 1 changes nothing."""
-        return Mesh(tuple((name, size) for name, size in self.axes if size > 1))
-
-    def coordinates(self, rank: int) -> dict[str, int]:
-        """Coordinate on every axis."""
-        found = {}
-        for name, size in reversed(self.axes):
-            rank, found[name] = divmod(rank, size)
-        return found
 
 
 def placed(type_: TensorType, placement: Placement) -> Placement:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tesserac.diagnostics import Span
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function, Var
 from tesserac.ops.mesh import COLLECTIVES
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.buckets import BUCKET_BYTES, bucket_gradients
 from tesserac.passes.mesh.partition import Assignment, Sharded, partition
-from tesserac.passes.mesh.placements import Mesh
 from tesserac.passes.rename import renamed_equation
 from tesserac.passes.simplify import simplify
 
@@ -49,7 +49,7 @@ def rank_program(function: Function, mesh: Mesh, assignment: Assignment,
 
     The strategies of the assignment belong to the equations of ``expand_derivatives(function)``.
     """
-    if not mesh.without_ones().axes:
+    if not mesh.squeezed().axes:
         return RankProgram(partition(function, mesh, {}), function, ())
     sharded = partition(expand_derivatives(function), mesh, assignment)
     local = bucket_gradients(simplify(without_marks(differentiate(sharded.function))), bucket_bytes)

@@ -5,18 +5,20 @@ Every value that the placements say is the same on all ranks is checked to be so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tesserac.diagnostics import InternalError
 from tesserac.ir.evaluate import checked, run_equation
+from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function
 from tesserac.ops.attributes import integer, string
 from tesserac.ops.base import Array, Attrs, spec_of
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.partition import Sharded
-from tesserac.passes.mesh.placements import Mesh, Placements
+from tesserac.passes.mesh.placements import Placements
 
 Wide = np.dtype[np.generic] | None
 Group = Sequence[Array]
@@ -57,12 +59,13 @@ MEANING: dict[str, Callable[[Group, Attrs], list[Array]]] = {
 """What a collective of one operand and one result leaves on the ranks of its axis."""
 
 
-def groups(mesh: Mesh, axis: str) -> list[list[int]]:
+def ranks_along(mesh: Mesh, axis: str) -> list[list[int]]:
     """Ranks that differ in their coordinate on one axis only, in the order of that coordinate."""
+    at = mesh.axes.index(axis)
     found: dict[tuple[int, ...], list[int]] = {}
-    for rank in range(mesh.ranks):
-        coordinates = mesh.coordinates(rank)
-        found.setdefault(tuple(c for name, c in coordinates.items() if name != axis), []).append(rank)
+    for rank in range(math.prod(mesh.shape)):
+        place = mesh.coordinates(rank)
+        found.setdefault(place[:at] + place[at + 1:], []).append(rank)
     return list(found.values())
 
 
@@ -77,7 +80,7 @@ def run_ranks(function: Function, mesh: Mesh, inputs: Sequence[Mapping[str, Arra
                 continue
             axis = dict(equation.attrs).get("axis") if spec_of(equation.op).kind == "rank" else None
             for rank, mine in enumerate(values):
-                coordinate = None if axis is None else mesh.coordinates(rank)[str(axis)]
+                coordinate = None if axis is None else mesh.coordinates(rank)[mesh.axes.index(str(axis))]
                 arrays = [mine[v.name] for v in equation.operands]
                 mine.update(run_equation(equation, arrays, wide, seed, step, coordinate))
     return values
@@ -85,9 +88,10 @@ def run_ranks(function: Function, mesh: Mesh, inputs: Sequence[Mapping[str, Arra
 
 def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wide: Wide) -> None:
     attrs = equation.attributes
-    if mesh.size(string(attrs, "axis")) != attrs["size"]:
-        raise InternalError(f"{equation.op} of {attrs['size']} ranks on an axis of {mesh.size(str(attrs['axis']))}")
-    for ranks in groups(mesh, string(attrs, "axis")):
+    axis = string(attrs, "axis")
+    if mesh.sizes[axis] != attrs["size"]:
+        raise InternalError(f"{equation.op} of {attrs['size']} ranks on an axis of {mesh.sizes[axis]}")
+    for ranks in ranks_along(mesh, axis):
         for operand, result in zip(equation.operands, equation.results, strict=True):
             arrays = MEANING[equation.op]([values[rank][operand.name] for rank in ranks], attrs)
             for rank, array in zip(ranks, arrays, strict=True):
@@ -97,10 +101,10 @@ def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wi
 def split(array: Array, placements: Placements, mesh: Mesh, rank: int) -> Array:
     """One rank's part of a whole array; the terms of a sum are the array on the first rank and zeros elsewhere."""
     coordinates = mesh.coordinates(rank)
-    for (name, size), placement in zip(mesh.axes, placements, strict=True):
+    for size, place, placement in zip(mesh.shape, coordinates, placements, strict=True):
         if placement.is_cut:
-            array = np.split(array, size, axis=placement.dim)[coordinates[name]]
-        elif placement.kind == "P" and coordinates[name]:
+            array = np.split(array, size, axis=placement.dim)[place]
+        elif placement.kind == "P" and place:
             array = np.zeros_like(array)
     return array
 
@@ -108,7 +112,7 @@ def split(array: Array, placements: Placements, mesh: Mesh, rank: int) -> Array:
 def join(parts: Sequence[Array], placements: Placements, mesh: Mesh) -> Array:
     """The whole array from all ranks' parts; InternalError where ranks that must agree do not."""
     grid = list(parts)
-    for (name, size), placement in reversed(list(zip(mesh.axes, placements, strict=True))):
+    for (name, size), placement in reversed(list(zip(mesh.sizes.items(), placements, strict=True))):
         rows = [grid[i:i + size] for i in range(0, len(grid), size)]
         if placement.is_cut:
             grid = [np.concatenate(row, axis=placement.dim) for row in rows]
@@ -132,7 +136,7 @@ def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, function: Functio
     mesh, wide = sharded.mesh, None if dtype is None else np.dtype(dtype)
     function = differentiate(sharded.function) if function is None else function
     mine = []
-    for rank in range(mesh.ranks):
+    for rank in range(math.prod(mesh.shape)):
         mine.append({item.var.name: checked(item.var, split(np.asarray(inputs[item.path]), sharded.inputs[item.path],
                                                             mesh, rank), wide) for item in function.inputs})
     values = run_ranks(function, mesh, mine, wide, seed, step)
