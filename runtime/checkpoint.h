@@ -227,9 +227,11 @@ class Checkpoints {
     const int count = session->program().param_count;
     std::vector<char> memory;
     for (const Indexed& item : all_tensors(*session, optimizer)) {
-      const StoredTensor part = file.part(*file.find(item.header.name), rectangle_of(*item.tensor, ranks_), &memory);
+      const Stored::Whole& whole = *file.find(item.header.name);
+      const StoredTensor part = file.part(whole, rectangle_of(*item.tensor, ranks_), &memory);
       const int moment = item.index / count - 1;
       place(*item.tensor, part, moment < 0 ? session->params() : session->moments()[moment]);
+      file.release(whole);
     }
     out->path = file.path();
     out->metadata = file.metadata;

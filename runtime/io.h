@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -43,6 +44,13 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
+  // Gives the memory of this part back, which is read from the file again if it is wanted again. A file that is read
+  // from beginning to end would otherwise stay resident, beside what was made of it.
+  void release(const char* begin, size_t bytes) const {
+    const uintptr_t first = reinterpret_cast<uintptr_t>(begin) / kPage * kPage;  // a page shared with a neighbour comes back
+    madvise(reinterpret_cast<void*>(first), reinterpret_cast<uintptr_t>(begin) + bytes - first, MADV_DONTNEED);
+  }
+
   const char* data() const { return data_; }
   size_t size() const { return size_; }
   const std::string& path() const { return path_; }
@@ -52,6 +60,7 @@ class MappedFile {
     throw Error("T0901", "cannot read " + quoted(path_) + ": " + strerror(reason),
                 reason == ENOENT ? "check the path; it is relative to the current folder" : "");
   }
+  static constexpr uintptr_t kPage = 4096;
   std::string path_;
   const char* data_ = nullptr;
   size_t size_ = 0;

@@ -132,6 +132,10 @@ class Stored {
     for (const Part& part : whole.parts) copy_common(part.where, part.data->data, where, memory->data(), size);
     return out;
   }
+  // Gives the memory of the files that a tensor was read from back.
+  void release(const Whole& whole) const {
+    for (const Part& part : whole.parts) files_[part.file]->release(*part.data);
+  }
 
   std::vector<Whole> tensors;
   Metadata metadata;

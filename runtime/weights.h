@@ -105,6 +105,7 @@ inline void load_weights(const Program& program, const std::string& path, char* 
       const Rectangle where = rectangle_of(program.params[i], ranks);
       if (file.summed()) file.verify(whole, where);
       use(program.params[i], file.part(whole, where, &memory));
+      file.release(whole);
     }
   };
   each([&](const Tensor& param, const StoredTensor& part) { check_finite(param, part, path); });
