@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "Report every error of a source; write nothing.",
     "inspect": "Show a program at one stage of the compiler.",
     "explain": "Explain an error code, or what became of a source line.",
+    "plan": "Say how a program would be cut over a mesh of devices, and why.",
     "run": "Build a source into a cache folder and run the program.",
     "ckpt": "Look into the checkpoints that several ranks wrote, or merge one into a single file.",
     "ops": "List the operators of the language.",

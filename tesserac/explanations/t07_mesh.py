@@ -40,10 +40,91 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Use an axis size that divides the dimension, or pad the dimension in the source.",
     ),
     Explanation(
+        "T0705",
+        "Nothing to plan, or plan.toml says nonsense",
+        "`tesserac plan` needs a mesh, settings that mean something, and a template whose axes the mesh has.",
+        "$ tesserac plan examples/gpt.py --mesh none",
+        "Give a mesh with --mesh or in the source; plan.toml has the tables mesh, roles, pin, zero and memory.",
+    ),
+    Explanation(
+        "T0706",
+        "A pin that cannot be kept",
+        "A pin in plan.toml or a dist.shard matches no tensor, has another number of dimensions, names an axis that "
+        "the mesh lacks, or asks for a placement that nothing which reads the tensor can work with.",
+        "$ printf '[pin]\\n\"gpt.tabel\" = \"tp\"\\n' > plan.toml\n"
+        "$ tesserac plan examples/gpt.py --mesh tp=2 --toml plan.toml",
+        "The message says which placements there are, or which names.",
+    ),
+    Explanation(
         "T0707",
         "Unknown hardware",
         "`--hw` names a machine that tesserac has a file of, or a JSON file of your own with the same fields.",
         "$ tesserac plan examples/gpt.py --mesh tp=2 --hw h200",
         "Take one of the machines that the message lists, or copy its file and put your machine's rates in.",
+    ),
+    Explanation(
+        "T0708",
+        "A large parameter on every rank",
+        "--deny-replicated forbids parameters of that size to lie whole on every rank of an axis that could cut them.",
+        "$ tesserac plan examples/gpt.py --mesh tp=3 --deny-replicated 1kB",
+        "Choose sizes that the axis divides, pin the parameter, or raise the limit.",
+    ),
+    Explanation(
+        "T0709",
+        "Collectives that were not asked for",
+        "A collective is larger than --max-collective-bytes allows, --shard=strict found one that neither a template "
+        "nor a pin accounts for, or the counts are not those of the template that --expect names.",
+        "$ tesserac plan examples/gpt.py --mesh tp=2 --max-collective-bytes 1kB",
+        "Look at `why` in the report; pin tensors where you want them, or raise the limit.",
+    ),
+    Explanation(
+        "T0710",
+        "A stale lock file",
+        "The lock file was made for another program or mesh. The message names the first equation that differs.",
+        "$ tesserac plan examples/gpt.py --mesh tp=2 --write-lock plan.lock.json && "
+        "tesserac plan examples/gpt.py --mesh tp=4 --lock plan.lock.json",
+        "Plan again with --write-lock and review the difference.",
+    ),
+    Explanation(
+        "T0711",
+        "W101: a large tensor on every rank",
+        "A parameter lies whole on all ranks of an axis that could hold parts of it.",
+        "$ tesserac plan examples/gpt.py --mesh tp=3 --set V=131072",
+        "Choose sizes that the axis divides, or pin the parameter.",
+    ),
+    Explanation(
+        "T0712",
+        "W102: a large gather",
+        "A plan gathers a large tensor, and no template of this mesh does that.",
+        "$ tesserac plan examples/gpt.py --mesh x=4",
+        "See `why` in the report; pin another placement if you know a better one.",
+    ),
+    Explanation(
+        "T0713",
+        "W103: an idle axis",
+        "Nothing is cut along an axis, so its ranks all do the same.",
+        "$ tesserac plan examples/pinn.py --mesh sp=2",
+        "Leave the axis out or give it a name that says what it may cut: dp, tp, ep, sp, cp, or any other for all.",
+    ),
+    Explanation(
+        "T0714",
+        "W104: an axis across nodes",
+        "The devices of an axis that communicates much do not lie in one node.",
+        "$ tesserac plan examples/gpt.py --mesh tp=2,dp=8 --hw h100-ib400",
+        "Order the mesh so that this axis comes last: neighbouring devices differ in the last axis.",
+    ),
+    Explanation(
+        "T0715",
+        "W105: sizes that do not come apart evenly",
+        "An axis does not divide a batch, or the heads of an attention, so they are cut another way or not at all.",
+        "$ tesserac plan examples/gpt.py --mesh tp=3",
+        "Choose sizes that the axis divides.",
+    ),
+    Explanation(
+        "T0716",
+        "W106: an operator without a rule",
+        "An operator has no rule for cutting it, so every rank computes all of it.",
+        "$ tesserac plan examples/moe_lm.py --mesh dp=2",
+        "Nothing has to be done; if it is expensive, use another operator or leave the axis out.",
     ),
 )

@@ -79,6 +79,13 @@ def test_a_chain_of_thousands_stays_narrow() -> None:
     assert found.width == 2
 
 
+def test_variables_without_a_choice_cost_nothing() -> None:
+    tables = [Table.of([0, i], [[1], [0]]) for i in range(1, 100)]
+    found = minimise([2, *(1 for _ in range(99))], tables)
+    assert found.choices == (1, *(0 for _ in range(99)))
+    assert found.width == 1
+
+
 def test_beyond_the_limit_a_choice_is_fixed_and_the_result_says_so() -> None:
     rng = np.random.default_rng(1)
     pairs = [*itertools.combinations(range(8), 2), *itertools.combinations(range(8, 16), 2)]

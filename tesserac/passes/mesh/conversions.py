@@ -101,6 +101,9 @@ class Step:
         return self.after[self.axis]
 
 
+LATENCY = 1e6
+"""Bytes that a link could have moved while a collective starts (10 us at 100 GB/s)."""
+
 StepCost = Callable[[Step], float]
 """What a step costs, forward and backward together; not negative."""
 
@@ -132,7 +135,7 @@ def step_bytes(type_: TensorType, sizes: Sequence[int], step: Step) -> float:
     """Bytes of what the step moves on its axis, as one rank of the other axes sees it, with ring factors.
 
     Forward and backward together: 2(n-1)/n for an all-reduce, (n-1)/n for gathers and scatters, (n-1)/n^2 for an
-    all-to-all; a local step costs nearly nothing, so that short ways win.
+    all-to-all, and LATENCY each; a local step costs nearly nothing, so that short ways win.
     """
     n, held = sizes[step.axis], float(type_.bytes)
     for axis, size in enumerate(sizes):
@@ -142,7 +145,7 @@ def step_bytes(type_: TensorType, sizes: Sequence[int], step: Step) -> float:
     ways = [collective(step.source, step.target)]
     if type_.dtype.is_differentiable:
         ways.append(backward_collective(step.source, step.target))
-    return sum(weight[way] for way in ways) * held * (n - 1) / n + 1e-3
+    return sum(weight[way] * held * (n - 1) / n + LATENCY for way in ways if way is not None) + 1e-3
 
 
 @lru_cache(maxsize=100_000)

@@ -103,7 +103,10 @@ class _Elimination:
                 if table.nanoseconds.shape[axis] != self._domains[variable]:
                     raise InternalError(f"a table of shape {table.nanoseconds.shape} over variables {table.scope}")
             tie = table.collectives * pack[0] + (table.bytes >> pack[1]) * pack[2]
-            self._add(_Term(table.scope, np.minimum(table.nanoseconds, IMPOSSIBLE), tie))
+            # A variable with one choice adds an axis of size 1; dozens of them are more than an array may have.
+            scope = tuple(v for v in table.scope if self._domains[v] > 1)
+            shape = tuple(self._domains[v] for v in scope)
+            self._add(_Term(scope, np.minimum(table.nanoseconds, IMPOSSIBLE).reshape(shape), tie.reshape(shape)))
         for variable, size in enumerate(self._domains):
             self._add(_Term((variable,), np.zeros(size, np.int64), np.arange(size, dtype=np.int64)))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ops.base import spec_of
+from tesserac.passes.mesh.pins import Restriction, restricted
 from tesserac.passes.mesh.placements import REPLICATED, Shard
 from tesserac.passes.mesh.problem import Choice, Chosen, Node
 from tesserac.passes.mesh.roles import Kinds, Role
@@ -17,6 +18,8 @@ TRAINED = 4.0
 """A parameter's bytes stand for as many of its gradient and of the two moments of Adam."""
 PRODUCTS = ("attention", "grouped_contract", "grouped_outer")
 """Ops that are mostly products, besides those of kind contract."""
+NORMS = ("layernorm", "rmsnorm", "batchnorm", "groupnorm")
+"""Ops that sequence parallelism spreads over the ranks of a tensor axis."""
 OUTPUT = "output "
 """What keys of outputs begin with: no name of a value has a space."""
 
@@ -57,8 +60,8 @@ class _Signature:
 class Domains:
     """Choices of every node on one axis, given what the other axes do; ``roles`` by axis name."""
 
-    def __init__(self, nodes: Sequence[Node], kinds: Kinds, sizes: Mapping[str, int],
-                 roles: Mapping[str, Role]) -> None:
+    def __init__(self, nodes: Sequence[Node], kinds: Kinds, sizes: Mapping[str, int], roles: Mapping[str, Role],
+                 pinned: Sequence[Restriction] = ()) -> None:
         self.nodes = nodes
         self.sizes = dict(sizes)
         self.roles = dict(roles)
@@ -67,6 +70,10 @@ class Domains:
         self._numbers: dict[_Signature, int] = {}
         self._signatures = [self._number(i) for i in range(len(nodes))]
         self._cached: dict[object, tuple[Choice, ...]] = {}
+        self._stream = _stream(nodes)
+        self._pinned: dict[tuple[int, str], list[Restriction]] = {}
+        for rule in pinned:
+            self._pinned.setdefault((rule.node, rule.axis), []).append(rule)
 
     def _number(self, i: int) -> int:
         node = self.nodes[i]
@@ -81,11 +88,27 @@ class Domains:
         others = {b: choices for b, choices in chosen.items() if b != axis}
         role = self.roles[axis]
         found = self._every(axis, others, role)
+        found = [self._as_pinned(i, axis, others, choices) for i, choices in enumerate(found)]
         if any(node.equation is not None and node.equation.op == "attention" and not self._wanted(i, found[i], role)
                for i, node in enumerate(self.nodes)):
             return found
-        return [self._wanted(i, choices, role) or choices if is_product(self.nodes[i]) else choices
+        return [self._wanted(i, choices, role) or choices
+                if is_product(self.nodes[i]) and (i, axis) not in self._pinned else choices
                 for i, choices in enumerate(found)]
+
+    def _as_pinned(self, i: int, axis: str, others: Chosen, choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        """What a pin leaves of a node's choices: of those that its role allows or, if that is nothing, of all."""
+        rules = self._pinned.get((i, axis))
+        if rules is None:
+            return choices
+        left = tuple(c for c in choices if all(rule.allows(c) for rule in rules))
+        held = tuple((b, picks[i]) for b, picks in others.items())
+        return left or restricted(self._legal(self.nodes[i], axis, held), rules, self.nodes[i])
+
+    def _legal(self, node: Node, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
+        if node.equation is not None:
+            return self._equation(node.equation, axis, held)
+        return self._placed(node, axis, held)
 
     def _wanted(self, i: int, choices: tuple[Choice, ...], role: Role) -> tuple[Choice, ...]:
         """A product's choices that cut along what the role wants its products cut along."""
@@ -104,12 +127,10 @@ class Domains:
         found = []
         for i, node in enumerate(self.nodes):
             held = tuple((b, choices[i]) for b, choices in others.items())
-            key = (self._signatures[i], axis, held)
+            key = (self._signatures[i], axis, held, node.key in self._stream)
             if key not in self._cached:
-                every = self._equation(node.equation, axis, held) if node.equation is not None else self._placed(
-                    node, axis, held)
-                allowed = [c for c in every if self._allowed(i, c, role)]
-                self._cached[key] = tuple(_required(allowed, node, role))
+                allowed = [c for c in self._legal(node, axis, held) if self._allowed(i, c, role)]
+                self._cached[key] = tuple(_required(allowed, node, role, self._stream))
             found.append(self._cached[key])
         return found
 
@@ -144,20 +165,40 @@ class Domains:
         return cut <= role.allow if node.weight or node.equation is None else bool(cut & role.allow)
 
 
+def _stream(nodes: Sequence[Node]) -> set[str]:
+    """The residual stream: norms, what they read, back to the products that made it, and what goes on elementwise."""
+    makers = {v.name: node for node in nodes for v in node.results}
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        if node.equation is not None and spec_of(node.equation.op).kind == "elementwise":
+            for var in node.operands:
+                readers.setdefault(var.name, []).append(node)
+    found: set[str] = set()
+    stack = [node for node in nodes if node.equation is not None and node.equation.op in NORMS]
+    while stack:
+        node = stack.pop()
+        if node.key in found or node.equation is None or is_product(node):
+            continue
+        found.add(node.key)
+        stack.extend(makers[v.name] for v in node.operands if v.type.rank > 1)
+        stack.extend(readers.get(node.key, ()))
+    return found
+
+
 def is_product(node: Node) -> bool:
     """Whether a node's work is that of matrix products."""
     equation = node.equation
     return equation is not None and (spec_of(equation.op).kind == "contract" or equation.op in PRODUCTS)
 
 
-def _required(choices: list[Choice], node: Node, role: Role) -> list[Choice]:
+def _required(choices: list[Choice], node: Node, role: Role, stream: set[str]) -> list[Choice]:
     """Those that cut, where the role wants that and there are any."""
+    if node.weight and role.must_cut_weights:
+        return [c for c in choices if c.cuts] or choices
+    if role.between == "cut" and node.equation is not None and node.equation.op in NORMS:
+        return [c for c in choices if c.cuts] or choices
+    if role.between == "whole" and node.key in stream:
+        return [c for c in choices if c.name in ("R", "R*")]
     if node.weight or role.must_cut == "none" or (role.must_cut == "products" and not is_product(node)):
         return choices
     return [c for c in choices if any(p.is_cut for p in (*c.operands, *c.results))] or choices
-
-
-def without_collective(roles: Mapping[str, Role], kind: str, names: Sequence[str]) -> dict[str, Role]:
-    """The roles, some of them without a kind of collective."""
-    return {axis: replace(role, collectives=role.collectives - {kind}) if role.name in names else role
-            for axis, role in roles.items()}

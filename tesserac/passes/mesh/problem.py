@@ -94,6 +94,9 @@ class Problem:
         self._work = {number: equation_work(node.equation) if node.equation is not None else (0.0, 0.0)
                       for number, node in zip(self._alike, self.nodes, strict=True)}
         self._bytes = {v.name: v.type.bytes for node in self.nodes for v in node.results}
+        self._reported = {i for i, node in enumerate(self.nodes) if node.results and all(
+            v.type.rank == 0 and all(not self.nodes[c].results for c, _ in self.consumers[v.name])
+            for v in node.results)}
         self._own: dict[object, Cost] = {}
         self._cached: dict[object, tuple[Integers, Integers, Integers]] = {}
 
@@ -107,6 +110,10 @@ class Problem:
         for var, i, k in self._values:
             total += self._value_cost(var, i, k, chosen, None)[0]
         return total
+
+    def flops(self, i: int) -> float:
+        """Operations of a node before anything is cut."""
+        return self._work[self._alike[i]][0]
 
     def memory(self, chosen: Chosen) -> float:
         """Bytes of one rank that stay until the step ends."""
@@ -173,7 +180,7 @@ class Problem:
 
     def _traffic(self, var: Var, i: int, part: float) -> Traffic:
         node = self.nodes[i]
-        return Traffic(part, node.gradient and var.type.dtype.is_differentiable, node.weight)
+        return Traffic(part, node.gradient and var.type.dtype.is_differentiable, node.weight, i not in self._reported)
 
     # ---------------------------------------------------------------------------------------------- tables of one axis
 

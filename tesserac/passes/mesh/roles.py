@@ -7,8 +7,8 @@ people give axes say what they are for, so they restrict the choices: ``dp`` cut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import Factors, spec_of
@@ -29,6 +29,9 @@ class Role:
     collectives  those that it may use
     cut_weights  whether parameters may lie in parts
     stores_weights  whether they may lie in parts along any axis, gathered before use (FSDP, ZeRO-3)
+    must_cut_weights  whether every parameter lies in parts that can
+    between      what happens between products: "cut" makes norms share their work where they can (sequence
+                 parallelism), "whole" keeps everything that norms read whole (without it), "" leaves it to the costs
     must_cut     which equations have to be cut where they can be: "all", "products" or "none". Who names an axis wants
                  it used; left to the costs, small programs would rather compute everything everywhere
     products     kinds of tensor axes along which products are cut if all attention can be: tensor parallelism cuts
@@ -41,6 +44,8 @@ class Role:
     collectives: frozenset[str] = frozenset(COLLECTIVES)
     cut_weights: bool = True
     stores_weights: bool = False
+    must_cut_weights: bool = False
+    between: str = ""
     must_cut: str = "none"
     products: frozenset[str] = frozenset(KINDS)
     order: int = 0
@@ -52,6 +57,8 @@ _NAMED: dict[str, Role] = {
     "expert": Role("expert", frozenset({"batch", "expert"}), must_cut="products", order=1),
     "tensor": Role("tensor", _EVERYTHING - {"batch"}, frozenset(COLLECTIVES) - {"all_to_all"}, must_cut="products",
                    products=frozenset({"feature", "expert"}), order=2),
+    "megatron": Role("tensor", _EVERYTHING - {"batch", "sequence"}, frozenset(COLLECTIVES) - {"all_to_all"},
+                     must_cut="products", products=frozenset({"feature", "expert"}), between="whole", order=2),
     "sequence": Role("sequence", frozenset({"sequence"}), cut_weights=False, must_cut="all", order=3),
     "free": Role("free", _EVERYTHING, order=4),
 }
@@ -72,10 +79,9 @@ def named_role(name: str) -> Role | None:
     return _NAMED.get(name)
 
 
-def with_changes(role: Role, deny: Iterable[str] = (), collectives: Iterable[str] | None = None) -> Role:
-    """A role that may do less, or other things: what ``[roles]`` in plan.toml says."""
-    allowed = role.collectives if collectives is None else frozenset(collectives)
-    return replace(role, allow=role.allow - frozenset(deny), collectives=allowed)
+def role_names() -> list[str]:
+    """All roles."""
+    return list(_NAMED)
 
 
 class Kinds:

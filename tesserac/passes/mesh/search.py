@@ -16,8 +16,10 @@ from tesserac.ir.program import Function
 from tesserac.passes.mesh.elimination import minimise
 from tesserac.passes.mesh.graph import Domains, nodes_of
 from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.pins import restrictions
 from tesserac.passes.mesh.problem import Choice, Node, Problem
 from tesserac.passes.mesh.roles import Kinds, Role
+from tesserac.passes.mesh.settings import Pin
 from tesserac.passes.mesh.trees import AxisCosts, Cost
 
 ROUNDS = 3
@@ -55,13 +57,16 @@ class Found:
 class Searcher:
     """Searches plans of one function on one mesh with given roles."""
 
-    def __init__(self, function: Function, mesh: Mesh, hardware: Hardware, roles: Mapping[str, Role]) -> None:
+    def __init__(self, function: Function, mesh: Mesh, hardware: Hardware, roles: Mapping[str, Role],
+                 pins: Sequence[Pin] = ()) -> None:
+        self.pins = tuple(pins)
         self.function, self.mesh, self.hardware, self.roles = function, mesh, hardware, dict(roles)
         self.kinds = Kinds(function)
         self.costs = {axis: AxisCosts(size, hardware.link(mesh, axis), hardware, self.roles[axis].collectives)
                       for axis, size in mesh.sizes.items()}
         self.problem = Problem(nodes_of(function), mesh.sizes, self.costs, hardware)
-        self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles)
+        self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles,
+                               restrictions(self.pins, function, self.problem.nodes, mesh))
         self.order = sorted(mesh.axes, key=lambda a: (self.roles[a].order, -mesh.sizes[a], mesh.axes.index(a)))
         self._exact, self._width = True, 0
 
@@ -109,6 +114,21 @@ class Searcher:
         self._exact &= solution.exact
         self._width = max(self._width, solution.width)
         return tuple(domain[solution.choices[i]] for i, domain in enumerate(domains))
+
+    def priced(self, plan: Plan) -> Found:
+        """A plan from elsewhere with its cost."""
+        return Found(tuple(self.problem.nodes), plan, self.problem.cost(plan), self.problem.memory(plan), False, 0, 0.0)
+
+    def without(self, found: Found, axis: str, members: frozenset[int], name: str) -> tuple[str, Cost] | None:
+        """What nodes would do on an axis if not ``name``, and what the plan would cost; None if there is nothing."""
+        domains = [tuple(c for c in domain if c.name != name) if i in members else domain
+                   for i, domain in enumerate(self.domains.of(axis, found.plan))]
+        if not all(domains):
+            return None
+        sizes, tables = self.problem.tables(axis, domains, found.plan)
+        picks = minimise(sizes, tables).choices
+        plan = {**found.plan, axis: tuple(domain[picks[i]] for i, domain in enumerate(domains))}
+        return plan[axis][min(members)].name, self.problem.cost(plan)
 
 
 def within_memory(searcher: Searcher, limit: float, rounds: int = 12) -> Found:

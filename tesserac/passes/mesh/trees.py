@@ -54,12 +54,13 @@ class Traffic:
     """A tensor as its conversions see it: bytes (whole along this axis), and what happens to its cotangent.
 
     ``gradient``: a cotangent flows back. ``weight``: it is a parameter, whose gradient is reduced in buckets beside
-    the backward pass.
+    the backward pass. ``waited``: something of the step reads it; nothing waits for the sum that a loss is reported as.
     """
 
     bytes: float
     gradient: bool
     weight: bool
+    waited: bool = True
 
 
 class AxisCosts:
@@ -84,7 +85,8 @@ class AxisCosts:
             seconds = collective_seconds(kind, traffic.bytes, self.ranks, self.link)
             if overlapped:
                 seconds -= (seconds - self.link.latency) * self.hardware.overlap
-        return Cost(round(seconds * NANO), 1, round(wire_bytes(kind, traffic.bytes, self.ranks)))
+        nanoseconds = round(seconds * NANO) if traffic.waited else 0
+        return Cost(nanoseconds, 1, round(wire_bytes(kind, traffic.bytes, self.ranks)))
 
     def _move(self, traffic: Traffic, source: Placement, target: Placement) -> Cost:
         forward = collective(source, target)

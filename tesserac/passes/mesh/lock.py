@@ -1,0 +1,104 @@
+"""plan.lock.json: a plan written down, so that later builds take it, whatever the search would find by then."""
+
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tesserac.diagnostics import CompileError, Diagnostics, Span
+from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Function
+from tesserac.passes.mesh.problem import Choice, Node
+from tesserac.passes.mesh.roles import role_of
+from tesserac.passes.mesh.search import Found, Plan, Searcher
+
+VERSION = 1
+
+
+def lock_text(function: Function, mesh: Mesh, found: Found) -> str:
+    """A plan as text that diffs well: one line per input, equation and output."""
+    rows = [json.dumps(row) for row in _rows(function, found.nodes)]
+    picks = [{axis: choices[i].name for axis, choices in found.plan.items()} for i in _order(function, found.nodes)]
+    lines = ",\n".join(f"    {row[:-1]}, \"plan\": {json.dumps(pick)}}}" for row, pick in zip(rows, picks, strict=True))
+    head = {"version": VERSION, "mesh": str(mesh), "program": _digest(rows)}
+    return "{\n" + "".join(f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items()) + \
+        f"  \"nodes\": [\n{lines}\n  ]\n}}\n"
+
+
+def _digest(rows: list[str]) -> str:
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _order(function: Function, nodes: tuple[Node, ...]) -> list[int]:
+    """Nodes in program order."""
+    at = {node.key: i for i, node in enumerate(nodes)}
+    names = [item.var.name for item in function.inputs]
+    names += [e.results[0].name for e in function.equations if e.results]
+    ordered = [at.pop(name) for name in names if name in at]
+    return ordered + sorted(at.values())
+
+
+def _rows(function: Function, nodes: tuple[Node, ...]) -> list[dict[str, Any]]:
+    found = []
+    for i in _order(function, nodes):
+        node = nodes[i]
+        op = node.equation.op if node.equation is not None else ("output" if node.operands else "input")
+        kind = (*node.results, *node.operands)[0].type
+        found.append({"name": node.key, "op": op, "type": str(kind), "reads": [v.name for v in node.operands]})
+    return found
+
+
+def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Searcher) -> Plan:
+    """The plan of a lock file. CompileError T0710 if it was made for another program or mesh: it names what differs."""
+    try:
+        data = json.loads(text)
+        rows = data["nodes"]
+        version, grid = data["version"], data["mesh"]
+        plans = [dict(row["plan"]) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _stale(f"{name} is no lock file of tesserac: {error!r}", None) from None
+    if version != VERSION or grid != str(mesh):
+        raise _stale(f"{name} is for the mesh {grid} (version {version}), and this is {mesh} (version {VERSION})", None)
+    nodes = tuple(searcher.problem.nodes)
+    spans = {n.key: n.equation.span for n in nodes if n.equation is not None}
+    now = _rows(function, nodes)
+    for mine, theirs in zip(now, rows, strict=False):
+        then = {key: theirs.get(key) for key in mine}
+        if mine != then:
+            differs = next(key for key in mine if mine[key] != then[key])
+            raise _stale(f"{name} is stale: {mine['op']} {mine['name']} ({differs} {mine[differs]}) was "
+                         f"{then['op']} {then['name']} ({differs} {then[differs]})", spans.get(str(mine["name"])))
+    if len(now) != len(rows):
+        longer = now if len(now) > len(rows) else rows
+        extra = longer[min(len(now), len(rows))]
+        word = "new" if longer is now else "gone"
+        raise _stale(f"{name} is stale: {extra['op']} {extra['name']} is {word}", spans.get(str(extra["name"])))
+    return _choices(plans, name, function, mesh, searcher, spans)
+
+
+def _choices(plans: list[dict[str, str]], name: str, function: Function, mesh: Mesh, searcher: Searcher,
+             spans: Mapping[str, Span]) -> Plan:
+    nodes = tuple(searcher.problem.nodes)
+    order = _order(function, nodes)
+    free = Searcher(function, mesh, searcher.hardware, {axis: role_of("free") for axis in mesh.axes})
+    plan: Plan = {}
+    for axis in mesh.axes:
+        domains = free.domains.of(axis, plan)
+        picked: dict[int, Choice] = {}
+        for i, row in zip(order, plans, strict=True):
+            choice = next((c for c in domains[i] if c.name == row.get(axis)), None)
+            if choice is None:
+                raise _stale(f"{name} is stale: {nodes[i].key} cannot lie as {row.get(axis)} on {axis}",
+                             spans.get(nodes[i].key))
+            picked[i] = choice
+        plan[axis] = tuple(picked[i] for i in range(len(nodes)))
+    return plan
+
+
+def _stale(message: str, span: Span | None) -> CompileError:
+    bag = Diagnostics()
+    bag.error("T0710", message, span, help=("plan again and review what changed: tesserac plan --write-lock FILE",))
+    return CompileError(bag.items)

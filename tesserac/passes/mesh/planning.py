@@ -1,0 +1,159 @@
+"""A plan and everything that is said about it: the search, the partitioned program, the templates beside it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Function
+from tesserac.passes.differentiate import expand_derivatives
+from tesserac.passes.mesh.graph import OUTPUT
+from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.lock import from_lock
+from tesserac.passes.mesh.partition import Assignment, AxisAssignment, Sharded, partition
+from tesserac.passes.mesh.placements import REPLICATED
+from tesserac.passes.mesh.problem import Node
+from tesserac.passes.mesh.roles import Role, role_of
+from tesserac.passes.mesh.search import Found, Searcher, storing_weights, within_memory
+from tesserac.passes.mesh.settings import Pin
+from tesserac.passes.mesh.strategy import REQUESTS, strategies
+from tesserac.passes.mesh.templates import Template, templates
+from tesserac.passes.mesh.traffic import Collective, Memory, collectives, joint_program, memory_of
+
+BETTER = 0.9
+"""A tensor axis exchanges cuts (all-to-all) only where that saves a tenth: such plans hold more weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user settled: roles by axis (others go by name), pins, bytes of a device (None: the hardware's), ZeRO.
+
+    ``zero``: 1 divides the optimizer's moments among the ranks of data axes, 3 the parameters as well. ``lock``: name
+    and text of a lock file that has the plan.
+    """
+
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    pins: tuple[Pin, ...] = ()
+    memory: float | None = None
+    zero: int = 0
+    lock: tuple[str, str] | None = None
+
+    def role(self, axis: str) -> Role:
+        """The role of an axis."""
+        return self.roles.get(axis) or role_of(axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A template's plan; None where it cannot be had on this mesh."""
+
+    template: Template
+    found: Found
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan: what was chosen, one rank's program, what it sends and holds, and what the templates would cost."""
+
+    function: Function
+    mesh: Mesh
+    hardware: Hardware
+    settings: Settings
+    searcher: Searcher
+    found: Found
+    sharded: Sharded
+    joint: Function
+    collectives: tuple[Collective, ...]
+    memory: Memory
+    templates: tuple[Scored, ...]
+    seconds: float
+
+    @property
+    def limit(self) -> float:
+        """Bytes that one rank may hold."""
+        return self.settings.memory if self.settings.memory is not None else self.hardware.memory
+
+
+def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings = Settings()) -> Planned:
+    """The cheapest plan of a function on a mesh whose axes are all longer than 1."""
+    begin = time.perf_counter()
+    forward = expand_derivatives(function)
+    roles = {axis: settings.role(axis) for axis in mesh.axes}
+    if settings.zero == 3:
+        roles = {axis: replace(role, must_cut_weights=role.stores_weights)
+                 for axis, role in storing_weights(roles).items()}
+    searcher = Searcher(forward, mesh, hardware, roles, settings.pins)
+    if settings.lock is not None:
+        found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], forward, mesh, searcher))
+        return described(forward, mesh, hardware, settings, searcher, found, (), time.perf_counter() - begin)
+    scored = tuple(_score(template, forward, mesh, hardware) for template in templates(mesh, roles))
+    starts = [dict(s.found.plan) for s in scored
+              if s.template.reachable and not s.found.cost.impossible and not settings.pins]
+    found = searcher.run(starts=starts)
+    searcher, found = _with_exchanges(searcher, found, forward, mesh, hardware)
+    limit = settings.memory if settings.memory is not None else hardware.memory
+    if found.memory > limit:
+        searcher = Searcher(forward, mesh, hardware, storing_weights(searcher.roles), settings.pins)
+        found = within_memory(searcher, limit)
+    seconds = time.perf_counter() - begin
+    return described(forward, mesh, hardware, settings, searcher, found, scored, seconds)
+
+
+def described(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, searcher: Searcher, found: Found,
+              scored: tuple[Scored, ...], seconds: float) -> Planned:
+    """The partitioned program of a plan, with what it sends and holds."""
+    sharded = partition(forward, mesh, assignment(found.nodes, found.plan, forward, mesh))
+    joint = joint_program(sharded.function)
+    return Planned(forward, mesh, hardware, settings, searcher, found, sharded, joint,
+                   collectives(sharded.function, joint, mesh, hardware), _memory(joint, settings, searcher),
+                   scored, seconds)
+
+
+def _memory(joint: Function, settings: Settings, searcher: Searcher) -> Memory:
+    """Memory of one rank; with ZeRO-1 the ranks of data axes share the moments."""
+    found = memory_of(joint)
+    data = math.prod(n for axis, n in searcher.mesh.sizes.items() if searcher.roles[axis].name == "data")
+    return replace(found, moments=-(-found.moments // data)) if settings.zero == 1 else found
+
+
+def _score(template: Template, forward: Function, mesh: Mesh, hardware: Hardware) -> Scored:
+    return Scored(template, Searcher(forward, mesh, hardware, dict(template.roles)).run())
+
+
+def _with_exchanges(searcher: Searcher, found: Found, forward: Function, mesh: Mesh,
+                    hardware: Hardware) -> tuple[Searcher, Found]:
+    """The plan with all-to-alls on tensor axes, if that is much better or the only one there is."""
+    if not any(role.name == "tensor" and "all_to_all" not in role.collectives for role in searcher.roles.values()):
+        return searcher, found
+    roles = {axis: replace(role, collectives=role.collectives | {"all_to_all"}) if role.name == "tensor" else role
+             for axis, role in searcher.roles.items()}
+    other = Searcher(forward, mesh, hardware, roles, searcher.pins)
+    tried = other.run(starts=[dict(found.plan)])
+    much = tried.cost.nanoseconds < BETTER * found.cost.nanoseconds
+    return (other, tried) if found.cost.impossible or much else (searcher, found)
+
+
+def assignment(nodes: tuple[Node, ...], chosen: Mapping[str, tuple[object, ...]], function: Function,
+               mesh: Mesh) -> Assignment:
+    """A plan as partition takes it: strategies in the order of the equations, placements of inputs and outputs."""
+    at = {node.key: i for i, node in enumerate(nodes)}
+    found: dict[str, AxisAssignment] = {}
+    for axis, choices in chosen.items():
+        picked = []
+        for equation in function.equations:
+            if equation.op in REQUESTS:
+                picked.append(strategies(equation, mesh.sizes[axis])[0])
+                continue
+            strategy = choices[at[equation.results[0].name]].strategy  # type: ignore[attr-defined]
+            assert strategy is not None
+            picked.append(strategy)
+        inputs = {item.path: choices[at[item.var.name]].results[0]  # type: ignore[attr-defined]
+                  for item in function.inputs}
+        outputs = {o.name: choices[at[OUTPUT + o.name]].operands[0]  # type: ignore[attr-defined]
+                   if OUTPUT + o.name in at else REPLICATED for o in function.outputs}
+        found[axis] = AxisAssignment(tuple(picked), inputs,
+                                     {name: place for name, place in outputs.items() if OUTPUT + name in at})
+    return found

@@ -1,0 +1,198 @@
+"""What the program of one rank sends: every collective of its forward and backward pass, counted where it stands.
+
+The counts of a report are taken from the partitioned program after reverse mode and simplification, never from a
+formula; formulas are what they are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tesserac.diagnostics import Span
+from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Equation, Function
+from tesserac.ops.base import flops_of, spec_of
+from tesserac.passes.differentiate import differentiate
+from tesserac.passes.mesh.cost import VIEW, collective_seconds, wire_bytes
+from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.simplify import simplify
+
+KINDS = {"all_reduce": "AR", "all_gather": "AG", "reduce_scatter": "RS", "all_to_all": "A2A"}
+"""Ops that talk to other ranks, and their short names."""
+PHASES = ("forward", "backward", "gradient")
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One collective of a step.
+
+    number   its place in the program's order, which all ranks share
+    phase    forward, backward, or gradient: the reduction of a parameter's gradient
+    bytes    of the whole tensor on this axis; ``wire``: that one rank sends
+    exposed  seconds that the step waits for it, of ``seconds`` that it takes
+    value    the name of what it makes
+    """
+
+    number: int
+    axis: str
+    kind: str
+    phase: str
+    bytes: int
+    wire: float
+    seconds: float
+    exposed: float
+    value: str
+    span: Span
+
+    @property
+    def short(self) -> str:
+        """AR, AG, RS or A2A."""
+        return KINDS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Gradients that one all-reduce takes together."""
+
+    axis: str
+    members: tuple[str, ...]
+    bytes: int
+
+
+def joint_program(function: Function) -> Function:
+    """One rank's program with its gradients as the pipeline computes them."""
+    return simplify(differentiate(function))
+
+
+def collectives(local: Function, joint: Function, mesh: Mesh, hardware: Hardware) -> tuple[Collective, ...]:
+    """The collectives of a joint program in program order. ``local``: the same program before reverse mode."""
+    forward = {v.name for e in local.equations for v in e.results}
+    gradients = _feeding_gradients(joint)
+    found: list[Collective] = []
+    for equation in joint.equations:
+        if equation.op not in KINDS:
+            continue
+        result = equation.results[0]
+        phase = "forward" if result.name in forward else "gradient" if result.name in gradients else "backward"
+        axis, ranks = str(equation.attr("axis")), _integer(equation, "size")
+        whole = _whole_bytes(equation, ranks)
+        seconds = collective_seconds(equation.op, whole, ranks, hardware.link(mesh, axis))
+        hidden = hardware.overlap if phase == "gradient" else 0.0
+        found.append(Collective(len(found), axis, equation.op, phase, whole, wire_bytes(equation.op, whole, ranks),
+                                seconds, seconds * (1 - hidden), result.name, equation.span))
+    return tuple(found)
+
+
+def _integer(equation: Equation, name: str) -> int:
+    value = equation.attr(name)
+    assert isinstance(value, int)
+    return value
+
+
+def _whole_bytes(equation: Equation, ranks: int) -> int:
+    """Bytes of the tensor along the collective's axis: what is reduced or scattered, or what a gather makes."""
+    if equation.op == "all_gather":
+        return sum(v.type.bytes for v in equation.results)
+    mine = sum(v.type.bytes for v in equation.operands)
+    return mine * ranks if equation.op == "all_to_all" else mine
+
+
+def _feeding_gradients(joint: Function) -> set[str]:
+    """Names of values that are a gradient, or become one by views and further collectives alone."""
+    made = {v.name: e for e in joint.equations for v in e.results}
+    found: set[str] = set()
+    stack = [o.var.name for o in joint.outputs if o.name.startswith("grad:")]
+    while stack:
+        name = stack.pop()
+        if name in found:
+            continue
+        found.add(name)
+        equation = made.get(name)
+        if equation is not None and (equation.op in (*KINDS, "relayout") or
+                                     spec_of(equation.op).kind in ("view", "rank")):
+            stack.extend(v.name for v in equation.operands)
+    return found
+
+
+def buckets(items: Sequence[Collective], limit: float) -> tuple[Bucket, ...]:
+    """Gradient all-reduces put together in program order, which is that of the backward pass, up to ``limit`` bytes."""
+    found: list[Bucket] = []
+    open_: dict[str, tuple[list[str], int]] = {}
+    for item in items:
+        if item.phase != "gradient" or item.kind != "all_reduce":
+            continue
+        members, size = open_.get(item.axis, ([], 0))
+        if members and size + item.bytes > limit:
+            found.append(Bucket(item.axis, tuple(members), size))
+            members, size = [], 0
+        open_[item.axis] = ([*members, item.value], size + item.bytes)
+    found += [Bucket(axis, tuple(members), size) for axis, (members, size) in open_.items()]
+    return tuple(found)
+
+
+# ------------------------------------------------------------------------------------------------ time and memory
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one rank: parameters, gradients, two moments of Adam, data, and the largest sum of values alive."""
+
+    parameters: int
+    gradients: int
+    moments: int
+    data: int
+    values: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.moments + self.data + self.values
+
+
+def memory_of(joint: Function) -> Memory:
+    """Memory of one rank. Values count from the equation that makes them to their last reader, as if none fused."""
+    gradients = {o.var.name for o in joint.outputs if o.name.startswith("grad:")}
+    parameters = sum(i.var.type.bytes for i in joint.parameters)
+    trained = sum(o.var.type.bytes for o in joint.outputs if o.name.startswith("grad:"))
+    last: dict[str, int] = {}
+    for at, equation in enumerate(joint.equations):
+        last.update((v.name, at) for v in equation.operands)
+    last.update((o.var.name, len(joint.equations)) for o in joint.outputs)
+    dying: dict[int, int] = {}
+    alive = peak = 0
+    for at, equation in enumerate(joint.equations):
+        if spec_of(equation.op).kind != "view":
+            for var in equation.results:
+                if var.name not in gradients:
+                    alive += var.type.bytes
+                    end = last.get(var.name, at)
+                    dying[end] = dying.get(end, 0) + var.type.bytes
+        peak = max(peak, alive)
+        alive -= dying.pop(at, 0)
+    return Memory(parameters, trained, 2 * trained, sum(i.var.type.bytes for i in joint.data), peak)
+
+
+def compute_seconds(joint: Function, hardware: Hardware) -> float:
+    """Predicted time of one rank's equations, as if none fused: operations or bytes, and a launch each."""
+    total = 0.0
+    for equation in _computing(joint):
+        view = spec_of(equation.op).kind == "view"
+        moved = sum(v.type.bytes for v in (*equation.operands, *equation.results)) * (VIEW if view else 1.0)
+        rate = hardware.rate(equation.results[0].type.dtype)
+        total += max(flops_of(equation) / rate, moved / hardware.bandwidth) + (0.0 if view else hardware.launch)
+    return total
+
+
+def _computing(joint: Function) -> Iterator[Equation]:
+    return (e for e in joint.equations if e.op not in KINDS)
+
+
+def summed(items: Sequence[Collective]) -> Mapping[tuple[str, str, str], tuple[int, int, float, float, float]]:
+    """(count, bytes, wire bytes, seconds, exposed seconds) by axis, phase and kind."""
+    found: dict[tuple[str, str, str], tuple[int, int, float, float, float]] = {}
+    for item in items:
+        key = (item.axis, item.phase, item.kind)
+        count, size, wire, seconds, exposed = found.get(key, (0, 0, 0.0, 0.0, 0.0))
+        found[key] = (count + 1, size + item.bytes, wire + item.wire, seconds + item.seconds, exposed + item.exposed)
+    return found

@@ -1,0 +1,106 @@
+"""`tesserac plan` from the command line: text, JSON, exit codes, limits, lock files, plan.toml."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.conftest import ROOT
+
+LISTING = (ROOT / "examples" / "chapter6" / "listing1.py", "--shape", "input=8x64x32", "--shape", "Wo=32x48")
+GPT = (ROOT / "examples" / "gpt.py", "--set", "L=2")
+
+
+def test_listing_1_says_what_it_does_and_why(cli: Cli) -> None:
+    done = cli("plan", *LISTING)
+    assert done.code == 0
+    assert "TransformerLM (train): 8 ranks, mesh tp=2,dp=4, cpu-local" in done.out
+    assert "groups {0,4} {1,5} {2,6} {3,7}" in done.out
+    assert re.search(r"listing1.py:9  attn = op.flash_attention\(x @ Wq", done.out)
+    assert "attention attn: f32[8,64,32]   tp by s: S(1), R*, R* -> S(1), S(2)   dp by b" in done.out
+    assert re.search(r"2 x RS on tp, backward: .* us, exposed", done.out)
+    assert "4 gradients in one all-reduce" in done.out
+    assert "W105: tp=2 does not divide heads=1, so attention is not cut by heads" in done.err
+    assert "heads=2 (or a multiple)" in done.err
+    assert "why: " in done.out
+
+
+def test_json_holds_everything(cli: Cli) -> None:
+    done = cli("plan", *LISTING, "--json")
+    (entry,) = json.loads(done.out)["entries"]
+    assert [axis["role"] for axis in entry["mesh"]["axes"]] == ["tensor", "data"]
+    assert entry["warnings"][0]["code"] == "T0715"
+    assert sum(t["count"] for t in entry["totals"]) == len(entry["collectives"])
+    assert {t["name"] for t in entry["templates"]} == {"dp", "megatron", "megatron-sp", "fsdp"}
+
+
+def test_a_thousand_devices_on_paper(cli: Cli) -> None:
+    done = cli("plan", *GPT, "--mesh", "dp=128,tp=8", "--hw", "h100-ib400", "--shard", "auto", "--set", "B=1024",
+               "--set", "D=1024", "--set", "H=16")
+    assert done.code == 0, done.err
+    assert "1024 ranks" in done.out
+    assert "dp: 128 ranks, data, across nodes" in done.out
+    crossing = cli("plan", *GPT, "--mesh", "tp=8,dp=128", "--hw", "h100-ib400", "--shard", "auto", "--set", "B=1024",
+                   "--set", "D=1024", "--set", "H=16")
+    assert "W104: axis tp spans nodes" in crossing.err
+
+
+def test_expectations_decide_the_exit_code(cli: Cli, tmp_path: Path) -> None:
+    heads = tmp_path / "heads.py"
+    heads.write_text(LISTING[0].read_text().replace("x @ Wv)", "x @ Wv, heads=8)"))
+    done = cli("plan", heads, *LISTING[1:], "--expect", "megatron", "--shard", "auto")
+    assert done.code == 0
+    assert "DIFFERS" not in done.out
+    done = cli("plan", *LISTING, "--expect", "megatron", "--shard", "auto")
+    assert done.code == 1
+    assert "DIFFERS" in done.out
+    assert "error[T0709]" in done.err
+    assert cli("plan", *LISTING, "--mesh", "dp=4", "--expect", "megatron").code == 1
+    assert cli("plan", *LISTING, "--expect", "magic").code == 1
+
+
+def test_limits(cli: Cli) -> None:
+    done = cli("plan", *LISTING, "--max-collective-bytes", "1kB")
+    assert done.code == 1
+    assert "more than --max-collective-bytes 1 kB" in done.err
+    done = cli("plan", *GPT, "--mesh", "tp=3", "--deny-replicated", "200kB")
+    assert done.code == 1
+    assert "error[T0708]: gpt.blocks.0.mlp.w1 (262 kB) lies whole on every rank of tp" in done.err
+    assert cli("plan", *GPT, "--mesh", "dp=2", "--shard", "strict").code == 0
+    assert cli("plan", *LISTING, "--memory", "lots").code == 2
+
+
+def test_lock_files_and_settings(cli: Cli, tmp_path: Path) -> None:
+    lock, toml = tmp_path / "plan.lock.json", tmp_path / "settings.toml"
+    first = cli("plan", *LISTING, "--write-lock", lock, "--json")
+    again = cli("plan", *LISTING, "--lock", lock, "--json")
+    one, two = (json.loads(d.out)["entries"][0]["collectives"] for d in (first, again))
+    assert one == two
+    stale = cli("plan", *LISTING[:-2], "--shape", "Wo=32x64", "--lock", lock)
+    assert stale.code == 1
+    assert "error[T0710]: " in stale.err
+    assert "stale: input Wo (type f32[32,64]) was input Wo (type f32[32,48])" in stale.err
+    toml.write_text('[mesh]\naxes = {dp = 2}\n[pin]\n"transformer.Wo" = ["-", "-"]\n')
+    done = cli("plan", *LISTING, "--toml", toml, "--shard", "auto")
+    assert "2 ranks, mesh dp=2" in done.out
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--mesh", "none"), "error[T0705]: no entry of this source has a mesh"),
+    (("--hw", "abacus"), "error[T0707]: --hw abacus is neither"),
+])
+def test_what_cannot_be_planned(cli: Cli, flags: tuple[str, ...], message: str) -> None:
+    done = cli("plan", *LISTING, *flags)
+    assert done.code == 1
+    assert message in done.err
+
+
+def test_no_ranks_to_talk_to_no_collectives(cli: Cli) -> None:
+    """Axes of size 1 are not there; what is left has one."""
+    done = cli("plan", *LISTING, "--mesh", "dp=2,tp=1", "--json")
+    (entry,) = json.loads(done.out)["entries"]
+    assert {c["axis"] for c in entry["collectives"]} == {"dp"}

@@ -1,0 +1,211 @@
+"""Counts and bytes of planned programs against formulas; templates, lock files, pins and limits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from tesserac.diagnostics import CompileError
+from tesserac.passes.mesh.expect import compare
+from tesserac.passes.mesh.lock import lock_text
+from tesserac.passes.mesh.planning import Planned, Settings, plan
+from tesserac.passes.mesh.report import described_plan
+from tesserac.passes.mesh.settings import parse_bytes, read_settings
+from tesserac.passes.mesh.traffic import KINDS, buckets
+from tests.mesh.programs import H100, LAYERS, LISTING1, SEED, function_of
+
+NOTHING = Settings()
+HEADS = LISTING1.replace("x @ Wv)", "x @ Wv, heads=8)")
+LARGE = (("D", "1024"), ("F", "4096"), ("S", "256"), ("H", "16"))
+PINN = """
+from tessera import graph, op
+layers = op.mlp(3, [256, 256], 1)
+@graph.module
+def psi(x: Tensor[4096, 3]):
+    return layers(x)
+@graph.training_step(module="pinn")
+def step(batch):
+    return graph.backward(op.mean(psi(batch["x"]) ** 2))
+"""
+SPECTRAL = """
+from tessera import graph, op
+layers = op.linear(64, 64)
+@graph.module
+def net(u: Tensor[B, 32, 64]):
+    return op.irfft(op.rfft(layers(u), axis=-1), n=64, axis=-1)
+@graph.training_step(module="net")
+def step(batch):
+    return graph.backward(op.mse(net(batch["u"]), batch["y"]))
+"""
+
+
+def planned(source: str, mesh: str | None = None, settings: Settings = NOTHING, **options: object) -> Planned:
+    function, grid = function_of(source, mesh, **options)
+    return plan(function, grid, H100, settings)
+
+
+def counts(found: Planned, axis: str, over: int = 64) -> Counter[str]:
+    """``AR forward`` and the like, without scalars."""
+    return Counter(f"{KINDS[c.kind]} {c.phase}" for c in found.collectives if c.axis == axis and c.bytes > over)
+
+
+# ------------------------------------------------------------------------------------------------ golden counts
+
+
+def test_listing_1_with_heads() -> None:
+    """One forward all-reduce on tp, none backward, one bucket of gradients on dp."""
+    found = planned(HEADS, shapes=SEED)
+    assert counts(found, "tp", over=0) == {"AR forward": 1}
+    assert [c.bytes for c in found.collectives if c.axis == "tp"] == [2 * 64 * 48 * 4]
+    (bucket,) = buckets(found.collectives, found.hardware.bucket)
+    assert (bucket.axis, len(bucket.members)) == ("dp", 4)
+    assert bucket.bytes == (3 * 32 * 16 + 16 * 48) * 4
+    assert counts(found, "dp") == {"AR gradient": 4}
+
+
+def test_listing_1_with_one_head() -> None:
+    """Keys and values are gathered and their cotangents scattered; weights that every rank has are reduced on tp."""
+    found = planned(LISTING1, shapes=SEED)
+    counted = counts(found, "tp")
+    assert counted["RS backward"] == 2
+    assert counted["AG forward"] == 3  # keys, values, and the scores for the loss
+    assert counted["AR gradient"] in (2, 4)
+    assert found.found.choice("tp", "attn").name == "s"
+
+
+@pytest.mark.parametrize("tp", [2, 4, 8])
+@pytest.mark.parametrize("layers", [1, 4])
+def test_megatron_with_sequences_cut(layers: int, tp: int) -> None:
+    """L layers: 2L scatters and 2L-1 gathers forward, the transposes backward; the input is data."""
+    found = planned(LAYERS, f"tp={tp}", sets=(("L", str(layers)), *LARGE))
+    counted = counts(found, "tp")
+    del counted["AR gradient"]
+    assert counted == {"RS forward": 2 * layers, "AG forward": 2 * layers - 1,
+                       "AG backward": 2 * layers, "RS backward": 2 * layers - 1}
+    size = 8 * 256 * 1024 * 4
+    assert {c.bytes for c in found.collectives if c.phase != "gradient" and c.bytes > 64} == {size}
+    assert compare(found, "megatron-sp").same
+    assert not compare(found, "megatron").same
+
+
+def test_twelve_layers_are_counted_like_the_paper() -> None:
+    found = planned(LAYERS, "dp=2,tp=2", sets=(("L", "12"), *LARGE))
+    counted = counts(found, "tp")
+    assert (counted["RS forward"], counted["AG forward"]) == (24, 23)
+    assert (counted["AG backward"], counted["RS backward"]) == (24, 23)
+    assert compare(found, "megatron-sp").same
+
+
+def test_classic_megatron_reduces_four_times_a_layer_but_one() -> None:
+    roles = read_settings('[roles]\ntp = "megatron"\n', "plan.toml").roles
+    found = planned(LAYERS, "tp=2", Settings(roles), sets=(("L", "4"), *LARGE))
+    counted = counts(found, "tp")
+    assert counted.pop("AR gradient") == 2  # of the first norm, whose cotangent stays a term: 8 kB instead of 8 MB
+    assert counted == {"AR forward": 8, "AR backward": 7}
+    assert compare(found, "megatron").same
+
+
+def test_points_of_a_physics_program() -> None:
+    found = planned(PINN, "dp=8")
+    assert counts(found, "dp") == {"AR gradient": 5}  # and the last bias, a scalar
+    assert compare(found, "dp").same
+    (bucket,) = buckets(found.collectives, found.hardware.bucket)
+    assert bucket.bytes == (3 * 256 + 256 + 256 * 256 + 256 + 256 + 1) * 4
+
+
+def test_a_batch_of_transforms_gathers_nothing() -> None:
+    found = planned(SPECTRAL, "dp=4", dims=(("B", 8),))
+    assert counts(found, "dp") == {"AR gradient": 2}
+    assert compare(found, "dp").same
+
+
+# ------------------------------------------------------------------------------------------------ templates, settings
+
+
+@pytest.mark.parametrize("mesh", ["tp=2", "dp=2,tp=4", "dp=8"])
+def test_a_plan_costs_no_more_than_its_templates(mesh: str) -> None:
+    found = planned(LAYERS, mesh)
+    assert found.templates
+    for scored in found.templates:
+        if scored.template.reachable or scored.template.name == "fsdp":
+            assert found.found.cost.key <= scored.found.cost.key
+
+
+def test_the_report_is_data() -> None:
+    found = planned(HEADS, shapes=SEED)
+    data = json.loads(json.dumps(described_plan(found, "TransformerLM", "train")))
+    assert sum(item["count"] for item in data["totals"]) == len(data["collectives"]) == len(found.collectives)
+    by_line = Counter(item["at"].rsplit(":", 1)[1] for item in data["collectives"])
+    assert {row["line"]: sum(c["count"] for c in row["collectives"]) for row in data["lines"]} == {
+        int(line): n for line, n in by_line.items()} | {9: by_line["9"], 10: by_line["10"], 16: by_line["16"]}
+    weights = {item["name"]: (item["placements"], item["local"]) for item in data["parameters"]}
+    assert weights["transformer.Wq"] == ({"tp": "S(1)", "dp": "R"}, [32, 16])
+    assert data["memory"]["parameters"] == (3 * 32 * 16 + 16 * 48) * 4
+
+
+def test_a_lock_file_gives_the_same_plan_back() -> None:
+    first = planned(LAYERS, "dp=2,tp=2", sets=(("L", "1"),))
+    text = lock_text(first.function, first.mesh, first.found)
+    again = planned(LAYERS, "dp=2,tp=2", Settings(lock=("plan.lock.json", text)), sets=(("L", "1"),))
+    assert again.sharded.function == first.sharded.function
+    assert lock_text(again.function, again.mesh, again.found) == text
+    changed = LAYERS.replace("op.gelu", "op.relu")
+    with pytest.raises(CompileError, match=r"stale: relu .* was gelu ") as caught:
+        planned(changed, "dp=2,tp=2", Settings(lock=("plan.lock.json", text)), sets=(("L", "1"),))
+    (error,) = caught.value.diagnostics
+    assert error.code == "T0710"
+    assert error.span is not None
+    assert "op.relu" in changed.splitlines()[error.span.line - 1]
+    with pytest.raises(CompileError, match="for the mesh dp=2,tp=2"):
+        planned(LAYERS, "dp=2", Settings(lock=("plan.lock.json", text)), sets=(("L", "1"),))
+    with pytest.raises(CompileError, match="no lock file"):
+        planned(LAYERS, "dp=2", Settings(lock=("plan.lock.json", "{}")), sets=(("L", "1"),))
+
+
+def pinned(text: str, mesh: str = "tp=2") -> Planned:
+    toml = read_settings(text, "plan.toml")
+    return planned(HEADS, mesh, Settings(toml.roles, toml.pins, toml.memory, toml.zero), shapes=SEED)
+
+
+def test_pins_are_kept() -> None:
+    free, held = pinned(""), pinned('[pin]\n"transformer.Wq" = ["tp", "-"]\n"attn" = ["-", "-", "-"]\n')
+    assert str(free.found.choice("tp", "Wq").results[0]) == "S(1)"
+    assert str(held.found.choice("tp", "Wq").results[0]) == "S(0)"
+    assert held.found.choice("tp", "out").operands[0].kind in ("R", "R*")
+    assert held.found.cost.key >= free.found.cost.key
+    assert str(pinned('[pin]\n"transformer.W?" = "tp"\n').found.choice("tp", "Wo").name).startswith("S(")
+
+
+@pytest.mark.parametrize(("text", "code", "message"), [
+    ('[pin]\n"nothing" = "tp"\n', "T0706", "matches no parameter"),
+    ('[pin]\n"transformer.Wq" = ["tp"]\n', "T0706", "has 1 dimensions"),
+    ('[pin]\n"transformer.Wq" = ["zz", "-"]\n', "T0706", "names the axis zz"),
+    ('[pin]\n"transformer.Wq" = 3\n', "T0705", "neither an axis"),
+    ("[roles]\ntp = \"boss\"\n", "T0705", "no role 'boss'"),
+    ("[roles]\ntp = {deny = [\"time\"]}\n", "T0705", "deny lists batch"),
+    ("[zero]\nstage = 2\n", "T0705", "is not 0, 1 or 3"),
+    ("[memory]\nlimit = \"a lot\"\n", "T0705", "is not a size"),
+    ("[colour]\n", "T0705", "no table `colour`"),
+    ("[mesh\n", "T0705", "cannot be read"),
+])
+def test_settings_that_make_no_sense(text: str, code: str, message: str) -> None:
+    with pytest.raises(CompileError, match=message) as caught:
+        pinned(text)
+    assert caught.value.diagnostics[0].code == code
+
+
+def test_zero_and_memory() -> None:
+    plain, first, third = (pinned(f"[zero]\nstage = {stage}\n", "dp=4") for stage in (0, 1, 3))
+    assert first.memory.moments * 4 == plain.memory.moments
+    assert first.memory.parameters == plain.memory.parameters
+    assert third.memory.parameters * 4 == plain.memory.parameters
+    assert {c.kind for c in third.collectives if c.bytes > 64} >= {"all_gather", "reduce_scatter"}
+
+
+def test_sizes() -> None:
+    assert parse_bytes("25MB") == 25e6
+    assert parse_bytes("1.5 GiB") == 1.5 * 2**30
+    assert parse_bytes("4096") == 4096
+    assert parse_bytes("many") is None
