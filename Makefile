@@ -68,8 +68,8 @@ fuzz: $(STAMP) ## Thousands of random programs through every pass and back end
 docs: $(STAMP) ## Regenerate docs/errors.md from the catalogue of errors
 	$(BIN)/python -m docs.generate
 
-bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block|moe|spectral|pinn
-	$(BIN)/python -m bench.run --case $(CASE)
+bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block|moe|spectral|pinn SIZE=...
+	$(BIN)/python -m bench.run --case $(CASE) $(addprefix --size ,$(SIZE))
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,22 +39,34 @@ class Peer:
         """Whether the package it needs can be imported here."""
         return importlib.util.find_spec(self.package) is not None
 
-    def run(self, size: str, seconds: float) -> dict[str, Any]:
-        """One round: the record printed by `bench.peers.harness.race`. Raises Failed."""
+    def run(self, size: str, seconds: float, limit: float = TIMEOUT_S, losses: bool = True) -> dict[str, Any]:
+        """One round: the record printed by `bench.peers.harness.race`. Raises Failed.
+
+        It has `limit` seconds for everything, and shortens what it times to keep them. Without `losses` it does not
+        record those of the case's updates, which take most of a slow contestant's time.
+        """
         command = [sys.executable, "-m", self.module, "--size", size, "--seconds", str(seconds), *self.flags]
-        return json_line(command, self.environment())
+        command += ["--until", str(time.time() + limit - 1), *([] if losses else ["--brief"])]
+        return json_line(command, self.environment(), limit)
 
 
-def json_line(command: list[str], env: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a program and returns the JSON object on the last line it prints. Raises Failed."""
+def json_line(command: list[str], env: Mapping[str, str], limit: float = TIMEOUT_S) -> dict[str, Any]:
+    """Runs a program for at most `limit` seconds and returns the JSON object on the last line it prints.
+
+    Raises Failed; a program that takes longer is ended with all that it started.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen(command, env=env, cwd=environment.ROOT, start_new_session=True, **pipes)
     try:
-        done = subprocess.run(command, env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+        out, err = child.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        raise Failed(f"no answer within {TIMEOUT_S} s") from None
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        said = [line for line in done.stderr.splitlines() if re.match(r"\w*[Ee]rror", line)] or done.stderr.splitlines()
-        raise Failed((said or [f"exit status {done.returncode}, nothing printed"])[-1])
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise Failed(f"no answer within {limit:.0f} s") from None
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    if child.returncode or not lines:
+        said = [line for line in err.splitlines() if re.match(r"\w*[Ee]rror", line)] or err.splitlines()
+        raise Failed((said or [f"exit status {child.returncode}, nothing printed"])[-1])
     record: dict[str, Any] = json.loads(lines[-1])
     return record
 

@@ -1,9 +1,10 @@
 """How the cost of a derivative by one coordinate grows with its order: the emitted program beside JAX's nested ways.
 
-    python -m bench.orders [--orders 1-6] [--seconds 2]
+    python -m bench.orders [--orders 1-6] [--seconds 2] [--budget 60]
 
 Every row is one step: the derivative of a network 3-128-128-1 at 1024 points, the mean of its square, and the gradient
 of that by the parameters. `reverse` nests jax.grad, `forward` nests jax.jvp; all take every core, one after another.
+A way that has no answer after `--budget` seconds, compilation included, is not asked for higher orders.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def ours(order: int, seconds: float) -> tuple[float, float]:
     return record["median_ms"], record["flops"] / 1e6
 
 
-def theirs(order: int, way: str, seconds: float) -> float:
-    """Milliseconds of JAX's step, in a process of its own."""
+def theirs(order: int, way: str, seconds: float, budget: float) -> float:
+    """Milliseconds of JAX's step, in a process of its own that has `budget` seconds. Raises Failed."""
     command = [sys.executable, "-m", "bench.orders", "--jax", way, "--orders", str(order), "--seconds", str(seconds)]
-    return float(contestants.json_line(command, environment.plain())["median_ms"])
+    return float(contestants.json_line(command, environment.plain(), budget)["median_ms"])
 
 
 def jax_step(order: int, way: str) -> Callable[[], None]:
@@ -90,18 +91,20 @@ def run_jax(order: int, way: str, seconds: float) -> None:
     print(json.dumps({"median_ms": statistics.median(times)}))
 
 
-def table(orders: range, seconds: float) -> None:
+def table(orders: range, seconds: float, budget: float) -> None:
     """One line per order as it is measured; what fails or takes too long says so in its place."""
+    given_up: set[str] = set()
     print(f"{'order':>5}{'tesserac ms':>13}{'MFLOP':>9}{'JAX forward ms':>16}{'JAX reverse ms':>16}", flush=True)
     for order in orders:
         cells = []
         for way in ("forward", "reverse"):
             try:
-                cells.append(f"{theirs(order, way, seconds):16.2f}")
+                cells.append("-" if way in given_up else f"{theirs(order, way, seconds, budget):.2f}")
             except contestants.Failed as failure:
-                cells.append(f"{str(failure)[:15]:>16}")
+                given_up.add(way)
+                cells.append(f"over {budget:.0f} s" if "within" in str(failure) else str(failure)[:15])
         milliseconds, work = ours(order, seconds)
-        print(f"{order:5}{milliseconds:13.2f}{work:9.0f}{''.join(cells)}", flush=True)
+        print(f"{order:5}{milliseconds:13.2f}{work:9.0f}{''.join(f'{cell:>16}' for cell in cells)}", flush=True)
 
 
 def main() -> None:
@@ -109,13 +112,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--orders", default="1-6", help="one order, or the first and the last")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each timed part")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds that JAX may take for one order")
     parser.add_argument("--jax", choices=("forward", "reverse"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     first, _, last = options.orders.partition("-")
     if options.jax:
         run_jax(int(first), options.jax, options.seconds)
     else:
-        table(range(int(first), int(last or first) + 1), options.seconds)
+        table(range(int(first), int(last or first) + 1), options.seconds, options.budget)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 Every round starts each contestant once, as a process of its own, so that a slow minute of a shared machine falls on all
 of them. A contestant's figure is the median of its rounds' medians. Peers that are not installed are named, with the
 command that installs them.
+
+A size takes no longer than `--minutes`. The first round gives every peer a part of that, at most `--budget` seconds;
+who has no answer by then says so. Only the fastest as shipped and the fastest tuned ones are raced in all rounds.
 """
 
 from __future__ import annotations
@@ -20,6 +23,15 @@ from bench import cases, contestants, environment, ours
 OURS = "tesserac"
 TOLERANCE = 1e-4
 
+FINALISTS = 3
+"""How many peers as shipped, and how many tuned ones, are raced in every round."""
+
+LEAST_S = 10.0
+"""Seconds that are kept for every contestant of a round whose turn has not come."""
+
+PROFILE_S = 75.0
+"""Seconds that are kept for the profile at the end: it compiles the program once more."""
+
 
 @dataclass(slots=True)
 class Row:
@@ -30,6 +42,7 @@ class Row:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     problem: str = ""
+    took_s: float = 0.0
 
     def median_ms(self) -> float:
         """The median over the rounds of each round's median step."""
@@ -48,6 +61,8 @@ def main() -> int:
     parser.add_argument("--size", action="append", help="one size of the case; may be repeated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="timed part of each contestant in each round")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for one size, all rounds and the builds together")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds that a peer may take in a round")
     parser.add_argument("--only", default="", help="race only contestants whose name contains this")
     options = parser.parse_args()
     sizes = options.size or cases.DEFAULT_SIZES[options.case]
@@ -66,21 +81,29 @@ def main() -> int:
 
 def race(options: argparse.Namespace, size: str, peak: float) -> dict[str, Any]:
     """Races one size, prints its table and returns everything measured."""
-    case = options.case
-    print(f"\n{case} {size}: {cases.CASES[case][size]}")
+    case, end = options.case, time.monotonic() + 60 * options.minutes - PROFILE_S
+    print(f"\n{case} {size}: {cases.CASES[case][size]}", flush=True)
     rows = [Row(OURS, tuned=False)]
     program = _prepare(case, size, rows[0])
     peers = [peer for peer in contestants.peers(case, size) if options.only.lower() in peer.name.lower()]
     rows += [Row(peer.name, peer.tuned, problem="" if peer.installed() else "not installed") for peer in peers]
-    for round_number in range(1, options.rounds + 1):
-        _progress(f"round {round_number} of {options.rounds}")
-        for row, contestant in zip(rows, [program, *peers], strict=True):
-            if not row.problem:
-                _progress(f"round {round_number} of {options.rounds}: {row.name}")
-                _one_round(row, contestant, size, options.seconds)
+    entered = [(row, contestant) for row, contestant in zip(rows, [program, *peers], strict=True) if not row.problem]
+    done = 0
+    for number in range(1, options.rounds + 1):
+        if number > 1:
+            entered = [(row, contestant) for row, contestant in entered if row in finalists(rows)]
+            if time.monotonic() + sum(row.took_s for row, _ in entered) > end:
+                break
+        for position, (row, contestant) in enumerate(entered, 1):
+            limit = share(end - time.monotonic(), len(entered) - position, options.budget)
+            _progress(f"round {number} of {options.rounds}: {row.name}, at most {limit:.0f} s")
+            _one_round(row, contestant, size, options.seconds, limit, first=number == 1)
+        done = number
     _progress("")
     print(table(rows, cases.CASES[case][size].gflop(), peak))
     print("\n".join(remarks(rows)))
+    if done < options.rounds:
+        print(f"no time was left for round {done + 1} of {options.rounds}: --minutes gives more")
     if program is not None:
         print(where_time_goes(program))
     return {
@@ -95,6 +118,18 @@ def race(options: argparse.Namespace, size: str, peak: float) -> dict[str, Any]:
     }
 
 
+def share(left: float, to_come: int, most: float) -> float:
+    """Seconds for a contestant, with `left` of a round, so that the ones to come keep theirs; never below LEAST_S."""
+    return max(LEAST_S, min(most, left - LEAST_S * to_come))
+
+
+def finalists(rows: list[Row]) -> list[Row]:
+    """Who is raced in every round: the emitted program, and the fastest as shipped and tuned."""
+    ranked = sorted((row for row in rows if row.rounds and not row.problem and row.name != OURS), key=Row.median_ms)
+    kinds = ([row for row in ranked if row.tuned is tuned][:FINALISTS] for tuned in (False, True))
+    return [row for row in rows if row.name == OURS] + [row for kind in kinds for row in kind]
+
+
 def _prepare(case: str, size: str, row: Row) -> ours.Program | None:
     try:
         program = ours.build(case, size)
@@ -105,17 +140,21 @@ def _prepare(case: str, size: str, row: Row) -> ours.Program | None:
     return program
 
 
-def _one_round(row: Row, contestant: contestants.Peer | ours.Program | None, size: str, seconds: float) -> None:
+def _one_round(
+    row: Row, contestant: contestants.Peer | ours.Program | None, size: str, seconds: float, limit: float, first: bool
+) -> None:
+    start = time.monotonic()
     try:
         if isinstance(contestant, contestants.Peer):
-            record = contestant.run(size, seconds)
-            row.losses = record.pop("losses")
+            record = contestant.run(size, seconds, limit, losses=first)
+            row.losses = record.pop("losses") or row.losses
         elif contestant is not None:
             record = contestant.run(seconds, row.median_ms() if row.rounds else None)
     except contestants.Failed as failure:
         row.problem = str(failure)
         return
     row.rounds.append(record)
+    row.took_s = time.monotonic() - start
 
 
 def _progress(text: str) -> None:
@@ -144,17 +183,24 @@ def table(rows: list[Row], gflop: float, peak: float) -> str:
 
 def remarks(rows: list[Row]) -> list[str]:
     """What the table cannot say: who is missing, whether the losses agree, which variables were cleared."""
-    said = []
+    said: list[str] = []
     if any(row.problem == "not installed" for row in rows):
         missing = [row.name for row in rows if row.problem == "not installed"]
         said.append(f"not installed: {', '.join(missing)}; `{contestants.INSTALL}` installs the peers")
     said += [f"{row.name}: {row.problem}" for row in rows if row.problem not in ("", "not installed")]
-    reference = next((row for row in rows if row.losses and row.name != OURS), None)
-    if rows[0].losses and reference:
-        worst = largest_difference(rows[0].losses, reference.losses)
+    compared = [row for row in rows if row.losses and row.name != OURS]
+    if rows[0].losses and compared:
+        reference = max(compared, key=lambda row: len(row.losses))
+        count = len(reference.losses)
+        worst = largest_difference(rows[0].losses[:count], reference.losses)
         verdict = "agree" if worst <= TOLERANCE else "DIFFER"
-        span = f"losses after 0 to {len(rows[0].losses) - 1} updates"
+        span = f"losses after 0 to {count - 1} updates"
         said.append(f"{span} {verdict} with {reference.name}: within {worst:.1e} relative")
+        said += [
+            f"the losses of {row.name} DIFFER from those of {reference.name}: {gap:.1e} relative"
+            for row in compared
+            if (gap := largest_difference(row.losses, reference.losses[: len(row.losses)])) > TOLERANCE
+        ]
     if environment.cleared_names():
         said.append(f"cleared for every contestant (slower kernels): {', '.join(environment.cleared_names())}")
     return said

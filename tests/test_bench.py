@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from bench import cases, contestants, ours, run
+from bench.peers import harness
 from tesserac.diagnostics import Diagnostics
 from tesserac.elaborate import Options, elaborate
 from tesserac.ir.evaluate import evaluate
@@ -275,6 +280,41 @@ def test_renaming_finds_the_parts_of_a_layer() -> None:
 def test_a_peer_that_fails_says_why() -> None:
     with pytest.raises(contestants.Failed, match="ValueError: no"):
         contestants.json_line(["python3", "-c", "raise ValueError('no')"], {"PATH": "/usr/bin:/bin"})
+
+
+def test_a_peer_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    child = "import subprocess, time; subprocess.Popen(['sh', '-c', 'sleep 2; touch late']); time.sleep(60)"
+    with pytest.raises(contestants.Failed, match="no answer within 1 s"):
+        contestants.json_line([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {child}"], {}, 0.8)
+    time.sleep(2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_peer_times_fewer_steps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    told = argparse.Namespace(seconds=9.0, until=time.time() + 0.5, brief=False)
+    harness.race(lambda: time.sleep(0.05) or 1.0, told, updates=1000)
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["losses"]) < 12
+    assert 1 <= record["steps"] < 12
+    assert time.time() < told.until + 0.5
+
+
+def test_every_contestant_of_a_round_keeps_its_time() -> None:
+    left, count = 300.0, 20
+    for to_come in range(count - 1, -1, -1):
+        limit = run.share(left, to_come, most=60.0)
+        assert run.LEAST_S <= limit <= 60.0
+        left -= limit
+    assert left >= 0.0
+
+
+def test_the_fastest_of_each_kind_are_raced_in_every_round() -> None:
+    record = {"peak_rss_mib": 1.0}
+    shipped = [run.Row(f"s{t}", False, [{"median_ms": float(t), **record}]) for t in (5, 3, 9, 4)]
+    tuned = [run.Row("tuned", True, [{"median_ms": 7.0, **record}]), run.Row("late", True, problem="no answer")]
+    mine = run.Row(run.OURS, False, [{"median_ms": 1.0, **record}])
+    assert [row.name for row in run.finalists([mine, *shipped, *tuned])] == ["tesserac", "s3", "s4", "s5", "tuned"]
 
 
 def test_the_table_compares_with_our_time_and_memory() -> None:

@@ -36,7 +36,7 @@ def main() -> None:
 
     state = {name: jnp.asarray(value) for name, value in weights.items()}
 
-    loop_jax.train(update, state, options.seconds)
+    loop_jax.train(update, state, options)
 
 
 if __name__ == "__main__":

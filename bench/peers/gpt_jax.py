@@ -85,7 +85,7 @@ def main() -> None:
     first, second = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
     state = State(parameters, first, second, jnp.float32(0))
 
-    loop_jax.train(train, state, options.seconds)
+    loop_jax.train(train, state, options)
 
 
 if __name__ == "__main__":

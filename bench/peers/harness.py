@@ -15,33 +15,43 @@ from bench import cases
 
 
 def options(case: str, description: str) -> argparse.Namespace:
-    """Parses `--size`, `--seconds`, `--fused`, `--way` and `--compile` (torch.compile; JAX always compiles)."""
+    """Parses what every peer is told; `--compile` is torch.compile (JAX always compiles)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=list(cases.CASES[case]), default=cases.DEFAULT_SIZES[case][0])
     parser.add_argument("--seconds", type=float, default=4.0, help="length of the timed part")
+    parser.add_argument("--until", type=float, default=float("inf"), help="Unix time at which to be finished")
+    parser.add_argument("--brief", action="store_true", help="a few steps to warm up, no losses of the updates")
     parser.add_argument("--compile", action="store_true", help="torch.compile the loss")
     parser.add_argument("--fused", action="store_true", help="experts computed together, where the case has some")
     parser.add_argument("--way", default="", help="how derivatives by coordinates are taken, where there are several")
     return parser.parse_args()
 
 
-def race(step: Callable[[], float], seconds: float, updates: int = 10) -> None:
+LEAST = 5
+"""Steps that are timed where there is time for them."""
+
+
+def race(step: Callable[[], float], told: argparse.Namespace, updates: int = 10) -> None:
     """Runs `step`, which trains once and returns the loss before its update, and prints what it cost.
 
     The first steps record the losses after 0 to `updates` updates and warm caches and allocators up; then steps are
-    timed for about `seconds`, five at the least. Times in milliseconds, memory in MiB.
+    timed for about the seconds that were asked for, five at the least. Times in milliseconds, memory in MiB. Where the
+    time that was given would run out, there are fewer of both.
     """
     start = time.perf_counter()
     losses = [step()]
-    first = time.perf_counter() - start
-    for _ in range(updates):
+    first = last = time.perf_counter() - start
+    for update in range(3 if told.brief else updates):
+        if update and time.time() + (LEAST + 1) * last > told.until:
+            break
         start = time.perf_counter()
         losses.append(step())
-    count = max(5, min(200, int(seconds / (time.perf_counter() - start))))
+        last = time.perf_counter() - start
+    count = max(LEAST, min(200, int(told.seconds / last)))
 
-    times = []
+    times: list[float] = []
     before = resource.getrusage(resource.RUSAGE_SELF)
-    for _ in range(count):
+    while len(times) < count and (not times or time.time() + last < told.until):
         start = time.perf_counter()
         step()
         times.append((time.perf_counter() - start) * 1e3)
@@ -50,11 +60,11 @@ def race(step: Callable[[], float], seconds: float, updates: int = 10) -> None:
         "median_ms": statistics.median(times),
         "min_ms": min(times),
         "max_ms": max(times),
-        "steps": count,
+        "steps": len(times),
         "first_s": first,
         "peak_rss_mib": after.ru_maxrss / 1024,
-        "page_faults_per_step": (after.ru_minflt - before.ru_minflt) / count,
-        "losses": losses,
+        "page_faults_per_step": (after.ru_minflt - before.ru_minflt) / len(times),
+        "losses": [] if told.brief else losses,
     }
     print(json.dumps(record))
     sys.stdout.flush()

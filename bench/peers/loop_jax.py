@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ import jax
 from bench.peers import harness
 
 
-def train(update: Callable[[Any], tuple[jax.Array, Any]], state: Any, seconds: float, updates: int = 10) -> None:
+def train(
+    update: Callable[[Any], tuple[jax.Array, Any]], state: Any, options: argparse.Namespace, updates: int = 10
+) -> None:
     """Races `update`, compiled, with the memory of the old state given to the new one."""
     jitted = jax.jit(update, donate_argnums=0)
 
@@ -20,4 +23,4 @@ def train(update: Callable[[Any], tuple[jax.Array, Any]], state: Any, seconds: f
         jax.block_until_ready(state)
         return float(loss)
 
-    harness.race(step, seconds, updates)
+    harness.race(step, options, updates)

@@ -28,4 +28,4 @@ def train(
         optimizer.step()
         return loss.item()
 
-    harness.race(step, options.seconds)
+    harness.race(step, options)

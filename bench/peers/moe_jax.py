@@ -52,7 +52,7 @@ def main() -> None:
     for name in ("W1", "b1", "W2", "b2"):
         state[name] = jnp.asarray(np.stack([weights[f"{name}.{e}"] for e in range(size.experts)]))
 
-    loop_jax.train(update, state, options.seconds)
+    loop_jax.train(update, state, options)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def main() -> None:
     start = {name: jnp.asarray(value) for name, value in weights.items()}
     state = (start, jax.tree.map(jnp.zeros_like, start), jax.tree.map(jnp.zeros_like, start), jnp.float32(0))
 
-    loop_jax.train(update, state, options.seconds, cases.UPDATES["pinn"])
+    loop_jax.train(update, state, options, cases.UPDATES["pinn"])
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def main() -> None:
         optimizer.step()
         return loss.item()
 
-    harness.race(step, options.seconds, cases.UPDATES["pinn"])
+    harness.race(step, options, cases.UPDATES["pinn"])
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main() -> None:
         # JAX's gradient of a complex number is the conjugate of the direction of steepest ascent.
         return loss, jax.tree.map(lambda p, g: p - size.learning_rate * jnp.conj(g), parameters, gradients)
 
-    loop_jax.train(train, parameters, options.seconds)
+    loop_jax.train(train, parameters, options)
 
 
 if __name__ == "__main__":
