@@ -22,7 +22,7 @@ EVERY_50 := awk -F '[:,}]+' 'NR == 1 || NR % 50 == 0 {printf "step %5d   loss %.
 # These two variables halve the speed of every OpenBLAS on the machines that export them.
 unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE NVPL_BLAS_DEBUG_CPU_TYPE
 
-.PHONY: help setup setup-bench setup-cuda demo examples test test-emulation lint fuzz docs bench wheel clean
+.PHONY: help setup setup-bench setup-cuda demo examples test test-mesh test-emulation lint fuzz docs bench wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ examples: ## Train three differential equations, compare with their solutions, d
 
 test: $(STAMP) lint ## Lint and run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+
+test-mesh: $(STAMP) ## Plans and programs of meshes, executed on simulated ranks
+	$(BIN)/python -m pytest -n $(WORKERS) -q tests/mesh
 
 test-emulation: $(STAMP) ## Execute emitted CUDA on this processor: MODE=fast, asan or race (all three)
 	TSR_EMULATION_MODE=$(MODE) $(BIN)/python -m pytest -n $(WORKERS) -q tests/emulation tests/codegen/test_cuda.py

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tesserac.diagnostics import CompileError, Diagnostics, InternalError, Label, Span
+from tesserac.diagnostics import InternalError, Span
 from tesserac.ir.builder import Builder
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function, Input, Output, Var
@@ -20,6 +20,7 @@ from tesserac.passes.mesh.conversions import Step, convert, version_tree
 from tesserac.passes.mesh.expansion import inner_strategies
 from tesserac.passes.mesh.local import emit_local
 from tesserac.passes.mesh.placements import REPLICATED, Placement, Placements, local_type, placed
+from tesserac.passes.mesh.refusals import illegal, uneven
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
 from tesserac.passes.simplify import without_unused
 
@@ -59,7 +60,8 @@ class Sharded:
 def partition(function: Function, mesh: Mesh, assignment: Assignment) -> Sharded:
     """One rank's program of a function whose derivatives are expanded (``expand_derivatives``) but for final gradients.
 
-    Axes of size 1 change nothing. A strategy that an equation cannot have is CompileError T0703.
+    Axes of size 1 change nothing. A strategy that an equation cannot have is CompileError T0703 (T0711, T0712 where it
+    takes terms of a sum for values). An input that does not come apart evenly is T0704.
     """
     mesh = mesh.squeezed()
     if not mesh.axes:
@@ -152,7 +154,7 @@ class _Partition:
         for strategy, (axis, size) in zip(wanted, self._named, strict=True):
             found = next((s for s in strategies(current, size) if s.name == strategy.name), None)
             if found is None:
-                raise _illegal(equation, strategy, axis, size, strategies(current, size))
+                raise illegal(equation, strategy, axis, size, strategies(current, size))
             chosen.append(found)
             forms.append(current)
             current = after(current, found, size)
@@ -216,7 +218,7 @@ class _Partition:
         try:
             type_ = local_type(item.var.type, lies, self._sizes)
         except ValueError as error:
-            raise _uneven(item, str(error)) from None
+            raise uneven(item, str(error)) from None
         local = self._builder.add_input(replace(item, var=Var(item.var.name, type_)))
         self._define(item.var, lies, local, item.span)
         return lies
@@ -269,20 +271,3 @@ def _renamed(block: Sequence[Equation], named: Mapping[str, Var]) -> tuple[Equat
     """The equations with some of the values that they make under other names."""
     return tuple(replace(e, operands=tuple(named.get(v.name, v) for v in e.operands),
                          results=tuple(named.get(v.name, v) for v in e.results)) for e in block)
-
-
-def _illegal(equation: Equation, strategy: Strategy, axis: str, size: int,
-             legal: Sequence[Strategy]) -> CompileError:
-    bag = Diagnostics()
-    text = f"`{equation.op}` cannot run as {strategy.name} on the {size} ranks of axis {axis}"
-    bag.error("T0703", text, equation.span,
-              labels=(Label(equation.span, f"its result is {equation.results[0].type}"),),
-              help=(f"here it can run as {', '.join(s.name for s in legal)}",))
-    return CompileError(bag.items)
-
-
-def _uneven(item: Input, text: str) -> CompileError:
-    bag = Diagnostics()
-    bag.error("T0704", f"`{item.path}` does not come apart evenly: {text}", item.span,
-              help=("choose a mesh axis whose size divides the dimension, or change the dimension",))
-    return CompileError(bag.items)
