@@ -56,7 +56,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "The message says which placements there are, or which names.",
     ),
     Explanation(
-        "T0711",
+        "T0717",
         "Term of a sum in a function that is not linear",
         "On some mesh axis every rank has a term of a value, and the value is their sum. A function of the terms is no "
         "term of the function of the value unless the function is linear: tanh(a) + tanh(b) is not tanh(a + b).",
@@ -64,7 +64,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Let the operand be R (all-reduce) or S (reduce-scatter) there.",
     ),
     Explanation(
-        "T0712",
+        "T0718",
         "Term of a sum joined with a whole value",
         "One operand is a term of a sum over the ranks of a mesh axis and the other is whole on each of them, so that "
         "the sum would count the whole one once per rank, as a bias added before the all-reduce.",

@@ -146,9 +146,9 @@ def refused(strategy: Strategy, op: str, lies: dict[str, Placement] | None = Non
 def test_terms_of_sums_are_no_values():
     """P into a function that is not linear, P + R, a strategy that is not there, and an input that is not even."""
     assert refused(Strategy("mine", (PARTIAL,), (PARTIAL,)), "tanh") == (
-        "T0711: %x is a term of a sum on axis tp, and `tanh` is not linear in it")
+        "T0717: %x is a term of a sum on axis tp, and `tanh` is not linear in it")
     assert refused(Strategy("mine", (PARTIAL, REPLICATED), (PARTIAL,)), "add") == (
-        "T0712: `add` joins %x, a term of a sum on axis tp, and %y, which is R")
+        "T0718: `add` joins %x, a term of a sum on axis tp, and %y, which is R")
     assert refused(Strategy("b", (Shard(1),), (Shard(1),)), "tanh") == (
         "T0703: `tanh` cannot run as b on the 4 ranks of axis tp")
     whole = Strategy("R*", (VARYING,), (VARYING,))

@@ -60,7 +60,7 @@ class Sharded:
 def partition(function: Function, mesh: Mesh, assignment: Assignment) -> Sharded:
     """One rank's program of a function whose derivatives are expanded (``expand_derivatives``) but for final gradients.
 
-    Axes of size 1 change nothing. A strategy that an equation cannot have is CompileError T0703 (T0711, T0712 where it
+    Axes of size 1 change nothing. A strategy that an equation cannot have is CompileError T0703 (T0717, T0718 where it
     takes terms of a sum for values). An input that does not come apart evenly is T0704.
     """
     mesh = mesh.squeezed()

@@ -12,7 +12,7 @@ from tesserac.passes.mesh.strategy import Strategy
 
 
 def illegal(equation: Equation, strategy: Strategy, axis: str, size: int, legal: Sequence[Strategy]) -> CompileError:
-    """T0711 for a term of a sum where the op is not linear, T0712 for one that meets a whole value, else T0703.
+    """T0717 for a term of a sum where the op is not linear, T0718 for one that meets a whole value, else T0703.
 
     A strategy says where operands lie; the first two are faults of the placements, the last of the name or the sizes.
     """
@@ -28,13 +28,13 @@ def illegal(equation: Equation, strategy: Strategy, axis: str, size: int, legal:
         return CompileError(bag.items)
     term = equation.operands[min(partial)]
     if not joint:
-        bag.error("T0711", f"{term} is a term of a sum on axis {axis}, and `{equation.op}` is not linear in it", span,
+        bag.error("T0717", f"{term} is a term of a sum on axis {axis}, and `{equation.op}` is not linear in it", span,
                   labels=(Label(span, f"every rank would compute `{equation.op}` of a term"),),
                   help=("add the terms first: an all-reduce (R) or a reduce-scatter (S)",))
         return CompileError(bag.items)
     at = min(partial ^ joint)
     other = equation.operands[at]
-    bag.error("T0712", f"`{equation.op}` joins {term}, a term of a sum on axis {axis}, and {other}, which is "
+    bag.error("T0718", f"`{equation.op}` joins {term}, a term of a sum on axis {axis}, and {other}, which is "
               f"{strategy.operands[at]}", span,
               labels=(Label(span, f"the sum over {size} ranks would count one of them {size} times"),),
               help=(f"keep {other} on the first rank only (R -> P)", f"or add the terms of {term} first (P -> R)"))
