@@ -16,7 +16,6 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     layout,
     loss,
     mesh,
-    mesh_experts,
     norm,
     random,
     reduce,

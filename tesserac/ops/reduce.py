@@ -100,7 +100,10 @@ def _extreme_local(b: Builder, e: Equation, operands: Sequence[Var], attrs: dict
     (part,) = b.ops(e.op, operands, attrs)
     reduced = integers(attrs, "axes")
     axes = [axis for dim in reduced for axis in cuts.get(LETTERS[dim], ())]
-    return (whole_extreme(b, operands[0], part, e.op.removeprefix("reduce_"), reduced, axes) if axes else part,)
+    if not axes:
+        return (part,)
+    stopped = any(made.op == "stop_gradient" and operands[0] in made.results for made in b.equations)
+    return (whole_extreme(b, operands[0], part, e.op.removeprefix("reduce_"), reduced, axes, back=not stopped),)
 
 
 def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:

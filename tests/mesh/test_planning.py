@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from tesserac.diagnostics import CompileError
+from tesserac.ir.evaluate import evaluate
+from tesserac.ir.verify import verify
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.lock import lock_text
 from tesserac.passes.mesh.planning import Planned, Settings, plan
+from tesserac.passes.mesh.projections import split_projections
 from tesserac.passes.mesh.report import described_plan
 from tesserac.passes.mesh.settings import parse_bytes, read_settings
 from tesserac.passes.mesh.traffic import KINDS, buckets
-from tests.mesh.programs import H100, LAYERS, LISTING1, SEED, function_of
+from tests.mesh.programs import EXAMPLES, H100, LAYERS, LISTING1, SEED, function_of
 
 NOTHING = Settings()
 HEADS = LISTING1.replace("x @ Wv)", "x @ Wv, heads=8)")
@@ -105,6 +109,33 @@ def test_classic_megatron_reduces_four_times_a_layer_but_one() -> None:
     assert counted.pop("AR gradient") == 2  # of the first norm, whose cotangent stays a term: 8 kB instead of 8 MB
     assert counted == {"AR forward": 8, "AR backward": 7}
     assert compare(found, "megatron").same
+
+
+@pytest.mark.parametrize("mesh", ["tp=4", "tp=2,dp=2"])
+def test_the_gpt_of_the_examples_is_megatron_sp(mesh: str) -> None:
+    """Its fused projection of queries, keys and values comes apart; a cut vocabulary adds three statistics."""
+    found = planned((EXAMPLES / "gpt.py").read_text(), mesh, sets=(("L", "2"),))
+    comparison = compare(found, "megatron-sp")
+    assert comparison.same, comparison.lines()
+    assert comparison.blocks == 4
+
+
+def test_projections_that_come_apart_compute_the_same() -> None:
+    source = (EXAMPLES / "gpt.py").read_text()
+    function, _ = function_of(source, "tp=2", role="infer", sets=(("L", "1"), ("D", "8"), ("S", "4"), ("B", "2"),
+                                                                   ("H", "2"), ("V", "16")))
+    apart = split_projections(function)
+    verify(apart)
+    assert sum(e.op == "contract" for e in apart.equations) == sum(e.op == "contract" for e in function.equations) + 2
+    rng = np.random.default_rng(0)
+    values = [rng.integers(0, 16, i.var.type.sizes) if i.index_bound else rng.normal(size=i.var.type.sizes)
+              for i in function.inputs]
+    named = {item.path: value for item, value in zip(function.inputs, values, strict=True)}
+    mine, other = (evaluate(f, named, dtype=np.float64) for f in (function, apart))
+    for name, value in mine.items():
+        np.testing.assert_allclose(value, other[name], rtol=1e-12)
+    plain, _ = function_of(LAYERS, "tp=2")
+    assert split_projections(plain) is plain
 
 
 def test_points_of_a_physics_program() -> None:

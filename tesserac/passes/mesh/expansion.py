@@ -7,6 +7,9 @@ uses them is linear, and everything else is computed alike on all ranks.
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 from tesserac.diagnostics import InternalError
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Var
@@ -55,7 +58,20 @@ def parts(equation: Equation) -> tuple[tuple[Equation, ...], tuple[Var, ...]]:
     """The equations of a composite's expansion, and what stands for its results."""
     b = Builder()
     b.reserve(v.name for v in (*equation.operands, *equation.results))
-    return expanded(b, equation)
+    block, results = expanded(b, equation)
+    return early_stops(block), results
+
+
+def early_stops(block: tuple[Equation, ...]) -> tuple[Equation, ...]:
+    """``stop_gradient(reduce_max(x))`` as ``reduce_max(stop_gradient(x))``: ranks need not share its derivative."""
+    found = list(block)
+    for i, (extreme, stop) in enumerate(itertools.pairwise(block)):
+        reduces = extreme.op in ("reduce_max", "reduce_min")
+        if reduces and stop.op == "stop_gradient" and stop.operands == extreme.results:
+            x, held = extreme.operands[0], Var(extreme.result.name, extreme.operands[0].type)
+            found[i] = replace(stop, operands=(x,), results=(held,))
+            found[i + 1] = replace(extreme, operands=(held,), results=stop.results)
+    return tuple(found)
 
 
 class _Spread:

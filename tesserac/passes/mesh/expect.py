@@ -113,13 +113,16 @@ def _megatron(planned: Planned, axis: str, sequence: bool) -> tuple[Counter[Key]
     active = forward_active(function.equations, wrt) | wrt
     found: Counter[Key] = Counter()
     blocks = blocks_of(function)
+    makers = {v.name: e for e in function.equations for v in e.results}
     data = 1
     for other in _data(planned):
         data *= planned.mesh.sizes[other]
-    for block in blocks:
+    for number, block in enumerate(blocks):
         size = block.result.type.bytes // data
-        back = _reads_trained(function, block.entry, active)
-        inward = back if sequence else False
+        source = _stream(makers, block.entry)
+        back = source.name in active
+        # The stream of the first block comes from data or an embedding, which every rank may have whole.
+        inward = number > 0 or planned.found.choice(axis, source.name).results[0].is_cut
         if sequence:
             found[axis, "forward", "reduce_scatter", size] += 1
             found[axis, "backward", "all_gather", size] += 1
@@ -194,28 +197,47 @@ def _entry(attention: Equation, makers: dict[str, Equation], weights: set[str]) 
     return None
 
 
-def _reads_trained(function: Function, entry: Var, active: set[str]) -> bool:
-    """Whether a cotangent flows back through the value that the residual stream or a norm hands to a block."""
-    makers = {v.name: e for e in function.equations for v in e.results}
-    weights = {item.var.name for item in function.parameters}
-    var = entry
-    while var.name in makers and var.name not in weights:
-        equation = makers[var.name]
-        if equation.op not in ("layernorm", "rmsnorm"):
-            return var.name in active
-        var = equation.operands[0]  # a norm's own weights make its result active, but not the value it reads
-    return var.name in active and var.name not in weights
+def _stream(makers: dict[str, Equation], var: Var) -> Var:
+    """The value of the residual stream that a block reads, in front of its norm: a norm's own weights do not count."""
+    while var.name in makers and makers[var.name].op in ("layernorm", "rmsnorm"):
+        var = makers[var.name].operands[0]
+    return var
 
 
 def _vocabulary(planned: Planned, axis: str, sequence: bool, data: int) -> Counter[Key]:
-    """What a cut vocabulary adds: an embedding that looks up its part, logits of which a loss needs three
-    statistics.
-    """
+    """What a cut vocabulary adds: an embedding that looks up its part, logits of which a loss needs statistics."""
     found: Counter[Key] = Counter()
+    makers = {v.name: e for e in planned.function.equations for v in e.results}
     for equation in planned.function.equations:
         if equation.op == "take" and planned.found.choice(axis, equation.results[0].name).results[0].kind == "P":
             size = equation.results[0].type.bytes // data
             found[axis, "forward", "reduce_scatter" if sequence else "all_reduce", size] += 1
             if sequence:
                 found[axis, "backward", "all_gather", size] += 1
+        if equation.op == "cross_entropy":
+            found.update(_logits(planned, axis, equation, makers, data))
+    return found
+
+
+def _logits(planned: Planned, axis: str, loss: Equation, makers: dict[str, Equation], data: int) -> Counter[Key]:
+    """Logits by columns: what they read is gathered; the loss takes three statistics of the parts, or all of them."""
+    found: Counter[Key] = Counter()
+    logits = loss.operands[0]
+    product = makers.get(logits.name)
+    if product is None or spec_of(product.op).kind != "contract":
+        return found
+    last = logits.type.rank - 1
+    made = planned.found.choice(axis, logits.name).results[0]
+    if not made.is_cut or made.dim != last:
+        return found
+    entry = product.operands[0]
+    if planned.found.choice(axis, entry.name).results[0].is_cut:
+        found[axis, "forward", "all_gather", entry.type.bytes // data] += 1
+        found[axis, "backward", "reduce_scatter", entry.type.bytes // data] += 1
+    else:
+        found[axis, "backward", "all_reduce", entry.type.bytes // data] += 1
+    if planned.found.choice(axis, loss.results[0].name).operands[0] == made:
+        found[axis, "forward", "all_reduce", logits.type.bytes // logits.type.sizes[last] // data] += 3
+    else:
+        found[axis, "forward", "all_gather", logits.type.bytes // data] += 1
     return found

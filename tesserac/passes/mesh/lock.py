@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tesserac.diagnostics import CompileError, Diagnostics, Span
@@ -77,6 +77,15 @@ def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Se
         word = "new" if longer is now else "gone"
         raise _stale(f"{name} is stale: {extra['op']} {extra['name']} is {word}", spans.get(str(extra["name"])))
     return _choices(plans, name, function, mesh, searcher, spans)
+
+
+def locked_form(text: str, forms: Sequence[Function]) -> Function:
+    """The form of a function that a lock file was made for, by the names in it; the first one if none fits."""
+    for form in forms:
+        names = [item.var.name for item in form.inputs] + [e.results[0].name for e in form.equations]
+        if all(f'"name": "{name}"' in text for name in names if not name.startswith("grad.")):
+            return form
+    return forms[0]
 
 
 def _choices(plans: list[dict[str, str]], name: str, function: Function, mesh: Mesh, searcher: Searcher,

@@ -12,10 +12,11 @@ from tesserac.ir.program import Function
 from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.graph import OUTPUT
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.mesh.lock import from_lock
+from tesserac.passes.mesh.lock import from_lock, locked_form
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, Sharded, partition
 from tesserac.passes.mesh.placements import REPLICATED
 from tesserac.passes.mesh.problem import Node
+from tesserac.passes.mesh.projections import split_projections
 from tesserac.passes.mesh.roles import Role, role_of
 from tesserac.passes.mesh.search import Found, Searcher, storing_weights, within_memory
 from tesserac.passes.mesh.settings import Pin
@@ -44,6 +45,10 @@ class Settings:
     def role(self, axis: str) -> Role:
         """The role of an axis."""
         return self.roles.get(axis) or role_of(axis)
+
+
+NOTHING = Settings()
+"""Roles by name, no pins, the machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +82,48 @@ class Planned:
         return self.settings.memory if self.settings.memory is not None else self.hardware.memory
 
 
-def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings = Settings()) -> Planned:
-    """The cheapest plan of a function on a mesh whose axes are all longer than 1."""
+def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings = NOTHING) -> Planned:
+    """The cheapest plan of a function on a mesh whose axes are all longer than 1.
+
+    Products whose columns are taken apart are planned as they are and as several products (`split_projections`); the
+    planned function is the cheaper of the two.
+    """
     begin = time.perf_counter()
     forward = expand_derivatives(function)
     roles = {axis: settings.role(axis) for axis in mesh.axes}
+    forms = [forward]
+    if any(role.name in ("tensor", "free") for role in roles.values()):
+        forms += [form for form in (split_projections(forward),) if form is not forward]
+    if settings.lock is not None:
+        form = locked_form(settings.lock[1], forms)
+        searcher = Searcher(form, mesh, hardware, roles, settings.pins)
+        found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], form, mesh, searcher))
+        return described(form, mesh, hardware, settings, searcher, found, (), time.perf_counter() - begin)
+    limit = settings.memory if settings.memory is not None else hardware.memory
+    tried = [_cheapest(form, mesh, hardware, settings, roles, limit) for form in forms]
+    best = min(range(len(forms)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))
+    searcher, found = tried[best]
+    scored = tuple(_score(t, searcher.function, mesh, hardware) for t in templates(mesh, roles))
+    return described(searcher.function, mesh, hardware, settings, searcher, found, scored,
+                     time.perf_counter() - begin)
+
+
+def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, roles: Mapping[str, Role],
+              limit: float) -> tuple[Searcher, Found]:
+    """The plan of one form of the function."""
     if settings.zero == 3:
         roles = {axis: replace(role, must_cut_weights=role.stores_weights)
                  for axis, role in storing_weights(roles).items()}
     searcher = Searcher(forward, mesh, hardware, roles, settings.pins)
-    if settings.lock is not None:
-        found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], forward, mesh, searcher))
-        return described(forward, mesh, hardware, settings, searcher, found, (), time.perf_counter() - begin)
-    scored = tuple(_score(template, forward, mesh, hardware) for template in templates(mesh, roles))
-    starts = [dict(s.found.plan) for s in scored
-              if s.template.reachable and not s.found.cost.impossible and not settings.pins]
-    found = searcher.run(starts=starts)
-    searcher, found = _with_exchanges(searcher, found, forward, mesh, hardware)
-    limit = settings.memory if settings.memory is not None else hardware.memory
+    starts = []
+    if len(mesh.axes) > 1 and not settings.pins:  # on one axis the search is exact
+        scored = [_score(t, forward, mesh, hardware) for t in templates(mesh, roles) if t.reachable]
+        starts = [dict(s.found.plan) for s in scored if not s.found.cost.impossible]
+    searcher, found = _with_exchanges(searcher, searcher.run(starts=starts), forward, mesh, hardware)
     if found.memory > limit:
         searcher = Searcher(forward, mesh, hardware, storing_weights(searcher.roles), settings.pins)
         found = within_memory(searcher, limit)
-    seconds = time.perf_counter() - begin
-    return described(forward, mesh, hardware, settings, searcher, found, scored, seconds)
+    return searcher, found
 
 
 def described(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, searcher: Searcher, found: Found,
