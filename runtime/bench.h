@@ -54,8 +54,9 @@ class Exercise {
  public:
   Exercise(const Program& program, const Arguments& arguments, bool infer)
       : program_(program), infer_(infer), function_(infer ? *program.infer : *program.train), threads_(thread_count(arguments)),
-        seed_(static_cast<uint64_t>(arguments.integer("--seed", 0, 0))), session_(program, threads_),
-        updater_(program, optimizer_settings(program, arguments), threads_), data_(function_, synthetic_data(function_), seed_, "--data") {
+        seed_(static_cast<uint64_t>(arguments.integer("--seed", 0, 0))), session_(program, threads_, process_ranks()),
+        updater_(program, optimizer_settings(program, arguments), threads_, process_ranks()),
+        data_(function_, synthetic_data(function_), seed_, "--data", 1, process_ranks()) {
     session_.reserve(!infer, infer, infer ? 0 : moments_of(updater_.settings()));
     data_.reserve(&session_.arena());
     std::vector<size_t> offsets;
@@ -65,8 +66,8 @@ class Exercise {
     data_.bind(session_.arena());
     data_.fill(0);
     const std::string weights = arguments.text("--weights");
-    if (weights.empty()) initialise(program, seed_, session_.params());
-    else load_weights(program, weights, session_.params());
+    if (weights.empty()) initialise(program, seed_, session_.params(), session_.ranks());
+    else load_weights(program, weights, session_.params(), session_.ranks());
   }
   // Seconds of one step; *update gets the optimizer's share.
   double step(double* update) {
@@ -120,6 +121,18 @@ inline long page_faults(double* peak_rss) {
   return usage.ru_minflt + usage.ru_majflt;
 }
 
+// What exchanges were made, per step, beside what the program says it makes.
+inline void print_traffic(const Program& program, const Ranks& ranks, int64_t steps) {
+  printf("  ranks     %d (%s)\n", ranks.size(), ranks.backend().c_str());
+  for (int i = 0; i < program.mesh->collective_count; ++i) {
+    const Collective& planned = program.mesh->collectives[i];
+    const Traffic traffic = ranks.traffic(i);
+    if (traffic.calls == 0) continue;
+    printf("    %3d %-15s %-4s %-20s %.6g a step of %lld bytes (planned: %lld bytes)\n", i, planned.kind, program.mesh->names[planned.axis], planned.source,
+           static_cast<double>(traffic.calls) / static_cast<double>(steps), static_cast<long long>(traffic.bytes / traffic.calls), static_cast<long long>(planned.bytes));
+  }
+}
+
 inline int bench_command(const Program& program, const Arguments& arguments) {
   const int64_t steps = arguments.integer("--steps", 20, 1, 1'000'000), warmup = arguments.integer("--warmup", 3, 0, 1'000'000);
   Exercise exercise(program, arguments, bench_infer(program, arguments.has("--infer")));
@@ -147,6 +160,7 @@ inline int bench_command(const Program& program, const Arguments& arguments) {
   printf("\n");
   printf("  memory    arena %s, peak resident %s\n", bytes_text(exercise.arena_bytes()).c_str(), bytes_text(rss).c_str());
   printf("  faults    %.1f pages per step\n", faults_per_step);
+  if (process_ranks()) print_traffic(program, *process_ranks(), steps + warmup);
   return kExitOk;
 }
 

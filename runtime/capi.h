@@ -188,6 +188,7 @@ inline void create(const char* name, const tessera_options& options, tessera_con
     const Program& program = *list.programs[i];
     names.push_back(program.name);
     if (strcmp(name, program.name) != 0) continue;
+    if (program.mesh) throw wrong_argument(quoted(name) + " runs on a mesh: start its executable as ranks; a library is one process");
     if (options.threads < 0 || options.threads > 4096) throw wrong_argument(format("threads is %d; it must be 0 .. 4096", options.threads));
     *context = new tessera_context(program, settings_of(program, options), options.threads > 0 ? options.threads : default_threads(), options.forward_only != 0, options.seed);
     return;

@@ -48,11 +48,11 @@ class TokenSource : public Source {
     if (file_->count() <= kScanLimit)
       import_values(input, file_->element(), file_->at(0), file_->count(), nullptr, {path.c_str(), 0, true});
   }
-  void fill(uint64_t step, char* out) const override {
-    const int64_t length = sample_elements(input_), batch = input_.batched ? input_.shape[0] : 1;
+  void fill(uint64_t step, Rows rows, char* out) const override {
+    const int64_t length = sample_elements(input_), batch = input_.batched ? input_.shape[0] : 1, count = input_.batched ? rows.count : 1;
     const uint64_t positions = static_cast<uint64_t>(file_->count() - span_ + 1);
-    for (int64_t b = 0; b < batch; ++b) {
-      const uint64_t index = step * static_cast<uint64_t>(batch) + static_cast<uint64_t>(b);
+    for (int64_t b = 0; b < count; ++b) {
+      const uint64_t index = step * static_cast<uint64_t>(batch) + static_cast<uint64_t>(b + (input_.batched ? rows.first : 0));
       const int64_t first = static_cast<int64_t>(integer_below(seed_, stream_of("windows"), index, positions)) + shift_;
       import_values(input_, file_->element(), file_->at(first), length, out + static_cast<size_t>(b * length) * dtype_size(input_.dtype),
                     {file_->path().c_str(), first, true});
@@ -81,11 +81,12 @@ class SamplerSource : public Source {
       throw Error("T0908", "input '" + std::string(input.name) + "': " + quoted(spec.text) + format(" draws values up to %.0f, valid ones are 0 .. %lld", spec_.a - 1,
                   static_cast<long long>(input.index_bound - 1)), format("use randint:%lld", static_cast<long long>(input.index_bound)));
   }
-  void fill(uint64_t draw, char* out) const override {
+  void fill(uint64_t draw, Rows rows, char* out) const override {
     const int64_t total = elements(input_) * scalars_per_element(input_.dtype), blocks = (total + kRandomBlock - 1) / kRandomBlock;
+    const int64_t each = row_elements(input_) * scalars_per_element(input_.dtype), begin = rows.first * each, end = begin + rows.count * each;
     const size_t size = dtype_size(scalar_type(input_.dtype));
-#pragma omp parallel for schedule(static) if (blocks > 2048)
-    for (int64_t block = 0; block < blocks; ++block) {
+#pragma omp parallel for schedule(static) if (end - begin > 8192)
+    for (int64_t block = begin / kRandomBlock; block < (end + kRandomBlock - 1) / kRandomBlock; ++block) {
       double values[kRandomBlock];
       const uint64_t counter = draw * static_cast<uint64_t>(blocks) + static_cast<uint64_t>(block);
       if (spec_.kind == DataSpec::Kind::normal) normal_block(seed_, stream_, counter, values);
@@ -93,8 +94,8 @@ class SamplerSource : public Source {
       for (double& value : values)
         value = spec_.kind == DataSpec::Kind::uniform ? spec_.a + (spec_.b - spec_.a) * value :
                 spec_.kind == DataSpec::Kind::normal ? spec_.a + spec_.b * value : std::floor(spec_.a * value);
-      const int64_t first = block * kRandomBlock, left = total - first;
-      store_reals(input_.dtype, values, out + static_cast<size_t>(first) * size, static_cast<size_t>(left < kRandomBlock ? left : kRandomBlock));
+      const int64_t first = block * kRandomBlock, from = first > begin ? first : begin, to = first + kRandomBlock < end ? first + kRandomBlock : end;
+      store_reals(input_.dtype, values + (from - first), out + static_cast<size_t>(from - begin) * size, static_cast<size_t>(to - from));
     }
   }
 
@@ -114,8 +115,9 @@ class ConstantSource : public Source {
     check_integers(input, {nullptr, 0, false}, 0, &whole, 1);
   }
   bool fixed() const override { return true; }
-  void fill(uint64_t, char* out) const override {
-    const int64_t whole = is_integer(input_.dtype) ? static_cast<int64_t>(value_) : 0, total = elements(input_);
+  int64_t rows() const { return input_.rank > 0 ? input_.shape[0] : 1; }
+  void fill(uint64_t, Rows rows, char* out) const override {
+    const int64_t whole = is_integer(input_.dtype) ? static_cast<int64_t>(value_) : 0, total = rows.count * row_elements(input_);
     const double real[2] = {value_, 0};  // complex inputs: no imaginary part
     for (int64_t i = 0; i < total; ++i) {
       char* const at = out + static_cast<size_t>(i) * dtype_size(input_.dtype);

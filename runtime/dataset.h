@@ -10,6 +10,7 @@
 #include "error.h"
 #include "memory.h"
 #include "program.h"
+#include "ranks.h"
 #include "samples.h"
 #include "tensor.h"
 
@@ -58,9 +59,11 @@ class Dataset {
   // `flag` ("--data" or "--val") is named in messages. Every input needs a spec, except one integer
   // input of the same shape as an input fed by tokens: it gets the tokens that follow.
   // `keep`: how many steps use a batch before the next is drawn; 0: all.
-  Dataset(const Function& function, const std::vector<DataSpec>& specs, uint64_t seed, const char* flag, int64_t keep = 1)
-      : function_(function), keep_(static_cast<uint64_t>(keep)) {
-    check_keys(function, specs, flag);
+  // On a mesh, batches are those of all ranks together, of which each reads the rows that it has.
+  Dataset(const Function& function, const std::vector<DataSpec>& specs, uint64_t seed, const char* flag, int64_t keep = 1, const Ranks* ranks = nullptr)
+      : parts_(function.inputs), ranks_(ranks), whole_(whole_inputs(function)), function_(function), keep_(static_cast<uint64_t>(keep)) {
+    function_.inputs = whole_.data();
+    check_keys(function_, specs, flag);
     sources_.resize(static_cast<size_t>(function.input_count));
     for (const DataSpec& spec : specs) open(spec, specs, seed);
     std::vector<std::string> missing;
@@ -72,13 +75,18 @@ class Dataset {
   }
 
   void reserve(Arena* arena) {
-    for (int i = 0; i < function_.input_count; ++i) offsets_.push_back(arena->reserve(dense_bytes(function_.inputs[i])));
+    for (int i = 0; i < function_.input_count; ++i) {
+      offsets_.push_back(arena->reserve(dense_bytes(parts_[i])));
+      if (cut_inside(i)) offsets_inside_.push_back(arena->reserve(static_cast<size_t>(rows_of(i).count * row_elements(function_.inputs[i])) * dtype_size(parts_[i].dtype)));
+    }
   }
   // After Arena::map().
   void bind(const Arena& arena) {
+    size_t next_inside = 0;
     for (size_t i = 0; i < offsets_.size(); ++i) {
       buffers_.push_back(arena.at(offsets_[i]));
-      if (sources_[i]->fixed()) sources_[i]->fill(0, buffers_[i]);
+      inside_.push_back(cut_inside(static_cast<int>(i)) ? arena.at(offsets_inside_[next_inside++]) : nullptr);
+      if (sources_[i]->fixed()) fill_input(i, 0);
     }
   }
   // Which batch a step uses.
@@ -94,7 +102,7 @@ class Dataset {
     const uint64_t wanted = draw(step);
     if (filled_ && wanted == held_) return;
     for (size_t i = 0; i < buffers_.size(); ++i)
-      if (!sources_[i]->fixed()) sources_[i]->fill(wanted, buffers_[i]);
+      if (!sources_[i]->fixed()) fill_input(i, wanted);
     held_ = wanted, filled_ = true;
   }
   // What a user may not expect of the files given.
@@ -111,6 +119,32 @@ class Dataset {
   const void* const* inputs() const { return const_cast<const void* const*>(reinterpret_cast<void* const*>(buffers_.data())); }
 
  private:
+  static std::vector<Tensor> whole_inputs(const Function& function) {
+    std::vector<Tensor> out;
+    for (int i = 0; i < function.input_count; ++i) out.push_back(function.inputs[i].cut ? whole_of(function.inputs[i]) : function.inputs[i]);
+    return out;
+  }
+  // The rows of an input that this rank has, and whether it has only a part of each.
+  Rows rows_of(int index) const {
+    const Tensor& part = parts_[index];
+    return {part.rank > 0 ? corner_of(part, ranks_).at[0] : 0, part.rank > 0 ? part.shape[0] : 1};
+  }
+  bool cut_inside(int index) const {
+    bool out = false;
+    for (int d = 1; parts_[index].cut && d < parts_[index].rank; ++d) out = out || parts_[index].cut->axes[d] != 0;
+    return out;
+  }
+  void fill_input(size_t i, uint64_t draw) {
+    const int index = static_cast<int>(i);
+    const Rows rows = rows_of(index);
+    if (!inside_[i]) return sources_[i]->fill(draw, rows, buffers_[i]);
+    sources_[i]->fill(draw, rows, inside_[i]);
+    const Tensor& part = parts_[index];
+    Corner corner = corner_of(part, ranks_);
+    corner.at[0] = 0;
+    const size_t element = dtype_size(part.dtype), length = static_cast<size_t>(row_length(part)) * element;
+    each_row(part, corner, [&](int64_t row, int64_t first) { memcpy(buffers_[i] + static_cast<size_t>(row) * length, inside_[i] + static_cast<size_t>(first) * element, length); });
+  }
   int index_of(const std::string& key) const { return input_index(function_, key); }
 
   // The input that receives the next tokens of `index`: the only other integer input of its shape
@@ -167,12 +201,16 @@ class Dataset {
     }
   }
 
-  const Function& function_;
+  const Tensor* parts_;
+  const Ranks* ranks_;
+  std::vector<Tensor> whole_;
+  Function function_;  // with whole inputs
   uint64_t keep_, held_ = 0;
   bool filled_ = false;
   std::vector<std::unique_ptr<Source>> sources_;
   std::vector<size_t> offsets_;
-  std::vector<char*> buffers_;
+  std::vector<size_t> offsets_inside_;
+  std::vector<char*> buffers_, inside_;
 };
 
 }  // namespace tsr

@@ -59,6 +59,19 @@ inline void describe_function(const Program& program, const Function& function, 
   printf(", shared %s, scratch %s\n", bytes_text(static_cast<double>(function.shared_bytes)).c_str(), bytes_text(scratch).c_str());
 }
 
+inline void describe_mesh(const Program& program, const Mesh& mesh) {
+  printf("\nmesh\n ");
+  for (int a = 0; a < mesh.axis_count; ++a) printf(" %s=%d", mesh.names[a], mesh.sizes[a]);
+  printf("  (plan %s)\n", mesh.plan);
+  for (int i = 0; i < program.param_count; ++i) {
+    const Tensor& param = program.params[i];
+    if (param.cut) printf("    %-32s %s of %s\n", param.name, shape_text(param.shape, param.rank).c_str(), shape_text(param.cut->shape, param.rank).c_str());
+  }
+  if (mesh.collective_count > 0) printf("\nexchanges\n  %4s %-15s %-6s %-16s %12s\n", "", "kind", "axis", "source", "bytes/rank");
+  for (int i = 0; i < mesh.collective_count; ++i)
+    printf("  %4d %-15s %-6s %-16s %12lld\n", i, mesh.collectives[i].kind, mesh.names[mesh.collectives[i].axis], mesh.collectives[i].source, static_cast<long long>(mesh.collectives[i].bytes));
+}
+
 inline void describe_text(const Program& program, int threads) {
   printf("%s, from %s, by tesserac %s\n", program.name, program.source_file, program.version);
   printf("\nparameters: %lld in %d tensors\n", static_cast<long long>(parameter_count(program)), program.param_count);
@@ -67,6 +80,7 @@ inline void describe_text(const Program& program, int threads) {
   if (program.train) describe_function(program, *program.train, "training step", threads, true);
   if (program.infer) describe_function(program, *program.infer, "forward", threads, false);
   if (program.validate) describe_function(program, *program.validate, "validation", threads, false);
+  if (program.mesh) describe_mesh(program, *program.mesh);
   if (program.kernel_count > 0) printf("\nkernels\n  %-32s %-16s %6s %12s %12s  %s\n", "name", "source", "calls", "MFLOP/call", "kB/call", "formula");
   for (int i = 0; i < program.kernel_count; ++i) {
     const Kernel& kernel = program.kernels[i];

@@ -14,7 +14,7 @@
 
 namespace tsr {
 
-constexpr int kExitOk = 0, kExitData = 1, kExitUsage = 2, kExitInternal = 3;
+constexpr int kExitOk = 0, kExitData = 1, kExitUsage = 2, kExitInternal = 3, kExitAgain = 75;  // 75: ended before its time; to be started again
 
 // Thrown by the runtime, caught in cli::run and at the C boundary, nowhere else.
 struct Error {

@@ -98,7 +98,7 @@ inline int generate_command(const Program& program, const Arguments& arguments) 
   const std::string prompt = arguments.text("--prompt", "\n");
   if (prompt.empty()) throw usage_error("generate: --prompt is empty", "give at least one character");
   const std::string weights = generate_weights(arguments);
-  Session session(program, thread_count(arguments));
+  Session session(program, thread_count(arguments), process_ranks());
   session.reserve(false, true, 0);
   const size_t tokens_at = session.arena().reserve(dense_bytes(input));
   std::vector<size_t> offsets;

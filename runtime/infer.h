@@ -29,9 +29,9 @@ constexpr Command kInfer = {"infer", "Computes outputs for any number of samples
 // Parameters for a forward run: from a file, or the initial ones with a note that they are.
 inline void load_or_initialise(Session* session, const std::string& weights, uint64_t seed) {
   const Program& program = session->program();
-  if (!weights.empty()) return load_weights(program, weights, session->params());
-  initialise(program, seed, session->params());
-  if (program.param_count > 0) fprintf(stderr, "note: no --weights given; the parameters have their initial values (seed %llu)\n", static_cast<unsigned long long>(seed));
+  if (!weights.empty()) return load_weights(program, weights, session->params(), session->ranks());
+  initialise(program, seed, session->params(), session->ranks());
+  if (program.param_count > 0 && (!session->ranks() || session->ranks()->rank() == 0)) fprintf(stderr, "note: no --weights given; the parameters have their initial values (seed %llu)\n", static_cast<unsigned long long>(seed));
 }
 
 // One value for every sample.
@@ -39,7 +39,7 @@ class ConstantSamples : public Samples {
  public:
   ConstantSamples(const Tensor& input, const DataSpec& spec) : source_(input, spec) {}
   int64_t count() const override { return -1; }
-  void read(int64_t, int64_t, char* out) const override { source_.fill(0, out); }
+  void read(int64_t, int64_t, char* out) const override { source_.fill(0, {0, source_.rows()}, out); }
 
  private:
   ConstantSource source_;
@@ -139,8 +139,8 @@ inline int infer_command(const Program& program, const Arguments& arguments) {
   const uint64_t seed = static_cast<uint64_t>(arguments.integer("--seed", 0, 0));
   int64_t samples = -1;
   const auto inputs = open_inputs(function, arguments, &samples);
-  const auto outputs = open_outputs(function, arguments, samples);
-  Session session(program, thread_count(arguments));
+  const auto outputs = process_ranks() && process_ranks()->rank() != 0 ? std::vector<std::unique_ptr<InferOutput>>() : open_outputs(function, arguments, samples);
+  Session session(program, thread_count(arguments), process_ranks());
   session.reserve(false, true, 0);
   std::vector<size_t> in_offsets, out_offsets;
   for (int i = 0; i < function.input_count; ++i) in_offsets.push_back(session.arena().reserve(dense_bytes(function.inputs[i])));

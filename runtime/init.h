@@ -7,6 +7,7 @@
 #include "dtype.h"
 #include "program.h"
 #include "random.h"
+#include "ranks.h"
 #include "tensor.h"
 
 namespace tsr {
@@ -26,6 +27,22 @@ inline void initial_block(const Tensor& param, uint64_t seed, uint64_t stream, u
   }
   const double value = param.init == Init::zeros ? 0 : param.init == Init::ones ? 1 : param.init_a;
   for (int i = 0; i < kRandomBlock; ++i) out[i] = i % planes(param) == 0 ? value : 0;
+}
+
+// A rank's part of a larger parameter: every element by its number in the whole.
+inline void initialise_part(const Tensor& param, uint64_t seed, char* arena, const Ranks* ranks) {
+  const uint64_t stream = stream_of(param.name);
+  const int64_t parts = planes(param), length = row_length(param);
+  const size_t scalar = dtype_size(scalar_type(param.dtype));
+  each_row(param, ranks, [&](int64_t row, int64_t first) {
+    double values[kRandomBlock];
+    int64_t have = -1;
+    for (int64_t i = first * parts; i < (first + length) * parts; ++i) {
+      const int64_t block = i / kRandomBlock, column = i / parts - first;
+      if (block != have) initial_block(param, seed, stream, static_cast<uint64_t>(block), values), have = block;
+      store_reals(param.dtype, values + i % kRandomBlock, arena + row_offset(param, static_cast<int>(i % parts), row) + static_cast<size_t>(column) * scalar, 1);
+    }
+  });
 }
 
 inline void initialise(const Tensor& param, uint64_t seed, char* arena) {
@@ -51,8 +68,11 @@ inline void initialise(const Tensor& param, uint64_t seed, char* arena) {
   }
 }
 
-inline void initialise(const Program& program, uint64_t seed, char* arena) {
-  for (int i = 0; i < program.param_count; ++i) initialise(program.params[i], seed, arena);
+inline void initialise(const Program& program, uint64_t seed, char* arena, const Ranks* ranks = nullptr) {
+  for (int i = 0; i < program.param_count; ++i) {
+    if (program.params[i].cut) initialise_part(program.params[i], seed, arena, ranks);
+    else initialise(program.params[i], seed, arena);
+  }
 }
 
 }  // namespace tsr

@@ -12,6 +12,7 @@
 #include "error.h"
 #include "optimizer_settings.h"
 #include "program.h"
+#include "ranks.h"
 
 namespace tsr {
 
@@ -57,8 +58,16 @@ inline void adam(T* __restrict p, const T* __restrict g, T* __restrict m, T* __r
 
 class Updater {
  public:
-  Updater(const Program& program, const OptimizerSettings& settings, int workers) : settings_(settings), workers_(workers), chunks_(parameter_chunks(program)) {
+  // On a mesh, every rank updates what it holds, and the norm is that of all gradients: of equal parts, one rank's count.
+  Updater(const Program& program, const OptimizerSettings& settings, int workers, Ranks* ranks = nullptr)
+      : settings_(settings), workers_(workers), ranks_(ranks), chunks_(parameter_chunks(program)) {
     partial_.resize(chunks_.size());
+    if (!ranks) return;
+    for (int i = 0; i < program.param_count; ++i) {
+      std::vector<Chunk> own;
+      add_chunks(program.params[i], &own);
+      counts_.insert(counts_.end(), own.size(), speaks_for(program.params[i], *program.mesh, *ranks));
+    }
   }
 
   const OptimizerSettings& settings() const { return settings_; }
@@ -136,13 +145,17 @@ class Updater {
                                                                   : visit<Update>(chunk, params, grads, moments, twice[chunk.decay]);
     }
     double sum = 0;
-    for (const double part : partial_) sum += part;
+    for (size_t i = 0; i < partial_.size(); ++i)
+      if (!ranks_ || counts_[i]) sum += partial_[i];
+    if (ranks_) ranks_->all_reduce(Ranks::kOwn, Ranks::kWorld, Reduce::sum, DType::f64, &sum, 1);
     return std::sqrt(sum);
   }
 
   OptimizerSettings settings_;
   int workers_;
+  Ranks* ranks_;
   std::vector<Chunk> chunks_;
+  std::vector<char> counts_;  // by chunk: whether this rank adds it to the norm
   std::vector<double> partial_;
 };
 

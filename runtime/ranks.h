@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -47,8 +48,8 @@ class Ranks {
   virtual void at_step(int64_t step) = 0;
   // How long an exchange may wait; 0: until step times are known. A limit that the user set stays.
   virtual void patience(double seconds) = 0;
-  // Tells all ranks that this one gives up; they end.
-  virtual void fail(const std::string& reason) = 0;
+  // Tells all ranks that this one gives up, so that they end; whether it is the first.
+  virtual bool fail() = 0;
   virtual std::string backend() const = 0;
 };
 
@@ -85,6 +86,40 @@ inline Tensor whole_of(const Tensor& tensor) {
   for (int d = 0; tensor.cut && d < tensor.rank; ++d) out.shape[d] = tensor.cut->shape[d];
   out.row_stride = 0;
   return out;
+}
+
+// The numbers that a part's elements have in the whole tensor, row by row: calls f(row, first) for every row (run of the
+// last axis) of the part; `first` is the row-major number of its first element in the whole.
+template <class F>
+inline void each_row(const Tensor& part, const Corner& corner, const F& f) {
+  const int64_t* const whole = part.cut ? part.cut->shape : part.shape;
+  int64_t rows = 1;
+  for (int d = 0; d + 1 < part.rank; ++d) rows *= part.shape[d];
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t rest = row, first = 0, stride = 1;
+    for (int d = part.rank - 1; d >= 0; --d) {
+      const int64_t at = d == part.rank - 1 ? 0 : rest % part.shape[d];
+      if (d < part.rank - 1) rest /= part.shape[d];
+      first += (corner.at[d] + at) * stride;
+      stride *= whole[d];
+    }
+    f(row, first);
+  }
+}
+
+template <class F>
+inline void each_row(const Tensor& part, const Ranks* ranks, const F& f) { each_row(part, corner_of(part, ranks), f); }
+
+// The part of a dense whole tensor, dense.
+inline void cut_out(const Tensor& part, const Ranks* ranks, const char* whole, size_t element, char* out) {
+  const size_t length = static_cast<size_t>(part.rank > 0 ? part.shape[part.rank - 1] : 1) * element;
+  each_row(part, ranks, [&](int64_t row, int64_t first) { memcpy(out + static_cast<size_t>(row) * length, whole + static_cast<size_t>(first) * element, length); });
+}
+
+// The ranks of this process's job: set once by the command line, null in a program without a mesh.
+inline Ranks*& process_ranks() {
+  static Ranks* ranks = nullptr;
+  return ranks;
 }
 
 }  // namespace tsr

@@ -108,14 +108,14 @@ class SampleSource : public Source {
   }
   bool fixed() const override { return count_ < 0 || count_ == batch_; }
   int64_t samples() const override { return count_ > 0 ? count_ : 0; }
-  void fill(uint64_t draw, char* out) const override {
-    if (fixed()) return samples_->read(0, count_ < 0 ? 1 : batch_, out);
+  void fill(uint64_t draw, Rows rows, char* out) const override {
+    if (fixed()) return count_ < 0 ? samples_->read(0, 1, out) : samples_->read(rows.first, rows.count, out);
     const size_t size = static_cast<size_t>(row_elements(input_)) * dtype_size(input_.dtype);
     const uint64_t count = static_cast<uint64_t>(count_);
-    uint64_t at = draw * static_cast<uint64_t>(batch_);
-    for (int64_t b = 0; b < batch_;) {
+    uint64_t at = draw * static_cast<uint64_t>(batch_) + static_cast<uint64_t>(rows.first);
+    for (int64_t b = 0; b < rows.count;) {
       const Permutation order(count, seed_, at / count);
-      for (uint64_t i = at % count; i < count && b < batch_; ++i, ++b, ++at) samples_->read(static_cast<int64_t>(order(i)), 1, out + static_cast<size_t>(b) * size);
+      for (uint64_t i = at % count; i < count && b < rows.count; ++i, ++b, ++at) samples_->read(static_cast<int64_t>(order(i)), 1, out + static_cast<size_t>(b) * size);
     }
   }
 

@@ -31,11 +31,11 @@ constexpr Command kSelftest = {"selftest", "Compares loss, metrics, outputs and 
 class Selftest {
  public:
   Selftest(const Program& program, uint64_t seed, double tolerance, int threads)
-      : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), session_(program, threads) {
+      : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), ranks_(process_ranks()), session_(program, threads, ranks_) {
     session_.reserve(true, true, 0, true);
     session_.map(false);
     if (threads_ > 1) {
-      single_.reset(new Session(program, 1));
+      single_.reset(new Session(program, 1, ranks_));
       single_->reserve(true, false, 0);
       single_->map(false);
     }
@@ -46,14 +46,16 @@ class Selftest {
     if (program_.train) check_train(*program_.train);
     if (program_.infer) check_infer(*program_.infer);
     if (program_.validate) check_validate(*program_.validate);
-    return passed_;
+    int32_t failed = passed_ ? 0 : 1;  // on one rank is on all
+    if (ranks_) ranks_->all_reduce(Ranks::kOwn, Ranks::kWorld, Reduce::max, DType::i32, &failed, 1);
+    return failed == 0;
   }
 
  private:
   // Near their initial values; constants are perturbed, because many mistakes vanish at 0 and 1.
   void make_parameters() {
     for (int p = 0; p < program_.param_count; ++p) {
-      const Tensor& param = program_.params[p];
+      const Tensor param = whole_of(program_.params[p]);
       const int64_t scalars = elements(param) * scalars_per_element(param.dtype);
       const uint64_t stream = stream_of(param.name);
       std::vector<double> values(static_cast<size_t>(scalars + kRandomBlock));
@@ -67,12 +69,31 @@ class Selftest {
       }
       std::vector<char> dense(dense_bytes(param) + sizeof(double));
       store_reals(param.dtype, values.data(), dense.data(), static_cast<size_t>(scalars));
-      unpack(param, dense.data(), session_.params());
-      if (single_) unpack(param, dense.data(), single_->params());
+      const std::vector<char> mine = part_of(program_.params[p], dense);
+      unpack(program_.params[p], mine.data(), session_.params());
+      if (single_) unpack(program_.params[p], mine.data(), single_->params());
       load_reals(format_of(param.dtype), dense.data(), values.data(), static_cast<size_t>(scalars));  // what the program sees, exactly
       for (int plane = 0; plane < planes(param); ++plane)  // the reference's parameters lie in planes, too
         for (int64_t i = plane; i < scalars; i += planes(param)) params_.push_back(values[static_cast<size_t>(i)]);
     }
+  }
+
+  // Of a whole dense tensor what this rank has: all of it, where there is one.
+  std::vector<char> part_of(const Tensor& part, const std::vector<char>& whole) const {
+    if (!part.cut) return whole;
+    std::vector<char> out(dense_bytes(part) + 8);
+    cut_out(part, ranks_, whole.data(), dtype_size(part.dtype), out.data());
+    return out;
+  }
+  // The same of a parameter's gradient as the reference gives it: plane after plane.
+  std::vector<double> part_of_gradient(const Tensor& part, const double* whole) const {
+    const int64_t length = row_length(part), count = row_count(part), size = elements(whole_of(part));
+    std::vector<double> out(static_cast<size_t>(elements(part) * planes(part)));
+    for (int plane = 0; plane < planes(part); ++plane)
+      each_row(part, ranks_, [&](int64_t row, int64_t first) {
+        memcpy(&out[static_cast<size_t>((plane * count + row) * length)], whole + plane * size + first, static_cast<size_t>(length) * sizeof(double));
+      });
+    return out;
   }
 
   // Inputs in the program's types and, floats as double, in the reference's.
@@ -82,7 +103,7 @@ class Selftest {
   };
   void make_inputs(const Function& function, Inputs* out) const {
     for (int k = 0; k < function.input_count; ++k) {
-      const Tensor& input = function.inputs[k];
+      const Tensor input = whole_of(function.inputs[k]);
       const int64_t scalars = elements(input) * scalars_per_element(input.dtype);
       const uint64_t stream = stream_of(std::string("selftest.") + input.name);
       std::vector<char> own(dense_bytes(input) + 8);
@@ -103,7 +124,7 @@ class Selftest {
         wide.resize(values.size() * sizeof(double));
         memcpy(wide.data(), values.data(), wide.size());
       }
-      out->own.push_back(static_cast<std::vector<char>&&>(own));
+      out->own.push_back(part_of(function.inputs[k], own));
       out->wide.push_back(static_cast<std::vector<char>&&>(wide));
     }
     for (const auto& buffer : out->own) out->own_pointers.push_back(buffer.data());
@@ -145,6 +166,7 @@ class Selftest {
     const double relative = worst == 0 ? 0 : worst / scale;
     const bool ok = comparable && relative <= tolerance_;
     printf("  %-36s max error %8.1e of %9.3g  tolerance %.0e  %s\n", name.c_str(), comparable ? relative : std::nan(""), scale, tolerance_, ok ? "ok" : "FAIL");
+    if (!ok && ranks_) fprintf(stderr, "rank %d: %s differs at element %zu: computed %.9g, reference %.9g\n", ranks_->rank(), name.c_str(), at, have[at], want[at]);
     if (!ok) printf("    at element %zu: computed %.9g, reference %.9g\n", at, have[at], want[at]);
     passed_ = passed_ && ok;
   }
@@ -193,10 +215,12 @@ class Selftest {
                      elements(function.outputs[k]));
     const double top = largest(grads.data(), params_.size());
     std::vector<std::vector<double>> first;
-    for (int p = 0, at = 0; p < program_.param_count; ++p) {
-      first.push_back(gradient(session_, program_.params[p]));
-      compare(std::string("gradient ") + program_.params[p].name, &grads[static_cast<size_t>(at)], first.back().data(), first.back().size(), 1e-3 * top);
-      at += static_cast<int>(first.back().size());
+    int64_t at = 0;
+    for (int p = 0; p < program_.param_count; ++p) {
+      const Tensor& param = program_.params[p];
+      first.push_back(gradient(session_, param));
+      compare(std::string("gradient ") + param.name, part_of_gradient(param, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
+      at += elements(whole_of(param)) * planes(param);
     }
     session_.train(inputs.own_pointers.data(), again.pointers.data(), seed_, 0);
     bool same = own.buffers == again.buffers;
@@ -217,12 +241,16 @@ class Selftest {
     Choices choices(function, single_->shared(function), tolerance_);
     if (!choices.same_as(before)) refer(function, inputs, &choices, wide, grads->data());
     compare_output(function.outputs[0], alone.buffers[0].data(), wide->buffers[0].data(), std::string("1 thread: loss ") + function.outputs[0].name, elements(function.outputs[0]));
-    std::vector<double> all;
+    std::vector<double> all, want;
+    const double* at = grads->data();
     for (int p = 0; p < program_.param_count; ++p) {
-      const std::vector<double> values = gradient(*single_, program_.params[p]);
+      const Tensor& param = program_.params[p];
+      const std::vector<double> values = gradient(*single_, param), part = part_of_gradient(param, at);
       all.insert(all.end(), values.begin(), values.end());
+      want.insert(want.end(), part.begin(), part.end());
+      at += elements(whole_of(param)) * planes(param);
     }
-    compare("1 thread: all gradients", grads->data(), all.data(), all.size(), largest(grads->data(), params_.size()));
+    compare("1 thread: all gradients", want.data(), all.data(), all.size(), largest(grads->data(), params_.size()));
   }
 
   void check_infer(const Function& function) {
@@ -261,6 +289,7 @@ class Selftest {
   uint64_t seed_;
   double tolerance_;
   int threads_;
+  Ranks* ranks_;
   Session session_;
   std::unique_ptr<Session> single_;  // with one thread, where session_ has several
   std::vector<double> params_;

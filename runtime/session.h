@@ -19,7 +19,8 @@ namespace tsr {
 // device before it next computes. A loop of steps asks for nothing and copies nothing but inputs and losses.
 class Session {
  public:
-  Session(const Program& program, int workers) : program_(program), workers_(program.open ? 1 : workers) {
+  // `ranks`: those of a program on a mesh.
+  Session(const Program& program, int workers, Ranks* ranks = nullptr) : program_(program), workers_(program.open ? 1 : workers), ranks_(ranks) {
     if (program.open) device_.reset(program.open(program));
   }
 
@@ -44,7 +45,7 @@ class Session {
   // outputs: dense buffers, outputs[0] the loss. Gradients are in grads() afterwards.
   void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
     if (!device_)
-      return program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step});
+      return program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step, nullptr, ranks_});
     to_device();
     grads_newest_ = Place::device;
     device_->train(inputs, outputs, seed, step);
@@ -56,10 +57,10 @@ class Session {
       to_device();
       return device_->validate(inputs, outputs, seed, step);
     }
-    program_.validate->run({inputs, outputs, params(), nullptr, arena_.at(validate_.shared), arena_.at(validate_.scratch), workers_, program_.validate->batch, seed, step});
+    program_.validate->run({inputs, outputs, params(), nullptr, arena_.at(validate_.shared), arena_.at(validate_.scratch), workers_, program_.validate->batch, seed, step, nullptr, ranks_});
   }
   void infer(const void* const* inputs, void* const* outputs, int64_t count, uint64_t seed, uint64_t step) {
-    if (!device_) return program_.infer->run({inputs, outputs, params(), nullptr, arena_.at(infer_.shared), arena_.at(infer_.scratch), workers_, count, seed, step});
+    if (!device_) return program_.infer->run({inputs, outputs, params(), nullptr, arena_.at(infer_.shared), arena_.at(infer_.scratch), workers_, count, seed, step, nullptr, ranks_});
     to_device();
     device_->infer(inputs, outputs, seed, step);
   }
@@ -88,6 +89,7 @@ class Session {
   }
 
   const Program& program() const { return program_; }
+  Ranks* ranks() const { return ranks_; }
   const Device* device() const { return device_.get(); }
   Arena& arena() { return arena_; }
   int workers() const { return workers_; }
@@ -128,6 +130,7 @@ class Session {
 
   const Program& program_;
   int workers_;
+  Ranks* ranks_;
   std::unique_ptr<Device> device_;
   Arena arena_;
   size_t params_ = 0, grads_ = 0;

@@ -12,10 +12,13 @@
 
 namespace tsr {
 
+// A range of a batch's rows: along the first axis of an input.
+struct Rows { int64_t first, count; };
+
 class Source {
  public:
   virtual ~Source() = default;
-  virtual void fill(uint64_t draw, char* out) const = 0;
+  virtual void fill(uint64_t draw, Rows rows, char* out) const = 0;
   virtual bool fixed() const { return false; }       // every batch is the same one
   virtual int64_t samples() const { return 0; }      // 0: unlimited
 };

@@ -1,6 +1,8 @@
 // The training loop: batch, gradients, update, report, checkpoint. Everything is opened, checked and
 // sized before the first step.
 #pragma once
+#include <signal.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -35,12 +37,14 @@ struct TrainOptions {
 class Trainer {
  public:
   Trainer(const Program& program, const TrainOptions& options)
-      : program_(program), options_(options), session_(program, options.threads), scalars_(*program.train),
-        data_(*program.train, options.data, options.seed, "--data", options.resample), updater_(program, options.optimizer, options.threads),
-        checkpoints_(options.checkpoint) {
-    if (!options.validation.empty()) validation_.reset(new Dataset(program.validate ? *program.validate : *program.train, options.validation, options.seed, "--val"));
+      : program_(program), options_(options), ranks_(process_ranks()), session_(program, options.threads, ranks_), scalars_(*program.train),
+        data_(*program.train, options.data, options.seed, "--data", options.resample, ranks_), updater_(program, options.optimizer, options.threads, ranks_),
+        checkpoints_(options.checkpoint, ranks_) {
+    if (!options.validation.empty()) validation_.reset(new Dataset(program.validate ? *program.validate : *program.train, options.validation, options.seed, "--val", 1, ranks_));
     session_.reserve(true, false, moments_of(options.optimizer), !options.validation.empty());
     if (options.optimizer.rule == Rule::lbfgs) {
+      for (int i = 0; i < program.param_count; ++i)
+        if (program.params[i].cut) throw Error("T0921", "L-BFGS works where every rank has all parameters, and '" + std::string(program.params[i].name) + "' lies in parts", "choose another --optimizer, or a mesh with dp alone", kExitUsage);
       lbfgs_.reset(new Lbfgs(program, options.optimizer, options.threads));
       lbfgs_->reserve(program, &session_.arena());
     }
@@ -59,17 +63,36 @@ class Trainer {
     Report report(program_, scalars_, options_.schedule.steps, options_.quiet, peak());
     if (!options_.log.empty()) report.open_log(options_.log, begin, begin > 0);
     bool last = false;
+    if (ranks_) signal(SIGTERM, [](int) { stop_asked() = 1; });
     for (int64_t step = begin; step < options_.schedule.steps && !last; ++step) {
       last = step + 1 == options_.schedule.steps;
-      report.step(lbfgs_ ? one_iteration(step, &last) : one_step(step));
+      if (ranks_) ranks_->at_step(step);
+      const StepRecord record = lbfgs_ ? one_iteration(step, &last) : one_step(step);
+      report.step(record);
+      if (ranks_ && agree_to_stop(record)) last = stopped_ = true;
       if (validation_ && (last || (step + 1) % options_.validate_every == 0)) report.validation(step + 1, validate());
       if (!options_.checkpoint.empty() && (last || (options_.save_every > 0 && (step + 1) % options_.save_every == 0)))
         checkpoints_.save(session_, options_.optimizer, step + 1, state(), options_.keep);
     }
-    if (!options_.save.empty()) save_weights(program_, session_.params(), options_.save);
+    if (!options_.save.empty()) save_weights(program_, session_.params(), options_.save, ranks_);
   }
+  // Whether SIGTERM ended the run before its last step.
+  bool stopped() const { return stopped_; }
 
  private:
+  static volatile sig_atomic_t& stop_asked() {
+    static volatile sig_atomic_t asked = 0;
+    return asked;
+  }
+  // A signal reaches one rank or all; they stop behind the same step.
+  bool agree_to_stop(const StepRecord& record) {
+    slowest_ = record.step > 1 && record.ms > slowest_ ? record.ms : slowest_;
+    if (slowest_ > 0) ranks_->patience(slowest_ * 0.02 > 60 ? slowest_ * 0.02 : 60);
+    int32_t stop = stop_asked();
+    ranks_->all_reduce(Ranks::kOwn, Ranks::kWorld, Reduce::max, DType::i32, &stop, 1);
+    return stop != 0 && record.step < options_.schedule.steps;
+  }
+
   double peak() const {
     if (options_.quiet || isatty(1) != 1 || !program_.peak) return 0;
     return program_.peak(options_.threads, 0.03);
@@ -100,8 +123,8 @@ class Trainer {
       if (!resumed.path.empty()) return announce(resumed);
       if (!options_.quiet) fprintf(stderr, "note: no checkpoint in %s yet; starting at step 1\n", quoted(options_.checkpoint).c_str());
     }
-    initialise(program_, options_.seed, session_.params());
-    if (!options_.weights.empty()) load_weights(program_, options_.weights, session_.params());
+    initialise(program_, options_.seed, session_.params(), ranks_);
+    if (!options_.weights.empty()) load_weights(program_, options_.weights, session_.params(), ranks_);
     return 0;
   }
 
@@ -195,6 +218,9 @@ class Trainer {
 
   const Program& program_;
   const TrainOptions& options_;
+  Ranks* ranks_;
+  double slowest_ = 0;  // step so far, in ms; the first does not count
+  bool stopped_ = false;
   Session session_;
   Scalars scalars_;
   Dataset data_;

@@ -148,10 +148,11 @@ inline TrainOptions train_options(const Program& program, const Arguments& argum
 
 inline int train_command(const Program& program, const Arguments& arguments) {
   if (!program.train) throw Error("T0924", std::string(program.name) + " has no training step", "define one with @graph.training_step or @graph.loss in the source, or build with --loss mse:OUTPUT,KEY", kExitUsage);
-  const TrainOptions options = train_options(program, arguments);
+  TrainOptions options = train_options(program, arguments);
+  if (process_ranks() && process_ranks()->rank() != 0) options.quiet = true, options.log.clear();
   Trainer trainer(program, options);
   trainer.run();
-  return kExitOk;
+  return trainer.stopped() ? kExitAgain : kExitOk;
 }
 
 }  // namespace cli

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "program.h"
 #include "parts.h"
+#include "ranks.h"
 #include "safetensors.h"
 #include "stored.h"
 #include "tensor.h"
@@ -23,11 +24,36 @@ inline TensorHeader header_of(const Tensor& param, const std::string& prefix = "
   return {prefix + param.name, param.dtype, std::vector<int64_t>(param.shape, param.shape + param.rank), dense_bytes(param)};
 }
 
-inline void save_weights(const Program& program, const char* arena, const std::string& path) {
+// A parameter whole and dense, from the parts of all ranks. All of them call it.
+inline void gather(const Tensor& param, const char* arena, Ranks* ranks, char* out) {
+  if (!param.cut) return pack(param, arena, out);
+  const size_t bytes = dense_bytes(param), element = dtype_size(param.dtype), row = static_cast<size_t>(row_length(param)) * element;
+  std::vector<char> mine(bytes + sizeof(Corner)), all(mine.size() * static_cast<size_t>(ranks->size()));
+  const Corner corner = corner_of(param, ranks);
+  pack(param, arena, mine.data());
+  memcpy(mine.data() + bytes, &corner, sizeof corner);
+  ranks->all_gather(Ranks::kOwn, Ranks::kWorld, mine.data(), all.data(), mine.size());
+  for (int r = 0; r < ranks->size(); ++r) {
+    const char* const from = all.data() + static_cast<size_t>(r) * mine.size();
+    Corner at;
+    memcpy(&at, from + bytes, sizeof at);
+    each_row(param, at, [&](int64_t i, int64_t first) { memcpy(out + static_cast<size_t>(first) * element, from + static_cast<size_t>(i) * row, row); });
+  }
+}
+
+// Rank 0 writes; all ranks call it.
+inline void save_weights(const Program& program, const char* arena, const std::string& path, Ranks* ranks = nullptr) {
+  if (ranks && ranks->rank() != 0) {
+    for (int i = 0; i < program.param_count; ++i) {
+      std::vector<char> whole(dense_bytes(whole_of(program.params[i])));
+      gather(program.params[i], arena, ranks, whole.data());
+    }
+    return;
+  }
   std::vector<TensorHeader> headers;
-  for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(program.params[i]));
+  for (int i = 0; i < program.param_count; ++i) headers.push_back(header_of(whole_of(program.params[i])));
   const Metadata metadata = {{"tesserac.kind", "weights"}, {"tesserac.program", program.name}, {"tesserac.version", program.version}};
-  write_safetensors(path, headers, metadata, [&](size_t i, char* out) { pack(program.params[i], arena, out); });
+  write_safetensors(path, headers, metadata, [&](size_t i, char* out) { gather(program.params[i], arena, ranks, out); });
 }
 
 inline bool same_shape(const Tensor& whole, const StoredTensor& stored) {

@@ -101,13 +101,20 @@ def check_source(
 
 def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None,
                seconds: dict[str, float] | None = None) -> EntryPlans:
-    """Optimizes and schedules the functions of an entry."""
+    """Optimizes and schedules the functions of an entry; on a mesh, of one of its ranks."""
     from tesserac.codegen.cpu.project import EntryPlans
     from tesserac.codegen.cpu.tables import parameters_of
+    from tesserac.passes.mesh.entry import on_mesh
     from tesserac.passes.pipeline import Trace, optimize, schedule
     from tesserac.passes.tile import Tile
 
     trace = Trace(after)
+    meshed = None
+    if entry.mesh is not None:
+        start = time.perf_counter()
+        meshed = on_mesh(entry)
+        entry = meshed.local
+        trace.seconds["mesh"] = time.perf_counter() - start
     table = [parameter.item.path for parameter in parameters_of(entry)]
     whole = options.target == "cuda"  # a GPU's threads share one memory: nothing is gained by cutting into tiles
     # CUDA's products leave a result, they do not add to one.
@@ -120,7 +127,7 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     if seconds is not None:
         for name, value in trace.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value
-    return EntryPlans(entry, **plans)
+    return EntryPlans(entry, meshed, **plans)
 
 
 def compile_source(
@@ -189,8 +196,8 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     from tesserac.inspection.kernels import emitted_kernels
 
     _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
-    _refuse_meshes(program)
     if options.target == "cuda":
+        _refuse_meshes(program)
         _refuse_mixed(program)
         _refuse_unported(program)
         return emit_cuda(program, file, sources, options, after)
@@ -231,6 +238,8 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
 
 def _references(plans: EntryPlans, stem: str) -> list[tuple[str, Function, tuple[str, ...]]]:
     """An entry's functions for the reference program, with the choices that the compiled ones make."""
+    if plans.meshed is not None:  # a rank compares its part with the whole program, which chooses by itself
+        return [(f"{stem}_{role}", reference_function(function), ()) for role, function in plans.meshed.whole.roles()]
     planned = dict(plans.roles())
     return [(f"{stem}_{role}", reference_function(function), tuple(v.name for v in planned[role].choices))
             for role, function in plans.entry.roles()]
@@ -265,14 +274,14 @@ def _refuse_floats(program: Program, main: DType) -> None:
 
 
 def _refuse_meshes(program: Program) -> None:
-    """T0701 for programs of several devices: they can be planned, and are not emitted yet."""
+    """T0701 for programs of several GPUs: they can be planned, and are not emitted yet."""
     diagnostics = Diagnostics()
     meshes = {entry.mesh for entry in program.entries if entry.mesh is not None}
     for mesh in sorted(meshes, key=str):
         axes = ", ".join(f"{axis}={size}" for axis, size in mesh.sizes.items())
         diagnostics.error("T0701", f"this mesh has {len(mesh.devices)} devices ({axes}), and programs for several "
-                          "devices are not emitted yet", mesh.span,
-                          help=["compile the same source for one device: --mesh none",
+                          "GPUs are not emitted yet", mesh.span,
+                          help=["--target cpu, or compile the same source for one device: --mesh none",
                                 "`tesserac plan` shows how it would be cut"])
     diagnostics.raise_if_errors()
 

@@ -40,8 +40,9 @@ class Watchdog {
   void end() { since_ = 0; }
 
   // This rank gives up for a reason that it prints itself.
-  void give_up() {
-    if (board_->stop()) fflush(stdout);
+  bool give_up() {
+    ending_ = true;
+    return board_->stop();
   }
 
  private:
@@ -52,7 +53,7 @@ class Watchdog {
     while (!ending_) {
       const int gone = control_->lost(0.1);
       if (ending_) return;
-      if (gone >= 0) {
+      if (gone >= 0 && !board_->stopped()) {
         usleep(200000);  // a rank that gave up says so first
         stop(format("rank %d%s has died", gone, whereabouts(gone).c_str()) + standing(gone));
       }

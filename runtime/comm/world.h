@@ -89,9 +89,7 @@ class World : public Ranks {
   void patience(double seconds) override {
     if (!fixed_) limit_ = seconds > 0 ? seconds : kFirst;
   }
-  void fail(const std::string&) override {
-    if (watchdog_) watchdog_->give_up();
-  }
+  bool fail() override { return !watchdog_ || watchdog_->give_up(); }
   std::string backend() const override { return backend_->name(); }
 
  private:

@@ -11,6 +11,7 @@ from tesserac.codegen.names import comment_text
 from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
+    ExchangeKernel,
     FftKernel,
     GroupedKernel,
     Kernel,
@@ -79,6 +80,9 @@ def sizes(kernel: Kernel) -> str:
         return f"{outer}({m} x {k}) ({k} x {kernel.n}){size}"
     if isinstance(kernel, RoutingKernel):
         return f"{kernel.sizes[0]} slots, {kernel.sizes[1]} experts"
+    if isinstance(kernel, ExchangeKernel):
+        shape = " x ".join(map(str, kernel.grids[0][0])) if kernel.grids else "scalar"
+        return f"{shape or 'scalar'} over {kernel.size} ranks of {kernel.axis}"
     if isinstance(kernel, AttentionKernel):
         return (
             f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"

@@ -55,7 +55,7 @@ def _expression(values: StageValues, equation: Equation, depth: int) -> tuple[st
     attrs = equation.attributes
     if spec_of(equation.op).kind == "contract":
         return f"sum[{attrs['spec']}] {names[0]} * {names[1]}", 16
-    if equation.op.startswith("reduce_"):
+    if equation.op.startswith("reduce_") and "axes" in attrs:
         axes = attrs["axes"]
         assert isinstance(axes, tuple)
         return f"{equation.op[7:]}({names[0]}) over axis {', '.join(map(str, axes))}", 16

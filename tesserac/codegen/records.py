@@ -240,6 +240,29 @@ class GroupedKernel:
     transposed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ExchangeKernel:
+    """An op of a mesh along its axis ``axis`` of ``size`` ranks: slots are operands, results and, for exchanges, work.
+
+    ``grids``: sizes and strides of operands and results. ``kind`` sum, max or min; ``dims``: axes of the tensor that it
+    cuts and joins; ``parts``: into how many parts a local op divides that axis.
+    """
+
+    slots: tuple[Slot, ...]
+    op: str
+    axis: str
+    size: int
+    grids: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    kind: str = ""
+    dims: tuple[int, ...] = ()
+    parts: int = 0
+
+    @property
+    def talks(self) -> bool:
+        """Whether ranks wait for each other in it (it then has memory to work in)."""
+        return len(self.slots) > len(self.grids)
+
+
 Kernel = (
     RowKernel
     | ContractKernel
@@ -249,6 +272,7 @@ Kernel = (
     | FftKernel
     | RoutingKernel
     | GroupedKernel
+    | ExchangeKernel
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tesserac.codegen.collapse import collapse
+from tesserac.codegen.exchange import lower_exchange
 from tesserac.codegen.formula import origin_of
 from tesserac.codegen.records import (
     Argument,
@@ -24,7 +25,7 @@ from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integers
-from tesserac.ops.base import flops_of
+from tesserac.ops.base import flops_of, spec_of
 
 
 def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
@@ -43,6 +44,8 @@ def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
         return [_lower_routing(values, equation)]
     if equation.op in GROUPED_OPS:
         return [_lower_grouped(values, equation)]
+    if spec_of(equation.op).kind in ("collective", "rank"):
+        return [lower_exchange(values, equation)]
     raise InternalError(f"no lowering for {equation.op}")
 
 

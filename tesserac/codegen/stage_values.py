@@ -12,7 +12,8 @@ from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Stage
 
-KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral", "line", "grouped")
+KERNEL_KINDS = ("reduce", "contract", "fused", "scatter", "layout", "sort", "spectral", "line", "grouped", "collective",
+                "rank")
 """Op kinds whose results always come out of a kernel (they may still stay in registers within their region)."""
 
 LINE_OPS = frozenset(("argmax", "cumsum", "iwavelet", "reduce_prod", "sort", "topk", "wavelet"))
@@ -39,7 +40,7 @@ def equal_rows(view: View) -> bool:
 
 def stands_alone(equation: Equation) -> bool:
     """Whether the equation is a kernel of its own that reads its operands from memory."""
-    kinds = ("fused", "layout", "grouped")
+    kinds = ("fused", "layout", "grouped", "collective", "rank")
     return spec_of(equation.op).kind in kinds or equation.op in LINE_OPS | MOVING_OPS | ROUTING_OPS
 
 

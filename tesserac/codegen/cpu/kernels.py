@@ -10,6 +10,7 @@ from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.products import (
     ProductRenderer,
     render_attention,
+    render_exchange,
     render_line,
     render_routing,
     render_transpose,
@@ -21,6 +22,7 @@ from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
+    ExchangeKernel,
     FftKernel,
     GroupedKernel,
     Kernel,
@@ -105,6 +107,9 @@ RUNTIME_NAMES = (
     "row_share",
     "offsets",
     "number",
+    "ranks",
+    "axis",
+    "exchange",
 )
 
 
@@ -157,6 +162,8 @@ class KernelCatalogue:
         ]
         if isinstance(kernel, AttentionKernel):
             parameters += [f"{self.real}* work", f"{self.real}* kept"]
+        if isinstance(kernel, ExchangeKernel):
+            parameters = ["Ranks& ranks", "int axis", *(["int number"] if kernel.talks else []), *parameters]
         parameters += ["long rows"] if is_ragged(kernel) else []
         parameters += ["bool first"] if first else []
         parameters += ["const RandomKey& key", "long tile"] if random else []
@@ -178,6 +185,8 @@ class KernelCatalogue:
             return "cpu/fft.cpp.j2", TransformRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, LineKernel):
             return "cpu/line.cpp.j2", render_line(kernel, slot_names, scope, parallel)
+        if isinstance(kernel, ExchangeKernel):
+            return "cpu/exchange.cpp.j2", render_exchange(kernel, slot_names)
         if isinstance(kernel, RoutingKernel):
             return "cpu/line.cpp.j2", render_routing(kernel, slot_names)
         if isinstance(kernel, GroupedKernel):
@@ -188,4 +197,6 @@ class KernelCatalogue:
 def _prefix(kernel: Kernel) -> str:
     if isinstance(kernel, AttentionKernel) and kernel.backward:
         return "attention_backward"
+    if isinstance(kernel, ExchangeKernel):
+        return kernel.op
     return PREFIX[type(kernel).__name__]

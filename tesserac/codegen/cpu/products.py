@@ -8,7 +8,14 @@ from typing import Any
 from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST, Expressions, address, literal
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RoutingKernel, TransposeKernel
+from tesserac.codegen.records import (
+    AttentionKernel,
+    ContractKernel,
+    ExchangeKernel,
+    LineKernel,
+    RoutingKernel,
+    TransposeKernel,
+)
 from tesserac.ir.types import DType
 
 FEW_ROWS = 96
@@ -170,6 +177,33 @@ def render_routing(kernel: RoutingKernel, slot_names: list[str]) -> dict[str, An
     else:
         arguments = [*read, *sizes, *written]
     return {"loops": [], "function": kernel.function, "arguments": arguments, "parallel": False}
+
+
+def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
+    """Values for templates/cpu/exchange.cpp.j2: the grids of operands and results, and one call."""
+    count = len(kernel.grids)
+    grids = [f"{{{len(shape)}, {{{_listed(shape)}}}, {{{_listed(strides)}}}}}" for shape, strides in kernel.grids]
+    names = [f"{name}_grid" for name in slot_names[:count]]
+    numbers = [str(n) for n in (*kernel.dims, *([kernel.parts] if kernel.parts else []))]
+    if kernel.op == "all_reduce":
+        half = count // 2
+        terms = ", ".join(f"{{{slot_names[i]}, {names[i]}, {slot_names[half + i]}, {names[half + i]}}}"
+                          for i in range(half))
+        kind = CPP_TYPE[kernel.slots[0].dtype]
+        arguments = ["axis", "number", f"Reduce::{kernel.kind}", "terms", slot_names[-1]]
+        declared = [f"const exchange::Term<{kind}> terms[] = {{{terms}}};"]
+        return {"grids": list(zip(names, grids, strict=True)), "declared": declared, "op": kernel.op,
+                "arguments": arguments}
+    tensors = [t for i in range(count) for t in (slot_names[i], names[i])]
+    if kernel.op == "axis_index":
+        tensors, names, grids = [slot_names[0]], [], []
+    arguments = ["axis", *(["number"] if kernel.talks else []), *numbers, *tensors,
+                 *([slot_names[-1]] if kernel.talks else [])]
+    return {"grids": list(zip(names, grids, strict=True)), "declared": [], "op": kernel.op, "arguments": arguments}
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def render_line(kernel: LineKernel, slot_names: list[str], names: CppNames, parallel: bool) -> dict[str, Any]:

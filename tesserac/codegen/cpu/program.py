@@ -9,12 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tesserac.codegen.comments import experts_text, short_name, where
+from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.names import CppNames, comment_text, cpp_string
-from tesserac.codegen.records import Argument, AttentionKernel, ContractKernel, Launch, RowKernel, is_ragged
+from tesserac.codegen.records import (
+    Argument,
+    AttentionKernel,
+    ContractKernel,
+    ExchangeKernel,
+    Launch,
+    RowKernel,
+    is_ragged,
+)
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Function, Var
 from tesserac.passes.placement import batch_size
@@ -61,8 +70,10 @@ class FunctionRenderer:
     """Text of one planned function. ``label`` is train or infer, ``declared`` the function as the source has it."""
 
     def __init__(
-        self, plan: Plan, declared: Function, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str
+        self, plan: Plan, declared: Function, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str,
+        exchanges: Exchanges,
     ) -> None:
+        self.exchanges = exchanges
         self.plan, self.declared, self.parameters, self.kernels, self.label = plan, declared, parameters, kernels, label
         self.prefix = f"k{label.capitalize()}"
         self.attentions: dict[str, str] = {}
@@ -95,7 +106,7 @@ class FunctionRenderer:
             "all_tiles": self._needs_all_tiles(),
             "zeros": self._zero_gradients(),
             "choices": self._choices(),
-            "inputs": data_rows(self.declared, batch),
+            "inputs": data_rows(self.declared, batch, self.exchanges.cuts, self.label),
             "outputs": output_rows(self.declared, batch),
         }
 
@@ -216,6 +227,8 @@ class FunctionRenderer:
         if isinstance(launch.kernel, AttentionKernel):
             self._attention(launch.kernel)
             arguments += ["work", kept]
+        if isinstance(launch.kernel, ExchangeKernel):
+            arguments = self.exchanges.arguments(launch, launch.kernel) + arguments
         arguments += ["tile.rows"] if is_ragged(launch.kernel) else []
         arguments += [first] if function.takes_first else []
         if function.takes_key:

@@ -8,25 +8,28 @@ from typing import Any
 
 from tesserac import __version__
 from tesserac.codegen.comments import short_name, where
+from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cpu.program import FunctionRenderer
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
-from tesserac.codegen.records import FftKernel, RoutingKernel
+from tesserac.codegen.records import ExchangeKernel, FftKernel, RoutingKernel
 from tesserac.codegen.wrap import wrap_cpp
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Entry, OptimizerSpec
 from tesserac.ir.types import DType
+from tesserac.passes.mesh.entry import Meshed
 from tesserac.passes.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class EntryPlans:
-    """An entry with the plans of its functions."""
+    """An entry with the plans of its functions: on a mesh those of one rank."""
 
     entry: Entry
+    meshed: Meshed | None = None
     train: Plan | None = None
     infer: Plan | None = None
     validate: Plan | None = None
@@ -44,8 +47,9 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
     declared = dict(plans.entry.roles())
+    exchanges = Exchanges(plans.meshed)
     functions = [
-        FunctionRenderer(plan, declared[label], parameters, kernels, label).render()
+        FunctionRenderer(plan, declared[label], parameters, kernels, label, exchanges).render()
         for label, plan in plans.roles()
     ]
     common: dict[str, Any] = {
@@ -61,7 +65,8 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
         **common,
         functions=functions,
         parameters=parameters,
-        parameter_rows=parameter_rows(parameters),
+        parameter_rows=parameter_rows(parameters, exchanges.cuts),
+        exchanges=exchanges,
         kernels=[_kernel_row(f) for f in kernels.functions],
         has_train=plans.train is not None,
         has_infer=plans.infer is not None,
@@ -80,6 +85,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 fft=any(isinstance(f.kernel, FftKernel) for f in kernels.functions),
                 ragged=any("share_of_" in f.text for f in kernels.functions),
                 experts=any(isinstance(f.kernel, RoutingKernel) for f in kernels.functions),
+                exchange=any(isinstance(f.kernel, ExchangeKernel) for f in kernels.functions),
             )
         ),
         f"{stem}.program.cpp": wrap_cpp(program),

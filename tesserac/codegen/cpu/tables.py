@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.names import CppNames, cpp_double, cpp_string
@@ -12,6 +12,8 @@ from tesserac.codegen.views import dense
 from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
 from tesserac.passes.batched import batched_outputs
+from tesserac.passes.mesh.entry import Cut, Meshed
+from tesserac.passes.placement import batch_size
 from tesserac.passes.plan import storage_bytes
 from tesserac.passes.planar import plane_items, plane_of
 
@@ -72,8 +74,32 @@ def parameters_of(entry: Entry) -> list[Parameter]:
     return rows
 
 
+@dataclass
+class Cuts:
+    """Constants of type tsr::Cut, one for all tensors that are cut alike."""
+
+    meshed: Meshed | None
+    names: dict[Cut, str] = field(default_factory=dict)
+
+    def of(self, path: str, role: str | None = None) -> str:
+        """What stands behind a tensor's other fields: nothing where it is whole."""
+        cut = self.meshed.cut(path, role) if self.meshed is not None else None
+        number = str(len(self.names)) if self.names else ""
+        return "" if cut is None else f", &{self.names.setdefault(cut, 'kCut' + number)}"
+
+    def rows(self) -> list[str]:
+        """``static const Cut kCut = {{32, 48}, {0, 1}};``"""
+        return [f"static const Cut {name} = {{{{{_listed(cut.sizes)}}}, {{{_listed(cut.axes)}}}}};"
+                for cut, name in self.names.items()]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
 def tensor_row(
-    path: str, kind: TensorType, item: Input | None, *, row_stride: int, offset: str = "0", batched: bool = False
+    path: str, kind: TensorType, item: Input | None, *, row_stride: int, offset: str = "0", batched: bool = False,
+    cut: str = "",
 ) -> str:
     """One initialiser of tsr::Tensor."""
     shape = ", ".join(map(str, kind.sizes)) or "0"
@@ -100,12 +126,13 @@ def tensor_row(
     return (
         f"{{{cpp_string(path)}, DType::{names[kind.dtype.value]}, {kind.rank}, {{{shape}}}, {row_stride}, {offset}, "
         f"Init::{init}, {cpp_double(a)}, {cpp_double(b)}, {str(decay).lower()}, {bound}, "
-        f"{'INT64_MIN' if ignore is None else ignore}, {str(batched).lower()}}}"
+        f"{'INT64_MIN' if ignore is None else ignore}, {str(batched).lower()}{cut}}}"
     )
 
 
-def parameter_rows(parameters: Sequence[Parameter]) -> list[str]:
+def parameter_rows(parameters: Sequence[Parameter], cuts: Cuts | None = None) -> list[str]:
     """The parameter table."""
+    cuts = cuts or Cuts(None)
     return [
         tensor_row(
             p.declared.path,
@@ -113,20 +140,26 @@ def parameter_rows(parameters: Sequence[Parameter]) -> list[str]:
             p.declared,
             row_stride=padded_row(p.type.sizes),
             offset=f"offsetof(Parameters, {p.member})",
+            cut=cuts.of(p.declared.path),
         )
         for p in parameters
         if plane_of(p.item.path) in (None, (p.declared.path, "re"))
     ]
 
 
-def data_rows(function: Function, batch: int | None) -> list[str]:
+def data_rows(function: Function, batch: int | None, cuts: Cuts | None = None, role: str = "") -> list[str]:
     """The input table of a function."""
+    cuts = cuts or Cuts(None)
     rows = []
+    whole = {i.path: i.var.type for i in function.data}
+    if cuts.meshed is not None:  # what a batch is, the ranks know together
+        declared = dict(cuts.meshed.whole.roles())[role]
+        whole, batch = {i.path: i.var.type for i in declared.data}, batch_size(declared)
     for item in function.data:
         kind = item.var.type
         last = kind.sizes[-1] if kind.rank else 1
-        batched = batch is not None and kind.rank > 0 and kind.sizes[0] == batch
-        rows.append(tensor_row(item.path, kind, item, row_stride=last, batched=batched))
+        batched = batch is not None and kind.rank > 0 and whole[item.path].sizes[0] == batch
+        rows.append(tensor_row(item.path, kind, item, row_stride=last, batched=batched, cut=cuts.of(item.path, role)))
     return rows
 
 

@@ -1,0 +1,53 @@
+"""What an emitted program says about its mesh: axes, parts of tensors, and every exchange with a number of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from tesserac.codegen.comments import where
+from tesserac.codegen.cpu.tables import Cuts
+from tesserac.codegen.names import CppNames, cpp_string
+from tesserac.codegen.records import ExchangeKernel, Launch
+from tesserac.ir.mesh import Mesh
+from tesserac.passes.mesh.entry import Meshed
+
+
+class Exchanges:
+    """Template values of one entry; nothing at all for a program without a mesh."""
+
+    def __init__(self, meshed: Meshed | None) -> None:
+        self.mesh: Mesh | None = meshed.mesh if meshed is not None else None
+        self.cuts = Cuts(meshed)
+        self.rows: list[str] = []
+        scope = CppNames()
+        self.axes = [(axis, scope.of(f"kAxis_{axis}")) for axis in (self.mesh.axes if self.mesh is not None else ())]
+
+    @property
+    def names(self) -> str:
+        """The axes' names as strings."""
+        return ", ".join(cpp_string(axis) for axis, _ in self.axes)
+
+    def arguments(self, launch: Launch, kernel: ExchangeKernel) -> list[str]:
+        """What a call passes in front of the buffers; an exchange gets the next number."""
+        first = ["*call.ranks", dict(self.axes)[kernel.axis]]
+        if not kernel.talks:
+            return first
+        given = zip(kernel.slots, kernel.grids, strict=False)
+        size = sum(slot.dtype.itemsize * _count(shape) for slot, (shape, _) in given if not slot.written)
+        axis = [name for name, _ in self.axes].index(kernel.axis)
+        self.rows.append(f"{{{cpp_string(kernel.op)}, {axis}, {cpp_string(where(launch))}, {size}}}")
+        return [*first, str(len(self.rows) - 1)]
+
+    def digest(self, functions: Sequence[Any], kernels: Sequence[Any]) -> str:
+        """A hash of the plan: exchanges, parts, stages and kernels."""
+        text = repr((self.rows, self.cuts.rows(), [stage.lines for f in functions for stage in f["stages"]], kernels))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,48 @@
+"""Ops of a mesh as kernels: exchanges between ranks, and what depends on a rank's coordinate."""
+
+from __future__ import annotations
+
+from tesserac.codegen.formula import origin_of
+from tesserac.codegen.records import Argument, ExchangeKernel, Launch, Slot
+from tesserac.codegen.region import NeedsCopy
+from tesserac.codegen.stage_values import StageValues, chained
+from tesserac.codegen.views import View
+from tesserac.ir.program import Equation, Var
+from tesserac.ir.types import TensorType
+from tesserac.ops.mesh import COLLECTIVES, parts_of
+
+
+def lower_exchange(values: StageValues, equation: Equation) -> Launch:
+    """One kernel with operands, results and, for exchanges, memory for the dense arrays that ranks pass on."""
+    attrs = equation.attributes
+    slots, arguments, grids = [], [], []
+    for var in (*equation.operands, *equation.results):
+        argument, view = _stored(values, var)
+        slots.append(Slot(var.name, var.type.dtype, var in equation.results))
+        arguments.append(argument)
+        grids.append((view.shape, view.normalized().strides))
+    if equation.op in COLLECTIVES:
+        dtype = equation.results[0].type.dtype
+        work = Var(f"{equation.results[0].name}_work", TensorType(dtype, (_room(equation),)))
+        slots.append(Slot("work", dtype, True))
+        arguments.append(Argument(work))
+    dims = tuple(int(attrs[k]) for k in ("dim", "split", "concat") if k in attrs)  # type: ignore[arg-type]
+    parts = parts_of(attrs) if equation.op in ("shard_slice", "shard_embed") else 0
+    kernel = ExchangeKernel(tuple(slots), equation.op, str(attrs["axis"]), int(attrs["size"]),  # type: ignore[arg-type]
+                            tuple(grids), str(attrs.get("kind", "")), dims, parts)
+    size = float(sum(v.type.bytes for v in (*equation.operands, *equation.results)))
+    return Launch(kernel, tuple(arguments), origin_of(values, [equation]), 0.0, size)
+
+
+def _room(equation: Equation) -> int:
+    """Elements of what goes out and what comes in; an all-reduce does both in one place."""
+    given = sum(v.type.size for v in equation.operands)
+    return given if equation.op == "all_reduce" else given + equation.result.type.size
+
+
+def _stored(values: StageValues, var: Var) -> tuple[Argument, View]:
+    leaf, chain = values.through_views(var, ())
+    view = chained(values.storage(leaf), chain)
+    if view is None:
+        raise NeedsCopy(var)
+    return Argument(values.root(leaf), view.offset), view

@@ -1,0 +1,85 @@
+"""An entry cut for its mesh: what one rank computes, and of what its tensors are parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Entry, Function
+from tesserac.passes.differentiate import expand_derivatives
+from tesserac.passes.mesh.follow import following
+from tesserac.passes.mesh.hardware import load
+from tesserac.passes.mesh.placements import Placements
+from tesserac.passes.mesh.planning import assignment, plan
+from tesserac.passes.mesh.program import RankProgram, rank_program
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Of what a tensor is a part: the whole one's sizes and, for every dimension, the mesh axes that cut it as bits."""
+
+    sizes: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Meshed:
+    """``whole``: the entry as the source has it; ``local``: the same with the functions that every rank runs.
+
+    ``roles``: their partitions.
+    """
+
+    mesh: Mesh
+    whole: Entry
+    local: Entry
+    roles: Mapping[str, RankProgram]
+
+    def cut(self, path: str, role: str | None = None) -> Cut | None:
+        """How an input or output of a function (any that has it, for a parameter) is cut; None where it is whole."""
+        for name, program in self.roles.items():
+            if role not in (None, name):
+                continue
+            sharded = program.sharded
+            types = {i.path: i.var.type for i in sharded.whole.inputs}
+            types |= {o.name: o.var.type for o in sharded.whole.outputs}
+            lies = sharded.inputs.get(path) or sharded.outputs.get(path)
+            if lies is None or path not in types:
+                continue
+            sizes = types[path].sizes
+            bits = [0] * len(sizes)
+            for number, placement in enumerate(lies):
+                if placement.is_cut:
+                    bits[placement.dim] |= 1 << number
+            return Cut(sizes, tuple(bits)) if any(bits) else None
+        return None
+
+
+def on_mesh(entry: Entry) -> Meshed:
+    """Plans the training step and lets the other functions follow it. Their data is whole on every rank."""
+    assert entry.mesh is not None
+    mesh = entry.mesh
+    roles: dict[str, RankProgram] = {}
+    placed: dict[str, Placements] = {}
+    for role, function in entry.roles():
+        forward = expand_derivatives(function)
+        if role == "train":
+            roles[role] = planned(forward, entry.mesh)
+            placed = dict(roles[role].sharded.inputs)
+            continue
+        kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}
+        known = {path: lies for path, lies in placed.items() if path in kept}
+        roles[role] = rank_program(forward, mesh, following(forward, mesh, known))
+        for item in function.parameters:
+            placed.setdefault(item.path, roles[role].sharded.inputs[item.path])
+    functions: dict[str, Function] = {role: program.function for role, program in roles.items()}
+    local = replace(entry, train=functions.get("train"), infer=functions.get("infer"),
+                    validate=functions.get("validate"))
+    return Meshed(entry.mesh, entry, local, roles)
+
+
+def planned(function: Function, mesh: Mesh) -> RankProgram:
+    """The training step of one rank, as the search plans it."""
+    found = plan(function, mesh, load("cpu-local"))
+    assigned = assignment(found.found.nodes, found.found.plan, found.function, mesh)
+    return rank_program(found.function, mesh, assigned)
