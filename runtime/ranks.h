@@ -60,7 +60,7 @@ struct Corner { int64_t at[kMaxRank]; };
 template <class Where>
 inline Corner corner_of(const Tensor& tensor, const Where* ranks) {
   Corner out{};
-  for (int d = 0; tensor.cut && d < tensor.rank; ++d) {
+  for (int d = 0; tensor.cut && ranks && d < tensor.rank; ++d) {
     int64_t part = 0;
     for (int axis = 0; axis < kMaxAxes; ++axis)
       if (tensor.cut->axes[d] >> axis & 1u) part = part * ranks->size(axis) + ranks->coordinate(axis);

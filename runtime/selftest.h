@@ -13,6 +13,7 @@
 #include "init.h"
 #include "options.h"
 #include "session.h"
+#include "whole.h"
 
 namespace tsr {
 namespace cli {
@@ -69,31 +70,13 @@ class Selftest {
       }
       std::vector<char> dense(dense_bytes(param) + sizeof(double));
       store_reals(param.dtype, values.data(), dense.data(), static_cast<size_t>(scalars));
-      const std::vector<char> mine = part_of(program_.params[p], dense);
+      const std::vector<char> mine = part_of(program_.params[p], ranks_, dense);
       unpack(program_.params[p], mine.data(), session_.params());
       if (single_) unpack(program_.params[p], mine.data(), single_->params());
       load_reals(format_of(param.dtype), dense.data(), values.data(), static_cast<size_t>(scalars));  // what the program sees, exactly
       for (int plane = 0; plane < planes(param); ++plane)  // the reference's parameters lie in planes, too
         for (int64_t i = plane; i < scalars; i += planes(param)) params_.push_back(values[static_cast<size_t>(i)]);
     }
-  }
-
-  // Of a whole dense tensor what this rank has: all of it, where there is one.
-  std::vector<char> part_of(const Tensor& part, const std::vector<char>& whole) const {
-    if (!part.cut) return whole;
-    std::vector<char> out(dense_bytes(part) + 8);
-    cut_out(part, ranks_, whole.data(), dtype_size(part.dtype), out.data());
-    return out;
-  }
-  // The same of a parameter's gradient as the reference gives it: plane after plane.
-  std::vector<double> part_of_gradient(const Tensor& part, const double* whole) const {
-    const int64_t length = row_length(part), count = row_count(part), size = elements(whole_of(part));
-    std::vector<double> out(static_cast<size_t>(elements(part) * planes(part)));
-    for (int plane = 0; plane < planes(part); ++plane)
-      each_row(part, ranks_, [&](int64_t row, int64_t first) {
-        memcpy(&out[static_cast<size_t>((plane * count + row) * length)], whole + plane * size + first, static_cast<size_t>(length) * sizeof(double));
-      });
-    return out;
   }
 
   // Inputs in the program's types and, floats as double, in the reference's.
@@ -124,7 +107,7 @@ class Selftest {
         wide.resize(values.size() * sizeof(double));
         memcpy(wide.data(), values.data(), wide.size());
       }
-      out->own.push_back(part_of(function.inputs[k], own));
+      out->own.push_back(part_of(function.inputs[k], ranks_, own));
       out->wide.push_back(static_cast<std::vector<char>&&>(wide));
     }
     for (const auto& buffer : out->own) out->own_pointers.push_back(buffer.data());
@@ -219,7 +202,7 @@ class Selftest {
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
       first.push_back(gradient(session_, param));
-      compare(std::string("gradient ") + param.name, part_of_gradient(param, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
+      compare(std::string("gradient ") + param.name, part_of_planes(param, ranks_, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
       at += elements(whole_of(param)) * planes(param);
     }
     session_.train(inputs.own_pointers.data(), again.pointers.data(), seed_, 0);
@@ -245,7 +228,7 @@ class Selftest {
     const double* at = grads->data();
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
-      const std::vector<double> values = gradient(*single_, param), part = part_of_gradient(param, at);
+      const std::vector<double> values = gradient(*single_, param), part = part_of_planes(param, ranks_, at);
       all.insert(all.end(), values.begin(), values.end());
       want.insert(want.end(), part.begin(), part.end());
       at += elements(whole_of(param)) * planes(param);

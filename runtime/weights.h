@@ -15,6 +15,7 @@
 #include "safetensors.h"
 #include "stored.h"
 #include "tensor.h"
+#include "whole.h"
 
 namespace tsr {
 
@@ -22,23 +23,6 @@ constexpr const char* kOptimizerPrefix = "optimizer.";  // tensors of a checkpoi
 
 inline TensorHeader header_of(const Tensor& param, const std::string& prefix = "") {
   return {prefix + param.name, param.dtype, std::vector<int64_t>(param.shape, param.shape + param.rank), dense_bytes(param)};
-}
-
-// A parameter whole and dense, from the parts of all ranks. All of them call it.
-inline void gather(const Tensor& param, const char* arena, Ranks* ranks, char* out) {
-  if (!param.cut) return pack(param, arena, out);
-  const size_t bytes = dense_bytes(param), element = dtype_size(param.dtype), row = static_cast<size_t>(row_length(param)) * element;
-  std::vector<char> mine(bytes + sizeof(Corner)), all(mine.size() * static_cast<size_t>(ranks->size()));
-  const Corner corner = corner_of(param, ranks);
-  pack(param, arena, mine.data());
-  memcpy(mine.data() + bytes, &corner, sizeof corner);
-  ranks->all_gather(Ranks::kOwn, Ranks::kWorld, mine.data(), all.data(), mine.size());
-  for (int r = 0; r < ranks->size(); ++r) {
-    const char* const from = all.data() + static_cast<size_t>(r) * mine.size();
-    Corner at;
-    memcpy(&at, from + bytes, sizeof at);
-    each_row(param, at, [&](int64_t i, int64_t first) { memcpy(out + static_cast<size_t>(first) * element, from + static_cast<size_t>(i) * row, row); });
-  }
 }
 
 // Rank 0 writes; all ranks call it.

@@ -1,0 +1,103 @@
+"""Emitted programs on meshes, built once per state of the compiler and its runtime, and what their runs print."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tesserac.driver import CompileOptions, compile_source
+from tesserac.elaborate import Options
+from tesserac.launch import LOST, environment
+
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("TSR_", "SLURM_", "OMPI_", "PMI_", "MPI_"))}
+
+
+def _folder(name: str, texts: Sequence[str]) -> Path:
+    state = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"tesserac-{name}-{os.getuid()}-{state}"
+
+
+def _make(folder: Path, target: str) -> None:
+    done = subprocess.run(["make", "-s", "OPTIMIZE=-O1", target], cwd=folder, text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def build(source: str, mesh: str | None, *, name: str = "model.py", shapes: tuple[tuple[str, str], ...] = (),
+          sets: tuple[tuple[str, str], ...] = ()) -> Path:
+    """The executable of a source with one entry. ``mesh``: as ``--mesh``; None for the source's own."""
+    project = compile_source(source, name, CompileOptions(elaboration=Options(mesh=mesh, shapes=shapes, sets=sets)))
+    (executable,) = project.executables.values()
+    texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
+    target = _folder("ranks", texts)
+    if not (target / executable).exists():
+        made = target.with_name(f"{target.name}.{os.getpid()}")
+        shutil.rmtree(made, ignore_errors=True)
+        for path, text in project.files.items():
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            (made / path).write_text(text)
+        shutil.copy(_command_line(made, project.files), made / "command_line.o")
+        _make(made, executable)
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+    return target / executable
+
+
+def _command_line(folder: Path, files: dict[str, str]) -> Path:  # type: ignore[type-arg]
+    """The object of the command line, which is the same for all programs of one state of the runtime."""
+    texts = [text for path, text in sorted(files.items()) if path.startswith("runtime/")]
+    target = _folder("command-line", [files["command_line.cpp"], *_of_command_line(texts)])
+    if not target.exists():
+        _make(folder, "command_line.o")
+        made = target.with_name(f"{target.name}.{os.getpid()}")
+        shutil.copy(folder / "command_line.o", made)
+        os.replace(made, target)
+    return target
+
+
+def _of_command_line(texts: Sequence[str]) -> list[str]:
+    return sorted(texts)
+
+
+def launch(program: Path, ranks: int, *arguments: object, cwd: Path | None = None,
+           **env: str) -> list[subprocess.Popen[str]]:
+    """The ranks of a program as processes; one rank runs the program alone."""
+    job = f"test.{os.getpid()}.{os.urandom(6).hex()}"
+    command = [str(program), *map(str, arguments)]
+    found = []
+    for rank in range(ranks):
+        mine = {**CLEAN, "OMP_NUM_THREADS": "1", **env}
+        if ranks > 1:
+            mine |= {k: v for k, v in environment(rank, ranks, job).items() if k.startswith("TSR_")} | env
+        found.append(subprocess.Popen(command, cwd=cwd, env=mine, text=True, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE))
+    return found
+
+
+def run(program: Path, ranks: int, *arguments: object, cwd: Path | None = None, code: int = 0, **env: str) -> str:
+    """Runs all ranks; what rank 0 prints. ``code``: of the job, as the launcher sees it."""
+    from tesserac.launch import exit_code
+
+    found = launch(program, ranks, *arguments, cwd=cwd, **env)
+    texts = [process.communicate(timeout=240) for process in found]
+    codes = [process.returncode for process in found]
+    assert exit_code(codes) == code, (codes, "".join(out[-2000:] + err[-2000:] for out, err in texts))
+    assert not any(out for out, _ in texts[1:]), "a rank other than 0 prints"
+    return texts[0][0] if code == 0 else "".join(err for _, err in texts)
+
+
+def losses(text: str) -> NDArray[np.float64]:
+    """The losses that a training run printed."""
+    return np.array([json.loads(line)["loss"] for line in text.splitlines() if line.startswith('{"step"')])
+
+
+__all__ = ["LOST", "build", "launch", "losses", "run"]
