@@ -7,11 +7,11 @@ from tesserac.explanations import Explanation
 EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0701",
-        "Several devices",
-        "The program asks for a mesh of several devices. `tesserac plan` shows how it would be cut, but programs for "
-        "several devices are not emitted yet.",
+        "Not on a mesh yet",
+        "The program asks for a mesh of several devices, and for GPUs, or for an op that cannot be cut over ranks yet. "
+        "`tesserac plan` shows how it would be cut.",
         'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8]):\n    return x * 2\n',
-        "Compile the same source for one device with --mesh none.",
+        "For GPUs: --target cpu. Or compile the same source for one device with --mesh none.",
     ),
     Explanation(
         "T0702",

@@ -81,14 +81,14 @@ def test_an_unresolved_dimension_names_the_flag() -> None:
     assert "--dim S=N" in named.text
 
 
-def test_a_mesh_of_several_devices_says_how_to_go_on() -> None:
-    options = CompileOptions(Options(shapes=(("input", "4x64x32"), ("Wo", "32x48"))))
+def test_a_mesh_of_several_gpus_says_how_to_go_on() -> None:
+    options = CompileOptions(Options(shapes=(("input", "4x64x32"), ("Wo", "32x48"))), target="cuda")
     with pytest.raises(CompileError) as caught:
         driver.compile_source((CHAPTER / "listing1.py").read_text(), "listing1.py", options)
     (error,) = caught.value.diagnostics
     assert error.code == "T0701"
     assert "this mesh has 8 devices (tp=2, dp=4)" in error.message
-    assert "--mesh none" in error.help[0]
+    assert "--target cpu" in error.help[0]
 
 
 def test_a_unit_has_one_mesh() -> None:
