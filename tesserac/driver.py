@@ -173,6 +173,11 @@ def _named(program: Program) -> list[_Named]:
     return rows
 
 
+def entry_stems(program: Program) -> dict[str, str]:
+    """The C++ identifier that the files of every entry are called by, by label."""
+    return {row.entry.label: row.stem for row in _named(program)}
+
+
 def _is_file_name(label: str) -> bool:
     """Whether a label can be an executable's name that no shell, make or file system misreads."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", label) is not None and label not in _TAKEN_FILES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tesserac import __version__
@@ -10,7 +11,7 @@ from tesserac.codegen import comments
 from tesserac.codegen.comments import short_name
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.project import EntryPlans
-from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
+from tesserac.codegen.cpu.tables import Parameter, parameter_rows, parameters_of
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cuda.program import FunctionRenderer
 from tesserac.codegen.jinja import render_template
@@ -20,26 +21,41 @@ from tesserac.ir.program import OptimizerSpec
 from tesserac.ir.types import DType
 
 
-def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[str, list[str]]) -> dict[str, str]:
-    """``{stem}.kernels.cuh`` and ``{stem}.program.cu`` of an entry that was scheduled with ``Tile(enabled=False)``.
+@dataclass(frozen=True)
+class Rendered:
+    """An entry's kernels, and the values of its functions for the template of the program."""
 
-    ``stem`` is a C++ identifier, ``source`` the file that comments name, ``lines`` the source lines by file.
-    """
-    real = CPP_TYPE[_real_type(plans)]
-    kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
+    kernels: KernelCatalogue
+    functions: list[dict[str, Any]]
+    parameters: list[Parameter]
+
+
+def rendered(plans: EntryPlans, lines: Mapping[str, list[str]]) -> Rendered:
+    """Emits the kernels of an entry; names and order depend on the plans alone."""
+    kernels = KernelCatalogue(CPP_TYPE[_real_type(plans)], CppNames(reserved=RUNTIME_NAMES), lines)
     parameters = parameters_of(plans.entry)
     declared = dict(plans.entry.roles())
     functions = [
         FunctionRenderer(plan, declared[label], parameters, kernels, label).render()
         for label, plan in plans.roles()
     ]
+    return Rendered(kernels, functions, parameters)
+
+
+def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[str, list[str]]) -> dict[str, str]:
+    """``{stem}.kernels.cuh`` and ``{stem}.program.cu`` of an entry that was scheduled with ``Tile(enabled=False)``.
+
+    ``stem`` is a C++ identifier, ``source`` the file that comments name, ``lines`` the source lines by file.
+    """
+    found = rendered(plans, lines)
+    kernels, functions, parameters = found.kernels, found.functions, found.parameters
     common: dict[str, Any] = {
         "title": plans.entry.label,
         "version": __version__,
         "source": short_name(source),
         "stem": stem,
         "space": stem,
-        "real": real,
+        "real": kernels.real,
     }
     program = render_template(
         "cuda/program.cu.j2",

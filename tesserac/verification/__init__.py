@@ -1,0 +1,1 @@
+"""`tesserac verify`: every CUDA kernel of a program alone, against the evaluator."""
