@@ -345,7 +345,7 @@ def test_output_does_not_depend_on_hash_seed_or_folder(tesserac: Command, tmp_pa
 
 def test_help_of_every_command(cli: Cli) -> None:
     listed = cli("--help").out
-    for name in ("build", "check", "inspect", "explain", "run", "ops", "doctor"):
+    for name in ("build", "check", "inspect", "explain", "run", "verify", "ops", "doctor"):
         assert f"  {name} " in listed
         done = cli(name, "--help")
         assert done.code == 0

@@ -108,7 +108,7 @@ def test_nvcc_makes_the_library(source: Path) -> None:
     project = compile_source(MODEL, str(source), options)
     kernels = alone_kernels(project.plans[0], {})
     path = library.build_library(
-        Path("out"), project.files, kernels, stem="step", source="net.py", emulate=False, variables=[], jobs=1
+        Path("out"), project.files, kernels, stem="net", source="net.py", emulate=False, variables=[], jobs=1
     )
     symbols = subprocess.check_output(["nm", "-D", "--defined-only", str(path)], text=True)
     assert {line.split()[-1] for line in symbols.splitlines()} >= {"tsr_alone_run", "tsr_alone_peak"}
