@@ -61,6 +61,13 @@ struct Tiling {
   // Longer sums are cut, so that rounding grows with the length of a piece rather than with K.
   static constexpr int max_depth = 1024;
   static constexpr int short_depth = 128;
+  // Where B is larger than the L2 cache, sums are formed in pieces: a block of A and the sums of a group of panels stay in
+  // the cache, and every row of B that comes from afar serves a few hundred rows of A instead of a few dozen.
+  static constexpr int piece = 1024 / int(sizeof(T));
+  static constexpr bool pieces = S::k > piece && S::m >= 4 * rows && long(S::k) * S::n * long(sizeof(T)) >= (2 << 20);
+  static constexpr int piece_rows = (256 << 10) / int(sizeof(T)) / piece / rows * rows;
+  static constexpr int most_rows = S::m < piece_rows ? (S::m + rows - 1) / rows * rows : piece_rows;
+  static constexpr int group = (256 << 10) / int(sizeof(Computed<T>)) / (most_rows * columns);  // panels
 };
 
 /// All of C.
@@ -87,6 +94,9 @@ struct TileSums {
   static TSR_INLINE void form(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows][Width]);
 };
 
+// About as long as a line takes from the L3 cache.
+constexpr int kRowsAhead = 16;
+
 template <class T>
 template <int Rows, int Width, int Last, bool TransposeA, int Lda, int Ldb>
 TSR_INLINE void TileSums<T>::form(const T* a, const T* b, int depth, Vec<T> (&acc)[Rows][Width]) {
@@ -100,6 +110,7 @@ TSR_INLINE void TileSums<T>::form(const T* a, const T* b, int depth, Vec<T> (&ac
     Vec<T> row[Width];
 #pragma GCC unroll 16
     for (int j = 0; j < Width; ++j) {
+      __builtin_prefetch(b + kRowsAhead * Ldb + j * L);  // rows lie further apart than a cache's own look ahead reaches
       if (Last != L && j == Width - 1) row[j] = load_first(b + j * L, Last);
       else row[j] = load(b + j * L);
     }
@@ -141,14 +152,40 @@ struct HasPrefetch : std::false_type {};
 template <class Epilogue>
 struct HasPrefetch<Epilogue, std::void_t<decltype(std::declval<Epilogue&>().prefetch(0, 0, 0, 0))>> : std::true_type {};
 
+// Finished sums from memory to the epilogue.
+template <class C, int Rows, int Width, int Last, class Epilogue>
+TSR_INLINE void hand_over(const C* tile, Epilogue& epilogue, int row, int column) {
+  constexpr int L = lanes<C>;
+#pragma GCC unroll 1
+  for (int i = 0; i < Rows; ++i) {
+    const C* v = tile + i * Width * L;
+#pragma GCC unroll 1
+    for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<C>{column + j * L, L}, row + i, load(v + j * L));
+    if constexpr (Last != L) epilogue(Tail<C, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
+  }
+}
+
+// Terms of the sums to form: `count` from `begin` on. `last`: the sums are then complete.
+struct Terms {
+  int begin, count;
+  bool last;
+};
+
+// `sums`: where a tile's sums are between pieces, if the tiling has them.
 template <class T, class S, int Rows, int Width, int Last, class Epilogue>
-TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row, int column, int depth) {
+TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row, int column, Terms terms, Computed<T>* sums) {
   using C = Computed<T>;
   constexpr int L = lanes<C>, piece = Tiling<T, S>::max_depth;
-  if constexpr (HasPrefetch<Epilogue>::value) epilogue.prefetch(row, Rows, column, Width * L);
-  const T* a = A + (S::transpose_a ? long(row) : long(row) * S::lda);
-  const T* b = B + column;
-  if constexpr (FromRegisters<std::remove_const_t<Epilogue>>::value && S::k <= Tiling<T, S>::short_depth) {
+  constexpr auto product = tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>;
+  if constexpr (HasPrefetch<Epilogue>::value)
+    if (terms.last) epilogue.prefetch(row, Rows, column, Width * L);
+  const int depth = terms.count;
+  const T* a = A + (S::transpose_a ? long(terms.begin) * S::lda + row : long(row) * S::lda + terms.begin);
+  const T* b = B + long(terms.begin) * S::ldb + column;
+  if constexpr (Tiling<T, S>::pieces) {
+    product(a, b, depth, sums, terms.begin > 0);
+    if (terms.last) hand_over<C, Rows, Width, Last>(sums, epilogue, row, column);
+  } else if constexpr (FromRegisters<std::remove_const_t<Epilogue>>::value && S::k <= Tiling<T, S>::short_depth) {
     Vec<C> acc[Rows][Width];
     TileSums<T>::template form<Rows, Width, Last, S::transpose_a, S::lda, S::ldb>(a, b, depth, acc);
 #pragma GCC unroll 16
@@ -160,34 +197,28 @@ TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row,
       }
   } else {
     alignas(64) C tile[Rows * Width * L];
-    constexpr auto product = tile_product<T, Rows, Width, Last, S::transpose_a, S::lda, S::ldb>;
     product(a, b, depth < piece ? depth : piece, tile, false);
     if constexpr (S::k > piece)
       for (int k = piece; k < depth; k += piece)
         product(a + (S::transpose_a ? long(k) * S::lda : long(k)), b + long(k) * S::ldb, depth - k < piece ? depth - k : piece, tile, true);
-#pragma GCC unroll 1
-    for (int i = 0; i < Rows; ++i) {
-      const C* v = tile + i * Width * L;
-#pragma GCC unroll 1
-      for (int j = 0; j < Width - (Last != L); ++j) epilogue(Full<C>{column + j * L, L}, row + i, load(v + j * L));
-      if constexpr (Last != L) epilogue(Tail<C, Last>{column + (Width - 1) * L, Last}, row + i, load(v + (Width - 1) * L));
-    }
+    hand_over<C, Rows, Width, Last>(tile, epilogue, row, column);
   }
 }
 
 // One panel of columns, down the rows of a cache block.
 template <class T, class S, int Width, int Last, class Epilogue>
-TSR_INLINE void panel(const T* A, const T* B, Epilogue& epilogue, int row, int row_end, int column, int depth) {
-  constexpr int tile = Tiling<T, S>::rows, rest = S::m % tile;
-  for (; row + tile <= row_end; row += tile) finish_tile<T, S, tile, Width, Last>(A, B, epilogue, row, column, depth);
+TSR_INLINE void panel(const T* A, const T* B, Epilogue& epilogue, int row, int row_end, int column, Terms terms, Computed<T>* sums) {
+  using Tile = Tiling<T, S>;
+  constexpr int tile = Tile::rows, rest = S::m % tile, step = Tile::pieces ? tile * Tile::columns : 0;
+  for (; row + tile <= row_end; row += tile, sums += step) finish_tile<T, S, tile, Width, Last>(A, B, epilogue, row, column, terms, sums);
   if constexpr (rest != 0)
-    if (row < row_end) finish_tile<T, S, rest, Width, Last>(A, B, epilogue, row, column, depth);
+    if (row < row_end) finish_tile<T, S, rest, Width, Last>(A, B, epilogue, row, column, terms, sums);
 }
 
 }  // namespace detail
 
 /// The region of C = op(A) B, each finished vector handed to epilogue(c, row, v): c is the Columns object (c.begin = first
-/// column), v the sums. Sums longer than 1024 terms are added as partial sums of 1024. A and B must not overlap what the
+/// column), v the sums. Long sums are added as partial sums of at most 1024 terms. A and B must not overlap what the
 /// epilogue writes. An epilogue with a member prefetch(row, rows, column, columns) is told of each tile before its sums.
 template <class S, class T, class Epilogue>
 void gemm(const T* A, const T* B, Epilogue&& epilogue, Region region) {
@@ -196,15 +227,24 @@ void gemm(const T* A, const T* B, Epilogue&& epilogue, Region region) {
   constexpr int last_width = Tile::vectors % Tile::width, last_lanes = S::n % L;
   // Panels of Width whole vectors, then at most one narrower or partial panel.
   constexpr int whole_panels = (last_width != 0 || last_lanes == 0) ? Tile::vectors / Tile::width : Tile::vectors / Tile::width - 1;
-  for (int row = region.row_begin; row < region.row_end; row += Tile::block_rows) {
-    const int end = region.row_end - row < Tile::block_rows ? region.row_end : row + Tile::block_rows;
-    if constexpr (whole_panels > 0)
-      for (int column = 0; column < whole_panels * Tile::columns && column < region.column_end; column += Tile::columns)
-        detail::panel<T, S, Tile::width, L>(A, B, epilogue, row, end, column, region.depth);
-    if constexpr (whole_panels * Tile::columns < S::n)
-      if (region.column_end == S::n)
-        detail::panel<T, S, last_width != 0 ? last_width : Tile::width, last_lanes != 0 ? last_lanes : L>(
-            A, B, epilogue, row, end, whole_panels * Tile::columns, region.depth);
+  constexpr int rest_width = last_width != 0 ? last_width : Tile::width, rest_lanes = last_lanes != 0 ? last_lanes : L;
+  constexpr int panels = whole_panels + (whole_panels * Tile::columns < S::n);
+  constexpr int block = Tile::pieces ? Tile::most_rows : Tile::block_rows, group = Tile::pieces ? Tile::group : panels;
+  constexpr int piece = Tile::pieces ? Tile::piece : S::k, panel_sums = Tile::pieces ? block * Tile::columns : 0;
+  const int end_panel = region.column_end == S::n ? panels : region.column_end / Tile::columns;
+  alignas(64) Computed<T> sums[Tile::pieces ? group * panel_sums : 1];
+  for (int row = region.row_begin; row < region.row_end; row += block) {
+    const int end = region.row_end - row < block ? region.row_end : row + block;
+    for (int first = 0; first < end_panel; first += group)
+      for (int k = 0; k < region.depth; k += piece) {
+        const int left = region.depth - k;
+        const detail::Terms terms{k, left < piece ? left : piece, left <= piece};
+        for (int p = first; p < end_panel && p < first + group; ++p) {
+          Computed<T>* const at = sums + (p - first) * panel_sums;
+          if (p < whole_panels) detail::panel<T, S, Tile::width, L>(A, B, epilogue, row, end, p * Tile::columns, terms, at);
+          else detail::panel<T, S, rest_width, rest_lanes>(A, B, epilogue, row, end, p * Tile::columns, terms, at);
+        }
+      }
   }
 }
 

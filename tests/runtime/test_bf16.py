@@ -24,6 +24,9 @@ CASES = [
     Case(5, 70, 129, True, (0, 0, 0), False),
     Case(30, 80, 64, False, (0, 0, 0), False),
     Case(300, 17, 600, False, (0, 0, 0), False),
+    # Right operands larger than a cache: sums in pieces; an odd number of terms in the last.
+    Case(61, 1000, 1101, False, (0, 8, 0), False),
+    Case(70, 1100, 1031, True, (2, 0, 0), False),
 ]
 
 

@@ -48,6 +48,10 @@ FIXED = [
     Case(13, 33, 1025, True, (0, 0, 0), False),
     Case(300, 17, 600, False, (0, 0, 0), False),
     Case(1, 1, 1, True, (0, 0, 0), True),
+    # Right operands larger than a cache: sums in pieces, several blocks of rows and groups of panels.
+    Case(301, 1000, 600, False, (0, 8, 0), False),
+    Case(61, 517, 1100, True, (3, 0, 5), False),
+    Case(50, 700, 400, False, (1, 0, 0), True),
 ]
 
 
