@@ -2,6 +2,7 @@
 //
 // An even length is a complex transform of N/2 numbers x[2j] + i x[2j+1] and one walk over the result that takes the two
 // interleaved transforms apart (Sorensen, Jones, Heideman and Burrus 1987); an odd one is a complex transform of its own length.
+// fft_real_rows and fft_real_columns give all N bins in the same way: the sum of the two is bin k, the difference bin k + N/2.
 // As in fft.h `in` and `out` fetch and take the values; those on the real side return and take one vector instead of a pair.
 // `interior` is a factor on the bins that stand for two: all but bin 0 and, of an even length, bin N/2. The imaginary parts of
 // those two are zero going forwards and ignored going backwards.
@@ -87,13 +88,82 @@ TSR_INLINE void columns_below(int limit, C c, F&& f) {
   else if (c.begin < limit) f(Columns<T, 0>{c.begin, limit - c.begin});
 }
 
+template <class V>
+TSR_INLINE Planes<V> halved(Planes<V> v) {
+  return {v.re * 0.5f, v.im * 0.5f};
+}
+
+/// Rows of N real numbers, N even: take(row, c, even, odd) gets, for the columns c of [0, Count), twice the transforms of the even
+/// elements and of the odd ones, the latter turned to where they belong in bin c.
+template <class T, int N, int Count, class In, class Take>
+void even_rows(long begin, long end, In&& in, Take&& take, T* work) {
+  using P = Planes<Vec<T>>;
+  constexpr int H = N / 2, group = rows_at_once<T, H>;
+  using Z = Bins<T, H>;
+  T* const bins = work + fft_rows_work<T, H>();
+  for (int r = 0; r < group; ++r) Z(bins + r * Z::size).clear_margins();
+  for (long start = begin; start < end; start += group) {
+    const long stop = end - start < group ? end : start + group;
+    fft_rows<T, H>(
+        start, stop,
+        [&](long row, auto c) TSR_LAMBDA {
+          Vec<T> a{}, b{};
+          both_halves(c, [&](auto h) TSR_LAMBDA { a = in(row, h); }, [&](auto h) TSR_LAMBDA { b = in(row, h); });
+          return taken_apart(a, b, Lanes<T>{});
+        },
+        [&](long row, auto c, P v) TSR_LAMBDA { Z(bins + (row - start) * Z::size).at.store(c, v); }, work);
+    for (long row = start; row < stop; ++row) {
+      const Z z(bins + (row - start) * Z::size);
+      z.at.re[H] = z.at.re[0], z.at.im[H] = z.at.im[0];
+      const auto& w = half_turn<T, N>();
+      columns<T, Count>([&](auto c) TSR_LAMBDA {
+        const P a = z.forwards(c.begin), b = z.mirrored(c.begin);
+        take(row, c, a + b, turned(a - b) * P{load(w.re + c.begin), load(w.im + c.begin)});
+      });
+    }
+  }
+}
+
+/// Columns of N rows of real numbers, N even: take(k, c, even, odd) as in even_rows, for k <= N/2.
+template <class T, int N, class In, class Take>
+void even_columns(long begin, long end, In&& in, Take&& take, T* work) {
+  using P = Planes<Vec<T>>;
+  constexpr int H = N / 2;
+  P* const z = reinterpret_cast<P*>(work);
+  const auto& w = half_turn<T, N>();
+  columns_of<T>(begin, end, [&](auto c) {
+    SideBySide<T, H>::run([&](int j) TSR_LAMBDA { return P{in(2 * j, c), in(2 * j + 1, c)}; }, [&](int k, P v) TSR_LAMBDA { z[k] = v; },
+                          z + H + 1);
+    z[H] = z[0];
+    for (int k = 0; k <= H; ++k) {
+      const P a = z[k], b = {z[H - k].re, -z[H - k].im};
+      take(k, c, a + b, turned(a - b) * Planes<T>{w.re[k], w.im[k]});
+    }
+  });
+}
+
 }  // namespace detail
 
-/// Numbers of working memory of rfft_rows and irfft_rows for one thread.
+/// Numbers of working memory of rfft_rows, irfft_rows and fft_real_rows for one thread.
 template <class T, int N>
 constexpr long rfft_rows_work() {
   constexpr int inner = N % 2 == 0 ? N / 2 : N;
   return fft_rows_work<T, inner>() + detail::rows_at_once<T, inner> * detail::Bins<T, inner>::size;
+}
+
+/// Rows of N real numbers to all N bins: `in(row, c)` returns a vector, `out(row, c, value)` takes a pair.
+template <class T, int N, class In, class Out>
+void fft_real_rows(long begin, long end, In&& in, Out&& out, T* work) {
+  using namespace detail;
+  using P = Planes<Vec<T>>;
+  if constexpr (N % 2 == 0) {
+    even_rows<T, N, N / 2>(begin, end, in, [&](long row, auto c, P even, P odd) TSR_LAMBDA {
+      out(row, c, halved(even + odd));
+      out(row, decltype(c){c.begin + N / 2, c.runtime_count}, halved(even - odd));
+    }, work);
+  } else {
+    fft_rows<T, N>(begin, end, [&](long row, auto c) TSR_LAMBDA { return P{in(row, c), Vec<T>{}}; }, out, work);
+  }
 }
 
 /// Rows of N real numbers to bins 0..N/2: `in(row, c)` returns a vector, `out(row, c, value)` takes a pair.
@@ -102,31 +172,9 @@ void rfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   using namespace detail;
   using P = Planes<Vec<T>>;
   if constexpr (N % 2 == 0) {
-    constexpr int H = N / 2, group = rows_at_once<T, H>;
-    using Z = Bins<T, H>;
-    T* const bins = work + fft_rows_work<T, H>();
-    for (int r = 0; r < group; ++r) Z(bins + r * Z::size).clear_margins();
-    for (long start = begin; start < end; start += group) {
-      const long stop = end - start < group ? end : start + group;
-      fft_rows<T, H>(
-          start, stop,
-          [&](long row, auto c) TSR_LAMBDA {
-            Vec<T> a{}, b{};
-            both_halves(c, [&](auto h) TSR_LAMBDA { a = in(row, h); }, [&](auto h) TSR_LAMBDA { b = in(row, h); });
-            return taken_apart(a, b, Lanes<T>{});
-          },
-          [&](long row, auto c, P v) TSR_LAMBDA { Z(bins + (row - start) * Z::size).at.store(c, v); }, work);
-      for (long row = start; row < stop; ++row) {
-        const Z z(bins + (row - start) * Z::size);
-        z.at.re[H] = z.at.re[0], z.at.im[H] = z.at.im[0];
-        const auto& w = half_turn<T, N>();
-        columns<T, H + 1>([&](auto c) TSR_LAMBDA {
-          const P a = z.forwards(c.begin), b = z.mirrored(c.begin);
-          const P even = a + b, odd = turned(a - b) * P{load(w.re + c.begin), load(w.im + c.begin)}, both = even + odd;
-          out(row, c, weighted<T, N>(c, P{T(0.5) * both.re, T(0.5) * both.im}, interior));
-        });
-      }
-    }
+    even_rows<T, N, N / 2 + 1>(begin, end, in, [&](long row, auto c, P even, P odd) TSR_LAMBDA {
+      out(row, c, weighted<T, N>(c, halved(even + odd), interior));
+    }, work);
   } else {
     fft_rows<T, N>(
         begin, end, [&](long row, auto c) TSR_LAMBDA { return P{in(row, c), Vec<T>{}}; },
@@ -180,7 +228,7 @@ void irfft_rows(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   }
 }
 
-/// Numbers of working memory of rfft_columns and irfft_columns for one thread.
+/// Numbers of working memory of rfft_columns, irfft_columns and fft_real_columns for one thread.
 template <class T, int N>
 constexpr long rfft_columns_work() {
   constexpr int inner = N % 2 == 0 ? N / 2 : N;
@@ -192,31 +240,36 @@ template <class T, int N, class In, class Out>
 void rfft_columns(long begin, long end, T interior, In&& in, Out&& out, T* work) {
   using namespace detail;
   using P = Planes<Vec<T>>;
-  constexpr int inner = N % 2 == 0 ? N / 2 : N;
-  P* const z = reinterpret_cast<P*>(work);
   auto give = [&](int k, auto c, P v) TSR_LAMBDA {
     const T factor = k == 0 || 2 * k == N ? T(1) : interior;
     out(k, c, P{v.re * factor, v.im * factor});
   };
-  columns_of<T>(begin, end, [&](auto c) {
-    if constexpr (N % 2 == 0) {
-      SideBySide<T, inner>::run([&](int j) TSR_LAMBDA { return P{in(2 * j, c), in(2 * j + 1, c)}; },
-                                [&](int k, P v) TSR_LAMBDA { z[k] = v; }, z + inner + 1);
-      z[inner] = z[0];
-      const auto& w = half_turn<T, N>();
-      for (int k = 0; k <= inner; ++k) {
-        const P a = z[k], b = {z[inner - k].re, -z[inner - k].im};
-        const P both = a + b + turned(a - b) * Planes<T>{w.re[k], w.im[k]};
-        give(k, c, P{T(0.5) * both.re, T(0.5) * both.im});
-      }
-    } else {
+  if constexpr (N % 2 == 0) {
+    even_columns<T, N>(begin, end, in, [&](int k, auto c, P even, P odd) TSR_LAMBDA { give(k, c, halved(even + odd)); }, work);
+  } else {
+    columns_of<T>(begin, end, [&](auto c) {
       SideBySide<T, N>::run([&](int j) TSR_LAMBDA { return P{in(j, c), Vec<T>{}}; },
                             [&](int k, P v) TSR_LAMBDA {
                               if (k <= N / 2) give(k, c, v);
                             },
-                            z);
-    }
-  });
+                            reinterpret_cast<P*>(work));
+    });
+  }
+}
+
+/// Down the columns of a matrix of N rows of real numbers: `in(j, c)` returns a vector, `out(k, c, value)` takes a pair, k < N.
+template <class T, int N, class In, class Out>
+void fft_real_columns(long begin, long end, In&& in, Out&& out, T* work) {
+  using namespace detail;
+  using P = Planes<Vec<T>>;
+  if constexpr (N % 2 == 0) {
+    even_columns<T, N>(begin, end, in, [&](int k, auto c, P even, P odd) TSR_LAMBDA {
+      if (k == N / 2) return;  // bin 0's difference
+      out(k, c, halved(even + odd)), out(k + N / 2, c, halved(even - odd));
+    }, work);
+  } else {
+    fft_columns<T, N>(begin, end, [&](int j, auto c) TSR_LAMBDA { return P{in(j, c), Vec<T>{}}; }, out, work);
+  }
 }
 
 /// Bins 0..N/2 of columns to N rows of real numbers, without the factor 1/N: `in(k, c)` returns a pair, `out(j, c, value)` takes a vector.

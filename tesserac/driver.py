@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 After = Callable[[str, Function], None]
 """Called with the name of every pass and the function it made."""
 
-_TRANSFORMS = frozenset({"fft", "ifft", "rfft", "irfft", "wavelet", "iwavelet"})
 _TAKEN_STEMS = ("all", "clean", "runtime", "library", "command_line", "main", "std", "tsr")
 """Stems that an entry's files and namespace must not have: make targets, other files, functions and namespaces."""
 
@@ -204,7 +203,6 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     if options.target == "cuda":
         _refuse_meshes(program)
         _refuse_mixed(program)
-        _refuse_unported(program)
         return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
@@ -297,16 +295,6 @@ def _refuse_mixed(program: Program) -> None:
         diagnostics.error("T0806", "the CUDA back end has no mixed precision yet", None,
                           help=["--precision fp32, or --target cpu"])
         raise CompileError(diagnostics.items)
-
-
-def _refuse_unported(program: Program) -> None:
-    """T0806 for what has no CUDA kernels yet: transforms."""
-    diagnostics = Diagnostics()
-    found = (e for f in program.functions() for e in f.equations if e.op in _TRANSFORMS)
-    for span in dict.fromkeys(e.span for e in found):
-        diagnostics.error("T0806", "the CUDA back end has no Fourier and wavelet transforms yet", span,
-                          help=["--target cpu builds this program"])
-    diagnostics.raise_if_errors()
 
 
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,

@@ -1,5 +1,6 @@
 // What a program needs besides its buffers: a stream, the first error, and cuBLASLt unless it was built without.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -43,6 +44,7 @@ class Context {
   }
   ~Context() {
     plans.clear();
+    for (const auto& table : tables) cudaFree(table.second);
     cudaFree(own_workspace_);
 #ifndef TSR_NO_CUBLASLT
     if (blas != nullptr) cublasLtDestroy(blas);
@@ -82,6 +84,7 @@ class Context {
   cublasLtHandle_t blas = nullptr;  // null: every product is our own kernel's
   void* blas_workspace = nullptr;
   std::map<const void*, std::unique_ptr<ProductPlan>> plans;  // by the address of the product's table of sizes
+  std::map<std::array<int, 4>, void*> tables;  // factors of transforms in device memory, by their sizes
 
  private:
   void* own_workspace_ = nullptr;

@@ -177,11 +177,11 @@ class LineKernel:
 class FftKernel:
     """A discrete Fourier transform of length ``n`` along one axis, times ``scale``.
 
-    ``form``: ``complex``, ``forwards`` (real numbers to bins 0..n/2, those that stand for two times ``interior``) or
-    ``backwards``. Nodes are over (outer loops, rows, columns): with ``upright`` the transform runs down the rows and
-    there are ``count`` columns, else along the columns and there are ``count`` rows. ``before`` computes what is
-    transformed: ``parts`` are the nodes of the real and, where there is one, the imaginary part. The results are the
-    nodes of kind ``transformed`` (op ``re`` or ``im``) among ``nodes``.
+    ``form``: ``complex``, ``real`` (real numbers to all n bins), ``forwards`` (real numbers to bins 0..n/2, those that
+    stand for two times ``interior``) or ``backwards``. Nodes are over (outer loops, rows, columns): with ``upright``
+    the transform runs down the rows and there are ``count`` columns, else along the columns and there are ``count``
+    rows. ``before`` computes what is transformed: ``parts`` are the nodes of the real and, where there is one, the
+    imaginary part. The results are the nodes of kind ``transformed`` (op ``re`` or ``im``) among ``nodes``.
     """
 
     slots: tuple[Slot, ...]

@@ -67,7 +67,7 @@ def lower_transform(
     assert isinstance(interior, (int, float))
     kernel = FftKernel(
         tuple(slots),
-        FORMS.get(equation.op, "complex"),
+        FORMS.get(equation.op, "complex" if len(parts) == 2 else "real"),
         inverse,
         n,
         scale_of(str(equation.attr("norm")), inverse, n),

@@ -16,6 +16,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     layout,
     loss,
     mesh,
+    mesh_experts,
     norm,
     random,
     reduce,

@@ -88,7 +88,8 @@ def transform_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
     n = integer(attrs, "n") if "n" in attrs else ins[0].sizes[axis]
     rows = ins[0].size / max(ins[0].sizes[axis], 1)
     per_row = 5.0 * n * math.log2(max(n, 2))
-    return rows * (per_row / 2 if "interior" in attrs else per_row)
+    real = "interior" in attrs or (len(ins) == 1 and not ins[0].dtype.is_complex)
+    return rows * (per_row / 2 if real else per_row)
 
 
 def weights(n: int, interior: float) -> Array:

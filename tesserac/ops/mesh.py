@@ -31,7 +31,7 @@ Types = Sequence[TensorType]
 Optional = Var | None
 WHERE: tuple[tuple[str, Attr], ...] = (("axis", REQUIRED), ("size", REQUIRED))
 """Attributes that every op of this module has."""
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "exchange_rows")
 """Ops that talk to other ranks."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -13,6 +14,7 @@ from tesserac.ir.program import Function
 from tesserac.ir.types import TensorType
 from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate, expand_derivatives
+from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, partition
 from tesserac.passes.mesh.placements import REPLICATED, Placement, Shard, local_type
 from tesserac.passes.mesh.program import rank_program
@@ -30,12 +32,24 @@ def draw_assignment(function: Function, mesh: Mesh, rng: Random) -> Assignment:
     inputs = {item.path: item.var.type for item in function.inputs}
     outputs = {o.name: o.var.type for o in function.outputs if not o.name.startswith("grad:")}
     found = {}
+    modes: set[str] = set()
     for name, size in mesh.squeezed().sizes.items():
         chosen = []
-        for i, equation in enumerate(forms):
+        for equation in forms:
             chosen.append(_pick(strategies(equation, size), rng))
-            forms[i] = after(equation, chosen[-1], size)
+        mixtures = _mixtures(replace(function, equations=tuple(forms)), size, set(modes), rng)
+        chosen = [mixtures.get(i, strategy) for i, strategy in enumerate(chosen)]
+        modes.update(s.name for s in mixtures.values() if s.name == EXPERTS)
+        forms = [after(equation, strategy, size) for equation, strategy in zip(forms, chosen, strict=True)]
         found[name] = AxisAssignment(tuple(chosen), _placements(inputs, size, rng), _placements(outputs, size, rng))
+    return found
+
+
+def _mixtures(function: Function, size: int, taken: set[str], rng: Random) -> dict[int, Strategy]:
+    """Mixtures of experts cut by tokens or spread over the ranks, sometimes; spread over one axis at most."""
+    mode = rng.choice([TOKENS, TOKENS if EXPERTS in taken else EXPERTS, ""])
+    found = mixture_strategies(function, size, mode) if mode else {}
+    SEEN[mode] += bool(found)
     return found
 
 

@@ -86,6 +86,20 @@ static void check(Files& files) {{
     irfft_columns<T, N>(0, R, T(2), [&](int k, auto c) {{ return P{{c.load(p + k * R), c.load(q + k * R)}}; }},
                         [&](int j, auto c, Vec<T> v) {{ c.store(back.get() + j * R, v); }}, work);
   files.write(back);
+  Array<T> full{{std::unique_ptr<T[]>(new T[2 * R * N]), 2 * R * N}};
+  T *const s = full.get(), *const t = s + R * N;
+  if constexpr (Whole) {{
+    work = aligned(memory, rfft_rows_work<T, N>());
+    fft_real_rows<T, N>(0, R, [&](long r, auto c) {{ return c.load(real.get() + r * N); }},
+                        [&](long r, auto c, P v) {{ c.store(s + r * N, v.re), c.store(t + r * N, v.im); }}, work);
+  }}
+  files.write(full);
+  if constexpr (Whole) {{
+    work = aligned(memory, rfft_columns_work<T, N>());
+    fft_real_columns<T, N>(0, R, [&](int j, auto c) {{ return c.load(upright.get() + j * R); }},
+                           [&](int k, auto c, P v) {{ c.store(s + k * R, v.re), c.store(t + k * R, v.im); }}, work);
+  }}
+  files.write(full);
 }}
 
 int main(int, char** argv) {{
@@ -122,10 +136,11 @@ def check(cases: list[tuple[int, str]], variant: str, folder: Path) -> None:
         whole, half = np.zeros((ROWS, n), dtype), np.zeros((2, ROWS, n // 2 + 1), dtype)
         tall = half.transpose(0, 2, 1).copy()
         outputs += [whole, whole, whole.T.copy(), whole.T.copy(), half, whole, tall, whole.T.copy()]
+        outputs += [np.zeros((2, ROWS, n), dtype), np.zeros((2, n, ROWS), dtype)]
     got = harness.run(harness.build(program(cases), variant, folder), inputs, outputs)
     for i, (n, kind) in enumerate(cases):
         a, b, _, _, x, _ = inputs[6 * i : 6 * i + 6]
-        re, im, down_re, down_im, half, back, tall, stood = got[8 * i : 8 * i + 8]
+        re, im, down_re, down_im, half, back, tall, stood, full, tall_full = got[10 * i : 10 * i + 10]
         limit, want = bound(n, a.dtype), transform(a + 1j * b)
         assert error(re + 1j * im, want) <= limit, (n, kind, "rows")
         if not in_full(n):
@@ -137,6 +152,9 @@ def check(cases: list[tuple[int, str]], variant: str, folder: Path) -> None:
         assert error(back, twice) <= 3 * limit, (n, kind, "real rows back")
         assert error((down_re + 1j * down_im).T, want) <= limit, (n, kind, "columns")
         assert error((tall[0] + 1j * tall[1]).T, np.where(alone, 1, 0.5) * bins) <= limit, (n, kind, "real columns")
+        assert error(full[0] + 1j * full[1], transform(x + 0j)) <= limit, (n, kind, "real rows, all bins")
+        tall_full = tall_full[0] + 1j * tall_full[1]
+        assert error(tall_full.T, transform(x + 0j)) <= limit, (n, kind, "real columns, all bins")
         assert error(stood.T, n * x.astype(np.float64)) <= 3 * limit, (n, kind, "real columns back")
 
 

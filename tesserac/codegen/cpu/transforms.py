@@ -11,7 +11,10 @@ from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import FftKernel, Node
 
-FUNCTIONS = {"complex": "fft", "forwards": "rfft", "backwards": "irfft"}
+FUNCTIONS = {"complex": "fft", "real": "fft_real", "forwards": "rfft", "backwards": "irfft"}
+
+WORK = {"complex": "fft"}
+"""Those between real numbers and a spectrum need the same memory."""
 
 
 class TransformRenderer:
@@ -31,7 +34,8 @@ class TransformRenderer:
             "n": k.n,
             "count": k.count,
             "real": self.real,
-            "interior": "" if k.form == "complex" else f"{self.real}({literal(k.interior, self.real)}), ",
+            "work": WORK.get(k.form, "rfft") + ("_columns" if k.upright else "_rows") + "_work",
+            "interior": "" if k.form in ("complex", "real") else f"{self.real}({literal(k.interior, self.real)}), ",
             "value_type": f"Vec<{self.real}>" if k.form == "backwards" else f"Planes<Vec<{self.real}>>",
             "before": before,
             "after": after,
@@ -46,7 +50,10 @@ class TransformRenderer:
         return Expressions(nodes, self.kernel.slots, self.slot_names, scope, [*self.loops, "i"], self.real), scope
 
     def _before(self) -> list[str]:
-        """The lines that compute what is transformed; the inverse is the same transform of swapped parts."""
+        """The lines that compute what is transformed; the inverse is the same transform of swapped parts.
+
+        Of real numbers it is the conjugate of the transform.
+        """
         k = self.kernel
         text, scope = self._text(k.before)
         uses = dict(text.uses)
@@ -54,9 +61,9 @@ class TransformRenderer:
             uses[part] = uses.get(part, 0) + 1
         lines, known = _shared(text, scope, uses, {})
         values = [self._vector(text, part, known) for part in k.parts]
-        if k.form == "forwards":
+        if k.form in ("forwards", "real"):
             return [*lines, f"return {values[0]};"]
-        re_part, im_part = values if len(values) == 2 else (values[0], f"Vec<{self.real}>{{}}")
+        re_part, im_part = values
         pair = f"{im_part}, {re_part}" if k.inverse and k.form == "complex" else f"{re_part}, {im_part}"
         return [*lines, f"return Planes<Vec<{self.real}>>{{{pair}}};"]
 
@@ -76,6 +83,8 @@ class TransformRenderer:
         known: dict[int, str] = {}
         turned = k.inverse and k.form == "complex"
         members = {"re": "v.im", "im": "v.re"} if turned else {"re": "v.re", "im": "v.im"}
+        if k.inverse and k.form == "real":
+            members["im"] = "(-v.im)"
         for number, node in enumerate(k.nodes):
             if node.kind != "transformed":
                 continue

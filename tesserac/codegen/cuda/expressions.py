@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -61,6 +62,10 @@ class Expressions:
     index: str = "int64_t"
     row_names: dict[int, str] = field(default_factory=dict)
     vectors: dict[int, str] = field(default_factory=dict)
+
+    def uses(self) -> dict[int, int]:
+        """How many values each value is an operand of."""
+        return Counter(a for node in self.nodes for a in node.args)
 
     def row(self, number: int) -> str:
         """A row value: its declared name, or a literal."""

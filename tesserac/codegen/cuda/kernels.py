@@ -15,11 +15,13 @@ from tesserac.codegen.cuda.reductions import render_reduction
 from tesserac.codegen.cuda.rows import RowRenderer
 from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product, emit_transpose
 from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type, wrapped
+from tesserac.codegen.cuda.transforms import TransformEmitter
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
+    FftKernel,
     GroupedKernel,
     Kernel,
     Launch,
@@ -43,6 +45,7 @@ combine_blocks scatter_rows SumOf MaxOf MinOf attention_forward attention_backwa
 tsr_relu tsr_sign tsr_sigmoid tsr_softplus tsr_silu tsr_dsilu tsr_gelu tsr_dgelu tsr_gelu_tanh tsr_dgelu_tanh
 slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kValidate kKernels kTrainInputs
 kTrainOutputs kInferInputs kValidateInputs kValidateOutputs kValidateArena kValidateWorkspace open_device Device
+Haar Db2 Db4 wavelet_line iwavelet_line work outside Complex Factors FftForm FftPlan FftTables fft swapped conjugate
 Grouped Experts OwnRows grouped_contract grouped_outer grouped_sum grouped_number grouped_table route limit
 CudaDevice Program Function Tensor Kernel kInferOutputs kTrainArena kInferArena kTrainWorkspace kInferWorkspace
 """
@@ -55,6 +58,7 @@ PREFIX = {
     "AttentionKernel": "attention",
     "TransposeKernel": "transpose",
     "LineKernel": "along",
+    "FftKernel": "transform",
     "RoutingKernel": "routing",
     "GroupedKernel": "experts",
 }
@@ -119,6 +123,8 @@ class KernelCatalogue:
             return emit_line(kernel, name, scope)
         if isinstance(kernel, TransposeKernel):
             return emit_transpose(kernel, name, scope)
+        if isinstance(kernel, FftKernel):
+            return TransformEmitter(kernel, name, scope, self.real).emit()
         if isinstance(kernel, RoutingKernel):
             return emit_routing(kernel)
         if isinstance(kernel, GroupedKernel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tesserac.codegen.cpu.expressions import CPP_TYPE, address
 from tesserac.codegen.cuda.layout import BLOCK, count
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
@@ -12,6 +14,11 @@ from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RowKernel, Slot, TransposeKernel
 
 LINE_BLOCK = 128
+WAVELET_BLOCKS = 128
+"""Blocks of wavelet transforms whose lines lie in device memory."""
+
+SHARED_BYTES = 48 << 10
+"""Shared memory that a kernel may declare."""
 
 
 def _pointers(slots: tuple[Slot, ...], names: list[str]) -> str:
@@ -106,6 +113,10 @@ def emit_line(kernel: LineKernel, name: str, scope: CppNames) -> Emitted:
             str(kernel.steps[number]),
         ]
     lines = count(sizes)
+    wavelet = re.fullmatch(r"line_(i?wavelet)<(\w+), \d+>", kernel.function)
+    if wavelet:
+        position = row_indices(sizes, variables, "int64_t", "row") if sizes else []
+        return _emit_wavelet(kernel, name, names, f"{wavelet[1]}_line<{wavelet[2]}>", position, arguments)
     text = render_template(
         "cuda/line.cu.j2",
         name=name,
@@ -120,3 +131,32 @@ def emit_line(kernel: LineKernel, name: str, scope: CppNames) -> Emitted:
     return Emitted(
         text, [f"{name}<<<{blocks}, {LINE_BLOCK}, 0, stream>>>({', '.join(f'{{{i}}}' for i in range(len(names)))});"]
     )
+
+
+def _emit_wavelet(
+    kernel: LineKernel, name: str, names: list[str], function: str, position: list[str], arguments: list[str]
+) -> Emitted:
+    """A wavelet transform, one block per line."""
+    n, lines = kernel.sizes[0], count(tuple(size for size, _ in kernel.outer))
+    real = CPP_TYPE[kernel.slots[0].dtype]
+    size = 2 * n * kernel.slots[0].dtype.itemsize
+    outside = size > SHARED_BYTES
+    text = render_template(
+        "cuda/wavelet.cu.j2",
+        name=name,
+        parameters=_pointers(kernel.slots, names),
+        block=LINE_BLOCK,
+        lines=lines,
+        function=function,
+        position=position,
+        arguments=arguments + [str(s) for s in kernel.sizes],
+        outside=outside,
+        real=real,
+        n=n,
+    )
+    workspace = Workspace()
+    pointers = [f"{{{i}}}" for i in range(len(names))]
+    if outside:
+        pointers.append(f"at<{real}>(workspace, {workspace.add('lines', WAVELET_BLOCKS * size)})")
+    blocks = min(lines, WAVELET_BLOCKS if outside else 65535)
+    return Emitted(text, [f"{name}<<<{blocks}, {LINE_BLOCK}, 0, stream>>>({', '.join(pointers)});"], workspace.size)

@@ -119,7 +119,7 @@ def steps_from(type_: TensorType, sizes: Sequence[int], at: Placements) -> Itera
             extents[placement.dim] //= size
     for axis, old in enumerate(at):
         inner = {p.dim for p in at[axis + 1:] if p.is_cut}
-        if old.is_cut and old.dim in inner:
+        if old.is_own or (old.is_cut and old.dim in inner):
             continue
         for new in (REPLICATED, VARYING, PARTIAL, *(Shard(d) for d in range(type_.rank))):
             if new == PARTIAL and type_.dtype is DType.BOOL:

@@ -18,7 +18,8 @@ from tesserac.ops.base import Cuts, spec_of
 from tesserac.passes.linearize import expanded
 from tesserac.passes.mesh.conversions import Step, convert, version_tree
 from tesserac.passes.mesh.expansion import early_stops, inner_strategies
-from tesserac.passes.mesh.local import emit_local
+from tesserac.passes.mesh.experts import MODES, Mixtures
+from tesserac.passes.mesh.local import emit_local, local_attrs
 from tesserac.passes.mesh.placements import REPLICATED, Placement, Placements, local_type, placed
 from tesserac.passes.mesh.refusals import illegal, uneven
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
@@ -102,6 +103,7 @@ class _Partition:
         self._sizes = mesh.shape
         self._axes = [assignment[name] for name in mesh.axes]
         self._builder = Builder()
+        self._mixtures = Mixtures(self._builder)
         self._values: dict[str, _Value] = {}
         self._needed: dict[str, list[Placements]] = {}
         self._outputs: dict[str, Placements] = {}
@@ -153,7 +155,10 @@ class _Partition:
         forms: list[Equation] = []
         current = equation
         for strategy, (axis, size) in zip(wanted, self._named, strict=True):
-            found = next((s for s in strategies(current, size) if s.name == strategy.name), None)
+            if strategy.name in MODES:
+                found: Strategy | None = strategy
+            else:
+                found = next((s for s in strategies(current, size) if s.name == strategy.name), None)
             if found is None:
                 raise illegal(equation, strategy, axis, size, strategies(current, size))
             chosen.append(found)
@@ -235,13 +240,22 @@ class _Partition:
         b = self._builder
         mark = len(b.equations)
         with b.at(equation.span, prefix=f"{equation.results[0].name}_"):
-            results = emit_local(b, equation, operands, [t.sizes for t in types], self._cuts(item))
+            results = self._local(item, operands, [t.sizes for t in types])
         named = {r.name: Var(b.fresh(v.name), r.type) for r, v in zip(results, equation.results, strict=True)}
         b.equations[mark:] = _renamed(b.equations[mark:], named)
         for var, local, type_, lies in zip(equation.results, results, types, made, strict=True):
-            if local.type != type_:
+            if local.type != type_ and not any(p.is_own and p.dim < 0 for p in lies):
                 raise InternalError(f"{equation.op}: a rank's {var} is {local.type}, not {type_}")
             self._define(var, lies, named[local.name], equation.span)
+
+    def _local(self, item: _Placed, operands: Sequence[Var], shapes: Sequence[tuple[int, ...]]) -> tuple[Var, ...]:
+        modes = {s.name: axis for s, axis in zip(item.chosen, self._named, strict=True) if s.name in MODES}
+        cuts = self._cuts(item)
+        if not modes:
+            return emit_local(self._builder, item.equation, operands, shapes, cuts)
+        attrs = local_attrs(item.equation, [v.type.sizes for v in operands], shapes, cuts)
+        rows = shapes[0][0]
+        return self._mixtures.emit(item.equation, operands, rows, modes, attrs)
 
     def _cuts(self, item: _Placed) -> Cuts:
         found: dict[str, tuple[tuple[str, int], ...]] = {}

@@ -16,7 +16,10 @@ from tesserac.ir.types import TensorType
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One placement on one mesh axis: ``kind`` is S, P, R or R*; ``dim`` belongs to S and is -1 for the others."""
+    """One placement on one mesh axis: ``kind`` is S, P, R or R*; ``dim`` belongs to S and is -1 for the others.
+
+    Two more kinds occur within a mixture of experts only (see ``experts.py``): T and E.
+    """
 
     kind: str
     dim: int = -1
@@ -27,6 +30,11 @@ class Placement:
         if self.kind == "R*":
             return PARTIAL
         return REPLICATED if self.kind == "P" else self
+
+    @property
+    def is_own(self) -> bool:
+        """Whether what ranks hold makes up no whole that anything else could use."""
+        return self.kind in ("T", "E")
 
     @property
     def is_cut(self) -> bool:
@@ -59,7 +67,7 @@ def local_type(type_: TensorType, placements: Sequence[Placement], sizes: Sequen
     """The type of one rank's part; ValueError if a cut is not even."""
     shape = list(type_.sizes)
     for placement, size in zip(placements, sizes, strict=True):
-        if placement.is_cut:
+        if placement.is_cut or (placement.kind == "T" and placement.dim >= 0):
             if placement.dim >= len(shape) or shape[placement.dim] % size:
                 raise ValueError(f"{type_} cannot be cut into {size} along axis {placement.dim}")
             shape[placement.dim] //= size

@@ -76,12 +76,13 @@ def collectives_of(local: Function, sharded: Sharded) -> tuple[Collective, ...]:
     for equation in reversed(local.equations):
         if equation.op == "all_reduce" and equation.results[0].name in gradients:
             gradients.update(v.name for v in equation.operands)
+    forward = {v.name for v in sharded.function.variables()}
     found: list[Collective] = []
     for equation in local.equations:
         if equation.op not in COLLECTIVES:
             continue
         names = {v.name for v in equation.results}
-        phase = "forward" if names & sharded.placements.keys() else "gradient" if names & gradients else "backward"
+        phase = "forward" if names & forward else "gradient" if names & gradients else "backward"
         attrs = equation.attributes
         found.append(Collective(len(found), str(attrs["axis"]), int(str(attrs["size"])), equation.op, phase,
                                 sum(v.type.bytes for v in equation.operands),

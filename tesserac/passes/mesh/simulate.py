@@ -16,6 +16,8 @@ from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function
 from tesserac.ops.attributes import integer, string
 from tesserac.ops.base import Array, Attrs, spec_of
+from tesserac.ops.mesh import COLLECTIVES
+from tesserac.ops.mesh_experts import counts_of
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.partition import Sharded
 from tesserac.passes.mesh.placements import Placements
@@ -50,6 +52,25 @@ def _all_to_all(group: Group, attrs: Attrs) -> list[Array]:
     return [np.concatenate([row[i] for row in pieces], axis=integer(attrs, "concat")) for i in range(len(group))]
 
 
+def _exchanged(rows: Group, offsets: Array, attrs: Attrs) -> list[Array]:
+    """``exchange_rows``: every piece (from a rank, for an expert) is copied from its place there to its place here."""
+    size, total, back = len(rows), integer(attrs, "rows"), bool(attrs["back"])
+    found = [np.zeros((total, *rows[0].shape[1:]), rows[0].dtype) for _ in rows]
+    for owner in range(size):
+        counts = counts_of(offsets, size, owner)
+        here = 0
+        for expert in range(counts.shape[1]):
+            for source in range(size):
+                there = int(offsets[source, owner * counts.shape[1] + expert])
+                count = int(counts[source, expert])
+                if back:
+                    found[source][there : there + count] = rows[owner][here : here + count]
+                else:
+                    found[owner][here : here + count] = rows[source][there : there + count]
+                here += count
+    return found
+
+
 MEANING: dict[str, Callable[[Group, Attrs], list[Array]]] = {
     "all_reduce": _all_reduce,
     "all_gather": _all_gather,
@@ -75,7 +96,7 @@ def run_ranks(function: Function, mesh: Mesh, inputs: Sequence[Mapping[str, Arra
     values = [dict(given) for given in inputs]
     with np.errstate(all="ignore"):
         for equation in function.equations:
-            if equation.op in MEANING:
+            if equation.op in COLLECTIVES:
                 _together(equation, mesh, values, wide)
                 continue
             axis = dict(equation.attrs).get("axis") if spec_of(equation.op).kind == "rank" else None
@@ -92,6 +113,11 @@ def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wi
     if mesh.sizes[axis] != attrs["size"]:
         raise InternalError(f"{equation.op} of {attrs['size']} ranks on an axis of {mesh.sizes[axis]}")
     for ranks in ranks_along(mesh, axis):
+        if equation.op == "exchange_rows":
+            rows, offsets = ([values[rank][v.name] for rank in ranks] for v in equation.operands)
+            for rank, array in zip(ranks, _exchanged(rows, offsets[0], attrs), strict=True):
+                values[rank][equation.result.name] = checked(equation.result, array, wide)
+            continue
         for operand, result in zip(equation.operands, equation.results, strict=True):
             arrays = MEANING[equation.op]([values[rank][operand.name] for rank in ranks], attrs)
             for rank, array in zip(ranks, arrays, strict=True):
@@ -141,7 +167,7 @@ def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, function: Functio
                                                             mesh, rank), wide) for item in function.inputs})
     values = run_ranks(function, mesh, mine, wide, seed, step)
     for var in function.variables():
-        if var.name in sharded.placements:
+        if var.name in sharded.placements and not any(p.is_own for p in sharded.placements[var.name]):
             try:
                 join([v[var.name] for v in values], sharded.placements[var.name], mesh)
             except InternalError as error:

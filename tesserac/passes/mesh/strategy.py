@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import DType, TensorType
-from tesserac.ops.base import Factors, spec_of
+from tesserac.ops.base import Cuts, Factors, spec_of
 from tesserac.passes.mesh.local import localized
 from tesserac.passes.mesh.placements import PARTIAL, REPLICATED, VARYING, Placement, Placements, Shard, placed
 
@@ -172,10 +172,10 @@ def after(equation: Equation, strategy: Strategy, size: int) -> Equation:
     if not strategy.operands and not strategy.results:
         return equation
     letter = strategy.letter
-    cuts = {} if letter is None else {letter: (("", size),)}
+    cuts: Cuts = {} if letter is None else {letter: (("", size),)}
 
     def shapes(values: Sequence[Var], placements: Placements) -> list[tuple[int, ...]]:
-        return [tuple(n // size if p.is_cut and p.dim == i else n for i, n in enumerate(v.type.sizes))
+        return [tuple(n // size if p.dim == i and p.kind in ("S", "T") else n for i, n in enumerate(v.type.sizes))
                 for v, p in zip(values, placements, strict=True)]
 
     return localized(equation, shapes(equation.operands, strategy.operands),

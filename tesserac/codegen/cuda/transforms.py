@@ -1,0 +1,191 @@
+"""Fourier transforms: how a length is taken apart, and what is read and written as a struct that the kernel calls."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tesserac.codegen.cpu.expressions import LONGEST
+from tesserac.codegen.cuda.expressions import Expressions, at, literal, scalar_type
+from tesserac.codegen.cuda.layout import index_type
+from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
+from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type
+from tesserac.codegen.jinja import render_template
+from tesserac.codegen.names import CppNames
+from tesserac.codegen.records import FftKernel, Node, RowKernel
+from tesserac.diagnostics import InternalError
+
+LARGEST_PRIME = 31
+"""Lengths with larger prime factors go through Bluestein's convolution."""
+
+SHARED_BYTES = 160 << 10
+"""Shared memory that a block may have on sm_80 and newer, less some; longer lines lie in device memory."""
+
+USUAL_BYTES = 48 << 10
+"""Shared memory with which several blocks fit a multiprocessor: more lines per block only below that."""
+
+POINTS = 2048
+"""Numbers that a block of 256 threads transforms at once, so that each has a butterfly or more."""
+
+BLOCKS_OUTSIDE = 64
+"""kFftBlocksOutside of runtime/cuda/fft.cuh."""
+
+
+def prime_factors(n: int) -> list[int]:
+    """Ascending."""
+    found, p = [], 2
+    while p * p <= n:
+        while n % p == 0:
+            found.append(p)
+            n //= p
+        p += 1
+    return [*found, n] if n > 1 else found
+
+
+def radices(n: int) -> list[int]:
+    """The passes of a transform: eights and what is left of two, then odd primes."""
+    primes = prime_factors(n)
+    twos, odd = primes.count(2), [p for p in primes if p > 2]
+    rest = {0: [], 1: [2], 2: [4]}[twos % 3]
+    return [8] * (twos // 3) + rest + odd
+
+
+@dataclass(frozen=True)
+class FftSizes:
+    """FftPlan of runtime/cuda/fft.cuh: numbers of the passes, their radices, lines of a block, where they lie."""
+
+    passes: int
+    factors: tuple[int, ...]
+    lines: int
+    outside: bool
+    bytes: int
+
+
+def fft_sizes(kernel: FftKernel, itemsize: int) -> FftSizes:
+    """How the kernel's lines are transformed."""
+    halved = kernel.form != "complex" and kernel.n % 2 == 0
+    length = kernel.n // 2 if halved else kernel.n
+    passes = length
+    if length > 1 and prime_factors(length)[-1] > LARGEST_PRIME:
+        passes = 1 << (2 * length - 2).bit_length()
+    line = 2 * (max(passes, length + 1) | 1) * 2 * itemsize
+    count = math.prod((*kernel.outer, kernel.count))
+    lines = max(1, min(POINTS // passes, count, USUAL_BYTES // line))
+    return FftSizes(passes, tuple(radices(passes)), lines, line > SHARED_BYTES, lines * line)
+
+
+class TransformEmitter:
+    """Text and launch of one transform."""
+
+    def __init__(self, kernel: FftKernel, name: str, names: CppNames, real: str) -> None:
+        self.kernel, self.name, self.real = kernel, name, real
+        if any(store.mode != "set" or store.across_tiles for store in kernel.stores):
+            raise InternalError("a transform that adds up its results")
+        self.scope = CppNames(parent=names, reserved=("read", "write", "line", "k", "i", "c", "v"))
+        self.slot_names = [self.scope.fresh(slot.name) for slot in kernel.slots]
+        self.loops = [self.scope.fresh(LOOP_NAMES[n + 1]) for n in range(len(kernel.outer))]
+        domain = (*kernel.outer, kernel.count, max(kernel.size_in, kernel.size_out))
+        if kernel.upright:
+            domain = (*domain[:-2], domain[-1], domain[-2])
+        self.index = index_type(RowKernel(kernel.slots, domain, (*kernel.before, *kernel.nodes), kernel.stores))
+
+    def emit(self) -> Emitted:
+        """A struct with what the transform reads and writes, its plan, and the launch."""
+        k = self.kernel
+        sizes = fft_sizes(k, 8 if self.real == "double" else 4)
+        random = any(n.kind == "random" for n in (*k.before, *k.nodes))
+        members = [f"{pointer_type(s)} {n};" for s, n in zip(k.slots, self.slot_names, strict=True)]
+        before, after = self._before(), self._after()
+        text = render_template(
+            "cuda/fft.cu.j2",
+            name=self.name,
+            real=self.real,
+            members=members + (["const RandomKey* key;"] if random else []),
+            reads=f"Complex<{self.real}>" if k.form != "forwards" else self.real,
+            takes=f"Complex<{self.real}>" if k.form != "backwards" else self.real,
+            before=self._position(before) + before,
+            after=self._position(after) + after,
+            index=self.index,
+            k=k,
+            sizes=sizes,
+        )
+        workspace = Workspace()
+        outside = "nullptr"
+        if sizes.outside:
+            outside = f"at<char>(workspace, {workspace.add('lines', BLOCKS_OUTSIDE * sizes.bytes)})"
+        pointers = [f"{{{i}}}" for i in range(len(k.slots))] + (["key"] if random else [])
+        count = math.prod((*k.outer, k.count))
+        interior = literal(k.interior, self.real)
+        memory = f"{self.name}{{{{{', '.join(pointers)}}}}}"
+        call = f"fft<{self.name}_plan>(context, {count}, {memory}, {interior}, {outside});"
+        return Emitted(text, [call], workspace.size, random)
+
+    def _text(self, nodes: Sequence[Node]) -> tuple[Expressions, CppNames]:
+        scope = CppNames(parent=self.scope)
+        slots, indices = self.kernel.slots, [*self.loops, "i"]
+        return Expressions(nodes, slots, self.slot_names, scope, indices, self.real, index=self.index), scope
+
+    def _position(self, lines: list[str]) -> list[str]:
+        """The indices that some lines need, from the line and the position in it."""
+        k = self.kernel
+        across, along = ("c", "i") if k.upright else ("i", "c")
+        declared = row_indices((*k.outer, k.count), [*self.loops, across], f"{self.index}", f"{self.index}(line)")
+        declared.append(f"const {self.index} {along} = k;")
+        words = set(re.findall(r"\w+", "\n".join(lines)))
+        return [line for line in declared if line.split()[2] in words]
+
+    def _before(self) -> list[str]:
+        """The lines that compute what is transformed."""
+        k = self.kernel
+        text, scope = self._text(k.before)
+        uses = dict(text.uses())
+        for part in k.parts:
+            uses[part] = uses.get(part, 0) + 1
+        lines, known = _shared(text, scope, uses, {}, self.real)
+        values = [text.full(part, known)[0] for part in k.parts]
+        if k.form == "forwards":
+            return [*lines, f"return {values[0]};"]
+        pair = values if len(values) == 2 else [values[0], f"{self.real}(0)"]
+        return [*lines, f"return {{{', '.join(pair)}}};"]
+
+    def _after(self) -> list[str]:
+        """The lines that scale the results and do what follows them."""
+        k = self.kernel
+        text, scope = self._text(k.nodes)
+        uses = dict(text.uses())
+        for store in k.stores:
+            uses[store.node] = uses.get(store.node, 0) + 1
+        lines: list[str] = []
+        known: dict[int, str] = {}
+        for number, node in enumerate(k.nodes):
+            if node.kind != "transformed":
+                continue
+            known[number] = "v" if k.form == "backwards" else f"v.{node.op}"
+            if k.scale != 1.0 and uses.get(number, 0):
+                value, known[number] = known[number], scope.fresh(node.name)
+                lines.append(f"const {self.real} {known[number]} = {value} * {literal(k.scale, self.real)};")
+        more, known = _shared(text, scope, uses, known, self.real)
+        for store in k.stores:
+            target = at(self.slot_names[store.slot], store.strides, [*self.loops, "i", "c"])
+            more.append(f"{target} = {text.full(store.node, known)[0]};")
+        return [*lines, *more]
+
+
+def _shared(
+    text: Expressions, scope: CppNames, uses: dict[int, int], known: dict[int, str], real: str
+) -> tuple[list[str], dict[int, str]]:
+    """Declarations of row values and of values that are used more than once, or long."""
+    lines: list[str] = []
+    for number, node in enumerate(text.nodes):
+        if node.kind in ("constant", "transformed"):
+            continue
+        if node.extent == "row":
+            lines.append(text.declare_row(number))
+            continue
+        value, _ = text.full(number, known)
+        if uses.get(number, 0) > 1 or len(value) > LONGEST:
+            known[number] = scope.fresh(node.name or node.op or "value")
+            lines.append(f"const {scalar_type(node.dtype, real)} {known[number]} = {value};")
+    return lines, known
