@@ -30,6 +30,8 @@ class Backend {
   virtual void all_to_all_v(const Group& group, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) = 0;
   virtual void broadcast(const Group& group, void* data, size_t bytes, int root) = 0;
   virtual void barrier(const Group& group) = 0;
+  // The last call, of all ranks, unless some are lost.
+  virtual void finish() {}
 };
 
 // What every rank tells about itself, where all can see it. Only the owner writes.
@@ -38,7 +40,7 @@ struct Position {
   int64_t left[kMaxAxes + 1];     // and completed
   int32_t collective;             // the number of the last one begun
   int32_t axis;
-  int64_t step;
+  int64_t step;                   // counted from 0; -1: nothing is known of this rank
 };
 
 // A place where ranks see each other's positions and where one tells the others to stop.
@@ -51,6 +53,10 @@ class Board {
   // True for the first rank alone that calls it.
   virtual bool stop() = 0;
   virtual bool stopped() const = 0;
+  // Called by the watchdog every few milliseconds.
+  virtual void tick() {}
+  // A rank that does not answer, without whose answer the positions of others are unknown; -1: all are known.
+  virtual int silent() const { return -1; }
 };
 
 // One rank: nothing to exchange.

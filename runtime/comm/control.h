@@ -3,6 +3,8 @@
 #pragma once
 #include <sys/utsname.h>
 
+#include <functional>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,7 +31,7 @@ inline std::string binary_hash() {
   return hash_text(file.data(), file.size());
 }
 
-// This machine since it was started: ranks with equal ones share memory.
+// This machine since it was started: ranks with equal ones share memory. TSR_TEST_HOST makes one machine look like several.
 inline std::string host_name() {
   utsname about;
   std::string boot;
@@ -38,6 +40,7 @@ inline std::string host_name() {
     if (fgets(line, sizeof line, file)) boot = std::string(line).substr(0, 8);
     fclose(file);
   }
+  if (const char* const name = getenv("TSR_TEST_HOST")) return name;
   return (uname(&about) == 0 ? std::string(about.nodename) : "?") + (boot.empty() ? "" : "/" + boot);
 }
 
@@ -87,10 +90,26 @@ class Control {
     return true;
   }
 
-  // From rank 0 to all others.
-  void tell(const std::string& text) {
-    for (const Socket& socket : sockets_)
-      if (socket.open()) socket.send(text);
+  // From rank 0 to all others (but `except`), from any other rank to rank 0.
+  void tell(const std::string& text, int except = 0) {
+    const std::lock_guard<std::mutex> lock(sending_);
+    for (size_t i = 0; i < sockets_.size(); ++i)
+      if (sockets_[i].open() && static_cast<int>(i) + 1 != except) sockets_[i].send(text);
+  }
+  // To one rank: of rank 0 to any other, of others to rank 0.
+  bool send(int rank, const std::string& text) {
+    const std::lock_guard<std::mutex> lock(sending_);
+    const Socket& socket = sockets_[start_.rank == 0 ? static_cast<size_t>(rank - 1) : 0];
+    return socket.open() && socket.send(text);
+  }
+  // Whether the way to the other ranks is open.
+  bool linked() const { return !sockets_.empty() && sockets_[0].open(); }
+  // Where words go that ranks send each other while they run; lost() calls it.
+  void on_word(std::function<void(int rank, const std::string& word)> hear) { hear_ = std::move(hear); }
+  // A rank that stands still must not keep others in send().
+  void limit_sends(int seconds) {
+    const timeval limit = {seconds, 0};
+    for (const Socket& socket : sockets_) setsockopt(socket.fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   }
   std::string hear(double timeout) {
     std::string out;
@@ -108,6 +127,7 @@ class Control {
 
   // A rank whose socket has closed without a goodbye; -1 when there is none. Waits up to `timeout` seconds.
   int lost(double timeout) {
+    const std::lock_guard<std::mutex> lock(receiving_);
     std::vector<pollfd> items;
     std::vector<size_t> numbers;
     for (size_t i = 0; i < sockets_.size(); ++i)
@@ -117,9 +137,15 @@ class Control {
       if (!(items[k].revents & (POLLIN | POLLHUP | POLLERR))) continue;
       Socket& socket = sockets_[numbers[k]];
       std::string word;
+      const int rank = start_.rank == 0 ? static_cast<int>(numbers[k]) + 1 : 0;
       const bool heard = socket.receive(&word, clock_seconds() + 1);
+      if (heard && word != "bye" && hear_) {
+        hear_(rank, word);
+        continue;
+      }
+      const std::lock_guard<std::mutex> sending(sending_);
       socket.close();
-      if (!heard || word != "bye") return start_.rank == 0 ? static_cast<int>(numbers[k]) + 1 : 0;
+      if (word != "bye") return rank;
     }
     return -1;
   }
@@ -182,6 +208,8 @@ class Control {
   Start start_;
   std::vector<Peer> peers_;
   std::vector<Socket> sockets_, waiting_;  // rank 0: of rank i + 1; others: to rank 0 alone
+  std::mutex sending_, receiving_;
+  std::function<void(int, const std::string&)> hear_;
 };
 
 }  // namespace comm

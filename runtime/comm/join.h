@@ -8,7 +8,11 @@
 #include "control.h"
 #include "environment.h"
 #include "local.h"
+#include "wires.h"
 #include "world.h"
+#ifdef TSR_MPI
+#include "mpi.h"
+#endif
 
 namespace tsr {
 namespace comm {
@@ -32,9 +36,17 @@ inline double seconds_of(const char* variable, double otherwise) {
   return out;
 }
 
+// What TSR_BACKEND says: how the ranks pass data; "" for the way that fits where they run.
+inline std::string wanted_backend() {
+  const char* const text = getenv("TSR_BACKEND");
+  const std::string out = text ? text : "";
+  if (!out.empty() && out != "local" && out != "mpi") throw environment::wrong("TSR_BACKEND=" + quoted(out) + " is neither local nor mpi");
+  return out;
+}
+
 inline Identity identity_of(const Program& program) {
-  return {{"protocol", "1"},       {"program", program.name},       {"compiler", program.version}, {"mesh", mesh_text(*program.mesh)},
-          {"plan", program.mesh->plan}, {"executable", binary_hash()}};
+  return {{"protocol", "2"},       {"program", program.name},       {"compiler", program.version}, {"mesh", mesh_text(*program.mesh)},
+          {"plan", program.mesh->plan}, {"TSR_BACKEND", wanted_backend()}, {"executable", binary_hash()}};
 }
 
 // A chunk holds the largest exchange, up to half a megabyte: larger ones leave the caches.
@@ -49,6 +61,58 @@ inline Layout layout_of(const Mesh& mesh) {
   return out;
 }
 
+// "local" or "mpi". Throws where the ranks cannot exchange in any way.
+inline std::string backend_for(const Control& control, const std::string& wanted) {
+#ifdef TSR_MPI
+  const bool mpi = true;
+#else
+  const bool mpi = false;
+#endif
+  const bool near = control.one_host();
+  if (wanted == "mpi" || (wanted.empty() && !near)) {
+    if (mpi) return "mpi";
+    throw Error("T0946", near ? std::string("TSR_BACKEND=mpi, and this program is compiled without MPI")
+                              : "the ranks run on several hosts (rank 0 on " + quoted(control.peers()[0].host) + "), and this program is compiled without MPI",
+                "compile it with `make clean` and `make MPI=1`, where mpicxx is installed" + std::string(near ? "" : ", or start all ranks on one host"));
+  }
+  if (!near) throw Error("T0946", "TSR_BACKEND=local passes data through the memory of one host, and the ranks run on several (rank 0 on " + quoted(control.peers()[0].host) + ")", "leave TSR_BACKEND out, or start all ranks on one host");
+  return "local";
+}
+
+// The memory that rank 0 makes and all others open.
+inline std::unique_ptr<Local> share_memory(Control& control, const Start& start, const Layout& layout, double timeout) {
+  std::unique_ptr<Local> local;
+  if (start.rank == 0) {
+    local.reset(new Local("", layout, 0));
+    control.tell(local->segment().path());
+    if (start.world > 1) control.await_answers(timeout);
+    local->segment().forget();
+    return local;
+  }
+  const std::string path = control.hear(timeout);
+  try {
+    local.reset(new Local(path, layout, start.rank));
+  } catch (const Error& error) {
+    control.answer(error.message);
+    throw;
+  }
+  control.answer("ready");
+  return local;
+}
+
+inline Ranks* join_mpi(const Mesh& mesh, const Start& start, std::unique_ptr<Control> control, double limit) {
+#ifdef TSR_MPI
+  std::vector<Group> groups;
+  for (int axis = 0; axis <= mesh.axis_count; ++axis) groups.push_back(group_of(mesh, start.rank, axis));
+  Wires* const board = new Wires(control.get(), start.rank, start.world);
+  std::unique_ptr<Backend> mpi(new Mpi(groups, std::unique_ptr<Board>(board)));
+  return new World(mesh, start.rank, std::move(control), std::move(mpi), board, limit);
+#else
+  (void)mesh, (void)start, (void)control, (void)limit;
+  return nullptr;  // backend_for() has refused
+#endif
+}
+
 inline Ranks* join(const Program& program) {
   const Mesh& mesh = *program.mesh;
   const Start start = discover([](const char* name) { return getenv(name); });
@@ -59,24 +123,8 @@ inline Ranks* join(const Program& program) {
                 format("tesserac run -n %d %s ..., or mpirun -n %d; --mesh compiles for another number", wanted, program.name, wanted), kExitUsage);
   const double timeout = seconds_of("TSR_INIT_TIMEOUT", 300), limit = seconds_of("TSR_COMM_TIMEOUT", 0);
   std::unique_ptr<Control> control(new Control(start, identity_of(program), timeout));
-  if (!control->one_host())
-    throw Error("T0946", "the ranks run on several hosts (rank 0 on " + quoted(control->peers()[0].host) + "), and this program passes data through the memory of one", "start all ranks on one host");
-  std::unique_ptr<Local> local;
-  if (start.rank == 0) {
-    local.reset(new Local("", layout_of(mesh), 0));
-    control->tell(local->segment().path());
-    if (wanted > 1) control->await_answers(timeout);
-    local->segment().forget();
-  } else {
-    const std::string path = control->hear(timeout);
-    try {
-      local.reset(new Local(path, layout_of(mesh), start.rank));
-    } catch (const Error& error) {
-      control->answer(error.message);
-      throw;
-    }
-    control->answer("ready");
-  }
+  if (backend_for(*control, wanted_backend()) == "mpi") return join_mpi(mesh, start, std::move(control), limit);
+  std::unique_ptr<Local> local = share_memory(*control, start, layout_of(mesh), timeout);
   Local* const board = local.get();
   return new World(mesh, start.rank, std::move(control), std::move(local), board, limit);
 }

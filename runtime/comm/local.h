@@ -7,43 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "../dtype.h"
+#include "combine.h"
 #include "shared.h"
 
 namespace tsr {
 namespace comm {
-
-namespace local {
-
-template <class T>
-inline void combine(Reduce kind, T* __restrict sum, const T* __restrict term, int64_t n) {
-  switch (kind) {
-    case Reduce::sum:
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) sum[i] += term[i];
-      return;
-    case Reduce::max:
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) sum[i] = term[i] > sum[i] || term[i] != term[i] ? term[i] : sum[i];
-      return;
-    case Reduce::min:
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) sum[i] = term[i] < sum[i] || term[i] != term[i] ? term[i] : sum[i];
-      return;
-  }
-}
-
-inline void combine(DType type, Reduce kind, char* sum, const char* term, int64_t n) {
-  switch (type) {
-    case DType::f32: return combine(kind, reinterpret_cast<float*>(sum), reinterpret_cast<const float*>(term), n);
-    case DType::f64: return combine(kind, reinterpret_cast<double*>(sum), reinterpret_cast<const double*>(term), n);
-    case DType::i32: return combine(kind, reinterpret_cast<int32_t*>(sum), reinterpret_cast<const int32_t*>(term), n);
-    case DType::i64: return combine(kind, reinterpret_cast<int64_t*>(sum), reinterpret_cast<const int64_t*>(term), n);
-    default: throw Error("T0924", std::string("ranks cannot add values of type ") + dtype_name(type), "", kExitInternal);
-  }
-}
-
-}  // namespace local
 
 // The groups of every axis, and where their chunks lie in the segment. `chunk`: bytes, a multiple of 64 times ranks.
 struct Layout {
@@ -80,7 +48,7 @@ class Local : public Backend, public Board {
       const int64_t begin = share(n, group.me, group.size()), end = share(n, group.me + 1, group.size());
       char* const sum = chunk(group, rank_, 2) + begin * size;
       memcpy(sum, chunk(group, group.ranks[0], turn) + begin * size, static_cast<size_t>((end - begin) * size));
-      for (int k = 1; k < group.size(); ++k) local::combine(type, kind, sum, chunk(group, group.ranks[static_cast<size_t>(k)], turn) + begin * size, end - begin);
+      for (int k = 1; k < group.size(); ++k) combine(type, kind, sum, chunk(group, group.ranks[static_cast<size_t>(k)], turn) + begin * size, end - begin);
       arrive(group);
       for (int k = 0; k < group.size(); ++k) {
         const int64_t from = share(n, k, group.size()), to = share(n, k + 1, group.size());
@@ -110,7 +78,7 @@ class Local : public Backend, public Board {
       arrive(group);
       char* const sum = static_cast<char*>(out) + first * size;
       memcpy(sum, chunk(group, group.ranks[0], turn) + group.me * n * size, static_cast<size_t>(n * size));
-      for (int k = 1; k < group.size(); ++k) local::combine(type, kind, sum, chunk(group, group.ranks[static_cast<size_t>(k)], turn) + group.me * n * size, n);
+      for (int k = 1; k < group.size(); ++k) combine(type, kind, sum, chunk(group, group.ranks[static_cast<size_t>(k)], turn) + group.me * n * size, n);
     }
   }
 

@@ -55,11 +55,12 @@ class Watchdog {
       if (ending_) return;
       if (gone >= 0 && !board_->stopped()) {
         usleep(200000);  // a rank that gave up says so first
-        stop(format("rank %d%s has died", gone, whereabouts(gone).c_str()) + standing(gone));
+        stop([&] { return format("rank %d%s has died", gone, whereabouts(gone).c_str()) + standing(gone); });
       }
       if (board_->stopped()) leave();
       const double since = since_, waited = clock_seconds() - since;
-      if (since > 0 && waited > limit_) stop(late(waited));
+      if (since > 0 && waited > limit_) stop([&] { return late(waited); });
+      board_->tick();
       if (gone < 0) usleep(20000);
     }
   }
@@ -81,7 +82,8 @@ class Watchdog {
   // What a lost rank was at, and what others wait for.
   std::string standing(int rank) const {
     const Position at = board_->of(rank), here = board_->of(rank_);
-    std::string out = format(" in step %lld", static_cast<long long>(at.step + 1));
+    std::string out;
+    if (at.step >= 0) out = format(" in step %lld", static_cast<long long>(at.step + 1));
     if (at.axis >= 0 && at.axis <= kMaxAxes && at.entered[at.axis] > at.left[at.axis]) out += ", in " + exchange(at.collective, at.axis);
     else if (at.axis >= 0 && at.axis <= kMaxAxes && at.entered[at.axis] > 0) out += ", after " + exchange(at.collective, at.axis);
     if (since_ > 0) out += format("; rank %d waits in ", rank_) + exchange(here.collective, here.axis);
@@ -91,10 +93,11 @@ class Watchdog {
   std::string late(double waited) const {
     const Group& group = groups_[static_cast<size_t>(static_cast<int>(axis_))];
     const Position here = board_->of(rank_);
+    const std::string where = exchange(here.collective, here.axis);
+    if (const int silent = board_->silent(); silent >= 0) return format("rank %d", silent) + whereabouts(silent) + format(" does not answer; rank %d has waited %.0f s in ", rank_, waited) + where;
     std::vector<std::string> missing;
     for (const int other : group.ranks)
       if (board_->of(other).entered[group.axis] < here.entered[group.axis]) missing.push_back(format("rank %d", other) + whereabouts(other) + standing_short(other));
-    const std::string where = exchange(here.collective, here.axis);
     if (missing.empty()) return format("rank %d has waited %.0f s in ", rank_, waited) + where + ", which all ranks have reached";
     return joined(missing, " and ") + (missing.size() > 1 ? " have" : " has") + " not come to " + where + format(" in step %lld within %.0f s", static_cast<long long>(here.step + 1), waited);
   }
@@ -106,9 +109,10 @@ class Watchdog {
   }
 
   // The first rank that notices tells; the others end when they see that they are told to.
-  [[noreturn]] void stop(const std::string& what) {
+  template <class What>
+  [[noreturn]] void stop(const What& what) {
     if (board_->stop()) {
-      const Error error("T0944", what + "; all ranks stop", "start the same command again with --resume: it goes on from the last checkpoint");
+      const Error error("T0944", what() + "; all ranks stop", "start the same command again with --resume: it goes on from the last checkpoint");
       fputs(error.text().c_str(), stderr);
     }
     leave();
@@ -116,7 +120,7 @@ class Watchdog {
   [[noreturn]] void leave() {
     if (ending_) for (;;) ::pause();  // the main thread is on its way out with a code of its own
     fflush(stderr);
-    usleep(100000);
+    usleep(300000);  // a launcher that ends all ranks with the first lets the message out
     _exit(kExitLost);
   }
 

@@ -46,6 +46,11 @@ class World : public Ranks {
     if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, groups_));
   }
   ~World() override {
+    if (!board_->stopped()) {
+      if (watchdog_) watchdog_->begin(mesh_.axis_count, limit_);
+      backend_->finish();
+      if (watchdog_) watchdog_->end();
+    }
     watchdog_.reset();
     control_->goodbye();
   }

@@ -297,10 +297,12 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     ),
     Explanation(
         "T0946",
-        "ranks on several hosts",
-        "The ranks of this program pass data through the memory of one host.",
-        "srun -N 2 -n 8 out/gpt train",
-        "Start all ranks on one host.",
+        "no way for the ranks to pass data",
+        "Ranks on one host pass data through its memory. On several hosts they need MPI, which is compiled in on request "
+        "alone and has to be the one whose mpirun or srun starts them.",
+        "srun -N 2 -n 8 out/gpt train   # compiled without MPI",
+        "Compile with `make clean` and `make MPI=1`, where mpicxx is installed, and start the ranks with that MPI's "
+        "mpirun or with srun; or start all ranks on one host.",
     ),
     Explanation(
         "T0950",

@@ -1,5 +1,6 @@
 // A program of ranks without a model: `environment NAME=VALUE...` prints what discover() makes of an environment; `check
-// SIZES` compares every exchange with what it should give; `steps N` exchanges for a while, so that ranks can be lost.
+// SIZES` compares every exchange with what it should give; `digest SIZES` prints what they give, in short; `steps N` exchanges for a while, so that ranks can be lost.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -78,6 +79,37 @@ static int check(Ranks& ranks, int axis, int64_t count) {
   return 0;
 }
 
+// A hash of everything that this rank gets from exchanges of numbers whose sums are rounded.
+static std::string digest(Ranks& ranks, int axes) {
+  std::string got;
+  const auto add = [&](const void* data, size_t bytes) { got += comm::hash_text(static_cast<const char*>(data), bytes); };
+  for (int axis = Ranks::kWorld; axis < axes; ++axis)
+    for (const int64_t count : {int64_t{1}, int64_t{1001}, axis == Ranks::kWorld ? int64_t{1500000} : int64_t{60000}}) {
+      const int n = axis == Ranks::kWorld ? ranks.size() : ranks.size(axis);
+      std::vector<float> x(static_cast<size_t>(count)), out(static_cast<size_t>(count));
+      std::vector<double> y(static_cast<size_t>(std::min<int64_t>(count, 60000)));
+      for (size_t i = 0; i < x.size(); ++i) x[i] = 1.0f / static_cast<float>(1 + (i * 31 + static_cast<size_t>(ranks.rank()) * 77) % 1009);
+      for (size_t i = 0; i < y.size(); ++i) y[i] = 1.0 / (1.0 + static_cast<double>(x[i]));
+      const int64_t part = std::max<int64_t>(count / n, 1);
+      std::vector<float> blocks(static_cast<size_t>(part * n)), gathered(static_cast<size_t>(part * n));
+      for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = x[i % x.size()];
+      for (const Reduce kind : {Reduce::sum, Reduce::max, Reduce::min}) {
+        out = x;
+        ranks.all_reduce(0, axis, kind, DType::f32, out.data(), count);
+        add(out.data(), out.size() * sizeof(float));
+        ranks.reduce_scatter(0, axis, kind, DType::f32, blocks.data(), out.data(), part);
+        add(out.data(), static_cast<size_t>(part) * sizeof(float));
+      }
+      ranks.all_reduce(0, axis, Reduce::sum, DType::f64, y.data(), static_cast<int64_t>(y.size()));
+      add(y.data(), y.size() * sizeof(double));
+      ranks.all_gather(0, axis, x.data(), gathered.data(), static_cast<size_t>(part) * sizeof(float));
+      ranks.all_to_all(0, axis, gathered.data(), blocks.data(), static_cast<size_t>(part) * sizeof(float));
+      ranks.broadcast(0, axis, x.data(), x.size() * sizeof(float), n - 1);
+      add(gathered.data(), gathered.size() * sizeof(float)), add(blocks.data(), blocks.size() * sizeof(float)), add(x.data(), x.size() * sizeof(float));
+    }
+  return comm::hash_text(got.data(), got.size());
+}
+
 int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   try {
@@ -98,6 +130,12 @@ int main(int argc, char** argv) {
       x = ranks->rank() == 0 ? 16777216.0f : 1.0f;
       ranks->all_reduce(0, Ranks::kWorld, Reduce::sum, DType::f32, &x, 1);
       if (x != 16777216.0f + y) return wrong("order of a sum", -1, 1);
+    } else if (command == "digest") {
+      const std::string all = digest(*ranks, mesh.axis_count);
+      std::vector<char> words(static_cast<size_t>(ranks->size()) * all.size());
+      ranks->all_gather(0, Ranks::kWorld, all.data(), words.data(), all.size());
+      if (ranks->rank() == 0) printf("%s by %s\n", std::string(words.begin(), words.end()).c_str(), ranks->backend().c_str());
+      return 0;
     } else {
       for (int64_t step = 0; step < atoi(argv[argc - 1]); ++step) {
         float x = 1;
