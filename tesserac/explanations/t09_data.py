@@ -298,8 +298,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0946",
         "no way for the ranks to pass data",
-        "Ranks on one host pass data through its memory. On several hosts they need MPI, which is compiled in on request "
-        "alone and has to be the one whose mpirun or srun starts them.",
+        "Ranks on one host pass data through its memory. On several hosts they need MPI, which is compiled in on "
+        "request alone and has to be the one whose mpirun or srun starts them.",
         "srun -N 2 -n 8 out/gpt train   # compiled without MPI",
         "Compile with `make clean` and `make MPI=1`, where mpicxx is installed, and start the ranks with that MPI's "
         "mpirun or with srun; or start all ranks on one host.",

@@ -27,13 +27,20 @@ def _folder(name: str, texts: Sequence[str]) -> Path:
 
 
 def _make(folder: Path, target: str) -> None:
-    done = subprocess.run(["make", "-s", "OPTIMIZE=-O1", target], cwd=folder, text=True,
-                          capture_output=True, timeout=600)
+    done = subprocess.run(
+        ["make", "-s", "OPTIMIZE=-O1", target], cwd=folder, text=True, capture_output=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def build(source: str, mesh: str | None, *, name: str = "model.py", shapes: tuple[tuple[str, str], ...] = (),
-          sets: tuple[tuple[str, str], ...] = ()) -> Path:
+def build(
+    source: str,
+    mesh: str | None,
+    *,
+    name: str = "model.py",
+    shapes: tuple[tuple[str, str], ...] = (),
+    sets: tuple[tuple[str, str], ...] = (),
+) -> Path:
     """The executable of a source with one entry. ``mesh``: as ``--mesh``; None for the source's own."""
     project = compile_source(source, name, CompileOptions(elaboration=Options(mesh=mesh, shapes=shapes, sets=sets)))
     (executable,) = project.executables.values()
@@ -68,8 +75,9 @@ def _of_command_line(texts: Sequence[str]) -> list[str]:
     return sorted(texts)
 
 
-def launch(program: Path, ranks: int, *arguments: object, cwd: Path | None = None,
-           **env: str) -> list[subprocess.Popen[str]]:
+def launch(
+    program: Path, ranks: int, *arguments: object, cwd: Path | None = None, **env: str
+) -> list[subprocess.Popen[str]]:
     """The ranks of a program as processes; one rank runs the program alone."""
     job = f"test.{os.getpid()}.{os.urandom(6).hex()}"
     command = [str(program), *map(str, arguments)]
@@ -78,8 +86,9 @@ def launch(program: Path, ranks: int, *arguments: object, cwd: Path | None = Non
         mine = {**CLEAN, "OMP_NUM_THREADS": "1", **env}
         if ranks > 1:
             mine |= {k: v for k, v in environment(rank, ranks, job).items() if k.startswith("TSR_")} | env
-        found.append(subprocess.Popen(command, cwd=cwd, env=mine, text=True, stdout=subprocess.PIPE,
-                                      stderr=subprocess.PIPE))
+        found.append(
+            subprocess.Popen(command, cwd=cwd, env=mine, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        )
     return found
 
 

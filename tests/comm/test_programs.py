@@ -45,8 +45,18 @@ def step(batch):
     loss = op.cross_entropy(gpt(batch["input"]), batch["labels"])
     return graph.backward(loss), {"loss": loss}
 """
-DATA = ("--data", "input=randint", "--data", "labels=randint", "--optimizer", "momentum", "--lr", "0.05",
-        "--clip", "0.5")
+DATA = (
+    "--data",
+    "input=randint",
+    "--data",
+    "labels=randint",
+    "--optimizer",
+    "momentum",
+    "--lr",
+    "0.05",
+    "--clip",
+    "0.5",
+)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +175,7 @@ def test_killed_rank(four: Path, tmp_path: Path) -> None:
     rest = run(four, 4, "train", *DATA, "--steps", 4000, *options, "--log", log, "--resume")
     first = json.loads(rest.splitlines()[0])["step"]
     assert first > 1
-    assert np.array_equal(losses(rest), straight[first - 1:])
+    assert np.array_equal(losses(rest), straight[first - 1 :])
     assert np.array_equal(losses(log.read_text()), straight)
 
 
@@ -191,10 +201,23 @@ def test_full_disk_on_one_rank(four: Path, tmp_path: Path) -> None:
     command = [str(four), "train", *DATA, "--steps", "3", "--checkpoint", str(tmp_path / "c"), "--quiet"]
     from tests.comm.projects import CLEAN
 
-    found = [subprocess.Popen(command, env={**CLEAN, "OMP_NUM_THREADS": "1", "TSR_RANK": str(rank),
-                                            "TSR_WORLD_SIZE": "4", "TSR_JOB": f"disk.{tmp_path.parent.name}"},
-                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              preexec_fn=little if rank == 3 else None) for rank in range(4)]
+    found = [
+        subprocess.Popen(
+            command,
+            env={
+                **CLEAN,
+                "OMP_NUM_THREADS": "1",
+                "TSR_RANK": str(rank),
+                "TSR_WORLD_SIZE": "4",
+                "TSR_JOB": f"disk.{tmp_path.parent.name}",
+            },
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=little if rank == 3 else None,
+        )
+        for rank in range(4)
+    ]
     text = "".join(process.communicate(timeout=60)[1] for process in found)
     assert any(p.returncode == 1 for p in found)
     assert all(p.returncode in (1, 75) for p in found)
