@@ -1,4 +1,4 @@
-"""The back end over MPI: what it gives is what shared memory gives, bit for bit, and lost ranks are named there, too."""
+"""The back end over MPI: it gives what shared memory gives, bit for bit, and lost ranks are named there, too."""
 
 from __future__ import annotations
 
