@@ -202,7 +202,6 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
     if options.target == "cuda":
         _refuse_meshes(program)
-        _refuse_mixed(program)
         return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
@@ -287,14 +286,6 @@ def _refuse_meshes(program: Program) -> None:
                           help=["--target cpu, or compile the same source for one device: --mesh none",
                                 "`tesserac plan` shows how it would be cut"])
     diagnostics.raise_if_errors()
-
-
-def _refuse_mixed(program: Program) -> None:
-    if any(entry.mixed for entry in program.entries):
-        diagnostics = Diagnostics()
-        diagnostics.error("T0806", "the CUDA back end has no mixed precision yet", None,
-                          help=["--precision fp32, or --target cpu"])
-        raise CompileError(diagnostics.items)
 
 
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,

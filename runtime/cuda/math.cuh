@@ -3,6 +3,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#ifndef TSR_EMULATION  // which declares the type itself
+#include <cuda_bf16.h>
+#endif
 
 namespace tsr {
 

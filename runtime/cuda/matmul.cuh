@@ -21,24 +21,25 @@ struct Matmul {
 constexpr int kProductTile = 64, kProductDepth = 16;
 
 /// Our own product: 64 x 64 results per block of 256 threads, 4 x 4 per thread. Grid: tiles of columns x of rows, batch.
-template <class T>
-__global__ void __launch_bounds__(256) product_tile(Matmul s, const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, T* __restrict__ c) {
+/// In is T, or __nv_bfloat16 with sums in float.
+template <class T, class In>
+__global__ void __launch_bounds__(256) product_tile(Matmul s, const In* __restrict__ a, const In* __restrict__ b, const T* __restrict__ bias, T* __restrict__ c) {
   __shared__ T a_tile[kProductDepth][kProductTile + 1], b_tile[kProductDepth][kProductTile];
   const int64_t across = (s.n + kProductTile - 1) / kProductTile;
   const int64_t row = blockIdx.x / across * kProductTile, column = blockIdx.x % across * kProductTile;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   for (int64_t item = blockIdx.y; item < s.batch; item += gridDim.y) {
-    const T* const a_item = a + item * s.next_a;
-    const T* const b_item = b + item * s.next_b;
+    const In* const a_item = a + item * s.next_a;
+    const In* const b_item = b + item * s.next_b;
     T sum[4][4] = {};
     for (int64_t first = 0; first < s.k; first += kProductDepth) {
       for (int i = threadIdx.x; i < kProductTile * kProductDepth; i += 256) {
         // Neighbouring threads read neighbouring elements, along whichever axis those lie.
         const int r = s.transposed ? i % kProductTile : i / kProductDepth, p = s.transposed ? i / kProductTile : i % kProductDepth;
         const bool inside = row + r < s.m && first + p < s.k;
-        a_tile[p][r] = inside ? a_item[s.transposed ? (first + p) * s.lda + row + r : (row + r) * s.lda + first + p] : T(0);
+        a_tile[p][r] = inside ? T(a_item[s.transposed ? (first + p) * s.lda + row + r : (row + r) * s.lda + first + p]) : T(0);
         const int q = i / kProductTile, j = i % kProductTile;
-        b_tile[q][j] = first + q < s.k && column + j < s.n ? b_item[(first + q) * s.ldb + column + j] : T(0);
+        b_tile[q][j] = first + q < s.k && column + j < s.n ? T(b_item[(first + q) * s.ldb + column + j]) : T(0);
       }
       __syncthreads();
 #pragma unroll
@@ -67,10 +68,10 @@ __global__ void __launch_bounds__(256) product_tile(Matmul s, const T* __restric
 
 #ifndef TSR_NO_CUBLASLT
 /// Chooses how cuBLASLt computes a product. It thinks in columns, so it is given c^T = b^T a^T.
-template <class T>
+template <class T, class In>
 void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   if (context.blas == nullptr) return;
-  const cudaDataType type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F;
+  const cudaDataType type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F, read = sizeof(In) == 2 ? CUDA_R_16BF : type;
   const cublasComputeType_t compute = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_64F;
   const cublasOperation_t plain = CUBLAS_OP_N, transpose = CUBLAS_OP_T;
   constexpr cublasLtEpilogue_t epilogues[] = {CUBLASLT_EPILOGUE_DEFAULT,   CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_RELU,
@@ -79,8 +80,8 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   const int32_t batch = int32_t(s.batch);
   bool good = s.batch <= INT32_MAX;
   auto need = [&](cublasStatus_t status) { good = good && status == CUBLAS_STATUS_SUCCESS; };
-  auto layout = [&](cublasLtMatrixLayout_t* out, int64_t rows, int64_t columns, int64_t ld, int64_t next) {
-    need(cublasLtMatrixLayoutCreate(out, type, uint64_t(rows), uint64_t(columns), ld));
+  auto layout = [&](cublasLtMatrixLayout_t* out, cudaDataType element, int64_t rows, int64_t columns, int64_t ld, int64_t next) {
+    need(cublasLtMatrixLayoutCreate(out, element, uint64_t(rows), uint64_t(columns), ld));
     if (!good || batch == 1) return;
     need(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch));
     need(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &next, sizeof next));
@@ -90,9 +91,9 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &plain, sizeof plain));
   need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, s.transposed ? &transpose : &plain, sizeof plain));
   need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
-  layout(&plan.b, s.n, s.k, s.ldb, s.next_b);
-  layout(&plan.a, s.transposed ? s.m : s.k, s.transposed ? s.k : s.m, s.lda, s.next_a);
-  layout(&plan.c, s.n, s.m, s.ldc, s.next_c);
+  layout(&plan.b, read, s.n, s.k, s.ldb, s.next_b);
+  layout(&plan.a, read, s.transposed ? s.m : s.k, s.transposed ? s.k : s.m, s.lda, s.next_a);
+  layout(&plan.c, type, s.n, s.m, s.ldc, s.next_c);
   cublasLtMatmulPreference_t preference = nullptr;
   need(cublasLtMatmulPreferenceCreate(&preference));
   if (good) {
@@ -109,8 +110,8 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
 }
 
 /// Whether cuBLASLt took the product.
-template <class T>
-bool blas_matmul(Context& context, ProductPlan& plan, const T* a, const T* b, const T* bias, T* c) {
+template <class T, class In>
+bool blas_matmul(Context& context, ProductPlan& plan, const In* a, const In* b, const T* bias, T* c) {
   if (plan.own) return false;
   const T one = 1, zero = 0;
   plan.own = bias != nullptr && cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias) != CUBLAS_STATUS_SUCCESS;
@@ -121,19 +122,20 @@ bool blas_matmul(Context& context, ProductPlan& plan, const T* a, const T* b, co
 #endif
 
 /// Puts a product on the context's stream. `shape` must outlive the context's use of it: it is a constant of the program.
-template <class T>
-void matmul(Context& context, const Matmul& shape, const T* a, const T* b, const T* bias, T* c) {
+/// Operands are of type T, or of 16 bits, which are multiplied exactly and added in T.
+template <class T, class In>
+void matmul(Context& context, const Matmul& shape, const In* a, const In* b, const T* bias, T* c) {
 #ifndef TSR_NO_CUBLASLT
   std::unique_ptr<ProductPlan>& plan = context.plans[&shape];
   if (plan == nullptr) {
     plan = std::make_unique<ProductPlan>();
-    plan_product<T>(context, shape, *plan);
+    plan_product<T, In>(context, shape, *plan);
   }
   if (blas_matmul(context, *plan, a, b, bias, c)) return;
 #endif
   const int64_t tiles = ((shape.m + kProductTile - 1) / kProductTile) * ((shape.n + kProductTile - 1) / kProductTile);
   const dim3 grid(unsigned(tiles), unsigned(shape.batch < 65535 ? shape.batch : 65535));
-  product_tile<T><<<grid, 256, 0, context.stream>>>(shape, a, b, bias, c);
+  product_tile<T, In><<<grid, 256, 0, context.stream>>>(shape, a, b, bias, c);
 }
 
 }  // namespace tsr::cuda

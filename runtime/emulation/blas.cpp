@@ -1,8 +1,9 @@
-// cuBLASLt's calls that runtime/cuda/matmul.cuh makes, on the host: a plain product in the operands' type, then the epilogue.
+// cuBLASLt's calls that runtime/cuda/matmul.cuh makes, on the host: a plain product in the result's type, then the epilogue.
 // Matrices are column-major. Operands and results have to lie in device memory whole, or the call fails.
 #include "../cuda/cublaslt_api.h"
 #include "host_api.h"
 #include "scheduler.h"
+#include "types.h"
 
 struct cublasLtContext {};
 struct cublasLtMatmulDescOpaque {
@@ -34,8 +35,8 @@ T epilogue(T x, cublasLtEpilogue_t kind) {
   return T(0.5) * x * (1 + T(tanh(T(0.7978845608028654) * (x + T(0.044715) * x * x * x))));
 }
 
-template <class T>
-void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const T* a, const cublasLtMatrixLayoutOpaque& la, const T* b, const cublasLtMatrixLayoutOpaque& lb, const T* c,
+template <class T, class In>
+void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const In* a, const cublasLtMatrixLayoutOpaque& la, const In* b, const cublasLtMatrixLayoutOpaque& lb, const T* c,
               const cublasLtMatrixLayoutOpaque& lc, T* d, const cublasLtMatrixLayoutOpaque& ld) {
   const int64_t m = ld.rows, n = ld.columns, k = op.transpose_a != CUBLAS_OP_N ? la.rows : la.columns;
   const int64_t a_row = op.transpose_a != CUBLAS_OP_N ? la.ld : 1, a_depth = op.transpose_a != CUBLAS_OP_N ? 1 : la.ld;
@@ -44,8 +45,8 @@ void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const T* a, c
   for (int64_t j = 0; j < n; ++j) {
     std::fill(sums.begin(), sums.end(), T(0));
     for (int64_t p = 0; p < k; ++p) {
-      const T factor = b[p * b_depth + j * b_column];
-      for (int64_t i = 0; i < m; ++i) sums[size_t(i)] += a[i * a_row + p * a_depth] * factor;
+      const T factor = T(b[p * b_depth + j * b_column]);
+      for (int64_t i = 0; i < m; ++i) sums[size_t(i)] += T(a[i * a_row + p * a_depth]) * factor;
     }
     for (int64_t i = 0; i < m; ++i) {
       T x = alpha * sums[size_t(i)];
@@ -56,18 +57,18 @@ void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const T* a, c
   }
 }
 
-size_t size_of(cudaDataType type) { return type == CUDA_R_64F ? 8 : 4; }
+size_t size_of(cudaDataType type) { return type == CUDA_R_64F ? 8 : type == CUDA_R_16BF ? 2 : 4; }
 
 bool whole(const void* p, const cublasLtMatrixLayoutOpaque& l) {
   const int64_t last = (l.batch - 1) * l.next + (l.columns - 1) * l.ld + l.rows;
   return on_device(p, size_t(last) * size_of(l.type), "cublasLtMatmul");
 }
 
-template <class T>
+template <class T, class In>
 void multiply_batch(const cublasLtMatmulDescOpaque& op, double alpha, double beta, const void* a, const cublasLtMatrixLayoutOpaque& la, const void* b,
                     const cublasLtMatrixLayoutOpaque& lb, const void* c, const cublasLtMatrixLayoutOpaque& lc, void* d, const cublasLtMatrixLayoutOpaque& ld) {
   for (int64_t i = 0; i < ld.batch; ++i)
-    multiply<T>(op, T(alpha), T(beta), static_cast<const T*>(a) + i * la.next, la, static_cast<const T*>(b) + i * lb.next, lb, static_cast<const T*>(c) + i * lc.next, lc,
+    multiply<T, In>(op, T(alpha), T(beta), static_cast<const In*>(a) + i * la.next, la, static_cast<const In*>(b) + i * lb.next, lb, static_cast<const T*>(c) + i * lc.next, lc,
                 static_cast<T*>(d) + i * ld.next, ld);
 }
 }  // namespace
@@ -127,13 +128,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const v
                               size_t workspace_bytes, cudaStream_t stream) {
   const bool wide = ld->type == CUDA_R_64F;
   const double x = wide ? *static_cast<const double*>(alpha) : *static_cast<const float*>(alpha), y = wide ? *static_cast<const double*>(beta) : *static_cast<const float*>(beta);
-  if (la->type != ld->type || lb->type != ld->type || (ld->type != CUDA_R_64F && ld->type != CUDA_R_32F)) return kInvalid;
+  const bool brief = la->type == CUDA_R_16BF && ld->type == CUDA_R_32F;  // 16 bits, added in float
+  if (lb->type != la->type || (la->type != ld->type && !brief) || (ld->type != CUDA_R_64F && ld->type != CUDA_R_32F)) return kInvalid;
   if (workspace_bytes < kProductWorkspace || !on_device(workspace, workspace_bytes, "cublasLtMatmul's workspace")) return kInvalid;
   if (!whole(a, *la) || !whole(b, *lb) || !whole(d, *ld) || (y != 0 && !whole(c, *lc))) return kInvalid;
   if (op->bias != nullptr && !on_device(op->bias, size_t(ld->rows) * size_of(ld->type), "cublasLtMatmul's bias")) return kInvalid;
   enqueue(stream, [=, op = *op, la = *la, lb = *lb, lc = *lc, ld = *ld] {
-    if (wide) multiply_batch<double>(op, x, y, a, la, b, lb, c, lc, d, ld);
-    else multiply_batch<float>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    if (wide) multiply_batch<double, double>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    else if (brief) multiply_batch<float, __nv_bfloat16>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    else multiply_batch<float, float>(op, x, y, a, la, b, lb, c, lc, d, ld);
   });
   return CUBLAS_STATUS_SUCCESS;
 }

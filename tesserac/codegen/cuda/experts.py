@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.steps import Emitted, Workspace
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.records import GroupedKernel, RoutingKernel
@@ -45,7 +45,7 @@ def emit_grouped(kernel: GroupedKernel, name: str) -> Emitted:
     own = ["{{nullptr, 0}}"] * kernel.count
     for slot, expert in zip(of_experts, kernel.experts, strict=True):
         own[expert] = f"{{{{{{{slot}}}, {kernel.strides[slot]}}}}}"
-    kind = CPP_TYPE[kernel.slots[0].dtype]
+    kind = CUDA_TYPE[kernel.slots[0].dtype]
     reads = kernel.function in ("contract", "table")
     const = "const " if reads else ""
     experts = f"Experts<{const}{kind}, {kernel.count}>{{{{{{{{{', '.join(own)}}}}}}}}}"

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tesserac.codegen.cpu.expressions import CALL, address
+from tesserac.codegen.cpu.expressions import CALL, CPP_TYPE, address
 from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import Node, Slot
 from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
 from tesserac.ops.base import spec_of
+
+CUDA_TYPE = {**CPP_TYPE, DType.BF16: "__nv_bfloat16"}
+"""Types in device memory."""
 
 
 def literal(value: float, real: str) -> str:
@@ -105,13 +108,14 @@ class Expressions:
         indices = [*self.indices, self.column]
         if node.kind == "load":
             if number in self.vectors:
-                return f"{self.vectors[number]}[u]", CALL
-            text = at(self.slot_names[node.slot], strides, indices)
+                return self._loaded(f"{self.vectors[number]}[u]", node), CALL
+            text = self._loaded(at(self.slot_names[node.slot], strides, indices), node)
             return (f"{text} != 0", 10) if self.slots[node.slot].dtype is DType.BOOL else (text, CALL)
         if node.kind == "take":
             line = f"int64_t({self.full(node.args[0], known)[0]}) * {node.row_stride}"
             column = offset_text(node.strides[-1:], [self.column])
-            return f"{self.slot_names[node.slot]}[{line}{'' if column == '0' else ' + ' + column}]", CALL
+            text = f"{self.slot_names[node.slot]}[{line}{'' if column == '0' else ' + ' + column}]"
+            return self._loaded(text, node), CALL
         if node.kind == "iota":
             text = offset_text(strides, indices) + (f" + {int(node.value)}" if node.value else "")
             if scalar_type(node.dtype, self.real) == self.index:
@@ -126,14 +130,23 @@ class Expressions:
         if node.kind != "op":
             raise InternalError(f"node {node.kind} as an expression")
         if node.op == "cast":
-            return self._cast(node, known)
+            text, level = self._cast(node, known)
+            if node.dtype is DType.BF16 and self.uses().get(number, 0) > 0:  # a store rounds by itself
+                return f"{self.real}({CUDA_TYPE[DType.BF16]}({text}))", CALL
+            return text, level
         return self._apply(node, [self.full(a, known) for a in node.args])
+
+    def _loaded(self, text: str, node: Node) -> str:
+        """An element in the type in which threads compute."""
+        return f"{self.real}({text})" if self.slots[node.slot].dtype is DType.BF16 else text
 
     def _cast(self, node: Node, known: dict[int, str]) -> tuple[str, int]:
         source = self.nodes[node.args[0]]
         text, level = self.full(node.args[0], known)
         if node.dtype is DType.BOOL:
             return (text, level) if source.dtype is DType.BOOL else (f"{nested(text, level, 10)} != 0", 10)
+        if node.dtype is DType.BF16:
+            return text, level
         if scalar_type(node.dtype, self.real) == scalar_type(source.dtype, self.real) and node.dtype.itemsize >= 4:
             return text, level
         narrow = {DType.I16: "int16_t", DType.I8: "int8_t", DType.U8: "uint8_t"}.get(node.dtype)

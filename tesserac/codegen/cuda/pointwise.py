@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST
-from tesserac.codegen.cuda.expressions import Expressions, at, offset_text, scalar_type
+from tesserac.codegen.cpu.expressions import LONGEST
+from tesserac.codegen.cuda.expressions import CUDA_TYPE, Expressions, at, offset_text, scalar_type
 from tesserac.codegen.cuda.layout import BLOCK, count, index_type
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.names import CppNames
@@ -77,12 +77,12 @@ class PointwiseRenderer:
         self.targets: list[str] = []
         for i, node in enumerate(self.kernel.nodes):
             if node.kind == "load" and node.extent == "full":
-                kind = CPP_TYPE[self.kernel.slots[node.slot].dtype]
+                kind = CUDA_TYPE[self.kernel.slots[node.slot].dtype]
                 name = self.names.fresh(f"{node.name or 'value'}_4")
                 self.text.vectors[i] = name
                 loads.append(f"const Four<{kind}> {name} = load4({self._where(node.slot, node.strides)});")
         for store in self.kernel.stores:
-            kind = CPP_TYPE[self.kernel.slots[store.slot].dtype]
+            kind = CUDA_TYPE[self.kernel.slots[store.slot].dtype]
             name = self.names.fresh(f"{self.slot_names[store.slot]}_4")
             self.targets.append(name)
             loads.append(f"Four<{kind}> {name};")

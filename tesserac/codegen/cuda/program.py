@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesserac.codegen import comments
-from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
+from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cuda.steps import wrapped_call
 from tesserac.codegen.names import CppNames, comment_text
@@ -88,7 +88,7 @@ class FunctionRenderer:
         place = self.plan.outer.get(outer)
         if place is None:
             raise InternalError(f"{outer} has no place in memory")
-        kind = CPP_TYPE[var.type.dtype]
+        kind = CUDA_TYPE[var.type.dtype]
         if place.kind == "param":
             return f"w->{self.parameters[place.index].member}"
         if place.kind == "grad":

@@ -66,6 +66,7 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
         kernels=[_kernel_row(f) for f in kernels.functions],
         roles=[label for label, _ in plans.roles()],
         optimizer=_optimizer(plans.entry.optimizer),
+        mixed=plans.entry.mixed,
     )
     return {
         f"{stem}.kernels.cuh": render_template("cuda/kernels.cuh.j2", **common, kernels=kernels.functions),
@@ -91,12 +92,12 @@ def render_cuda_makefile(
 
 
 def _real_type(plans: EntryPlans) -> DType:
-    """The one floating type of an entry's kernels."""
+    """The one floating type that an entry's kernels compute in (bf16 is a form of storage)."""
     found = {
         v.type.dtype
         for _, plan in plans.roles()
         for v in plan.staged.function.variables()
-        if v.type.dtype.is_float
+        if v.type.dtype.is_float and v.type.dtype is not DType.BF16
     }
     if len(found) > 1:
         raise InternalError(f"floating types {sorted(map(str, found))} in one entry")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE, address
+from tesserac.codegen.cpu.expressions import address
+from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.layout import BLOCK, count
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.cuda.products import Product, product_elements, split
@@ -23,7 +24,7 @@ SHARED_BYTES = 48 << 10
 
 def _pointers(slots: tuple[Slot, ...], names: list[str]) -> str:
     return ", ".join(
-        f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* __restrict__ {n}"
+        f"{'' if s.written else 'const '}{CUDA_TYPE[s.dtype]}* __restrict__ {n}"
         for s, n in zip(slots, names, strict=True)
     )
 
@@ -86,9 +87,9 @@ def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames) -> Emitt
         "cuda/transpose.cu.j2",
         name=name,
         parameters=_pointers(kernel.slots, names),
-        kind=CPP_TYPE[kernel.slots[1].dtype],
+        kind=CUDA_TYPE[kernel.slots[1].dtype],
         position=position,
-        const_kind=f"const {CPP_TYPE[kernel.slots[0].dtype]}",
+        const_kind=f"const {CUDA_TYPE[kernel.slots[0].dtype]}",
         across=across,
         down=down,
         rows=kernel.rows,
@@ -138,7 +139,7 @@ def _emit_wavelet(
 ) -> Emitted:
     """A wavelet transform, one block per line."""
     n, lines = kernel.sizes[0], count(tuple(size for size, _ in kernel.outer))
-    real = CPP_TYPE[kernel.slots[0].dtype]
+    real = CUDA_TYPE[kernel.slots[0].dtype]
     size = 2 * n * kernel.slots[0].dtype.itemsize
     outside = size > SHARED_BYTES
     text = render_template(

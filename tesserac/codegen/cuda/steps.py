@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE
+from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.records import Slot
 
 ALIGNMENT = 256
@@ -13,7 +13,7 @@ LINE = 120
 
 def pointer_type(slot: Slot) -> str:
     """``const float*`` or ``float*``."""
-    return f"{'' if slot.written else 'const '}{CPP_TYPE[slot.dtype]}*"
+    return f"{'' if slot.written else 'const '}{CUDA_TYPE[slot.dtype]}*"
 
 
 def wrapped(items: list[str], before: int = 60, indent: str = "    ") -> str:
