@@ -49,7 +49,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0806",
         "this build is not available for the target",
         "A folder holds the program for one target: C++ and a shared library for the CPU, CUDA for the GPU, each with"
-        " a Makefile of its own. A shared library is made for the CPU alone, and so is mixed precision.",
+        " a Makefile of its own. A shared library is made for the CPU alone.",
         "tesserac build model.py --target cuda --emit=lib",
         "Use `--target cuda` with `--emit=cuda` or `--emit=cuda,exe`, or `--target cpu`.",
     ),
