@@ -13,6 +13,8 @@ from tesserac.passes.mesh.traffic import KINDS
 NEWLINE = "\n"
 SHAPES = 12
 """Kinds of parameters and inputs whose shards are drawn."""
+BUCKETS = 6
+"""Buckets of gradients that are listed; --json lists all."""
 
 
 def plan_text(planned: Planned, data: Mapping[str, Any], source: Mapping[str, list[str]],
@@ -77,9 +79,11 @@ def _totals(data: Mapping[str, Any]) -> Iterator[str]:
         yield (f"  {item['axis']:8}{item['phase']:10}{KINDS[item['kind']]:5}{item['count']:6}"
                f"{quantity(item['bytes'], 'B'):>12}{quantity(item['wire_bytes'], 'B'):>16}{item['us']:10.1f}"
                f"{item['exposed_us']:10.1f}")
-    for bucket in data["buckets"]:
+    for bucket in data["buckets"][:BUCKETS]:
         many = "1 gradient" if bucket["gradients"] == 1 else f"{bucket['gradients']} gradients"
         yield f"  bucket on {bucket['axis']}: {many} in one all-reduce of {quantity(bucket['bytes'], 'B')}"
+    if len(data["buckets"]) > BUCKETS:
+        yield f"  ... and {len(data['buckets']) - BUCKETS} more buckets"
 
 
 def _holdings(planned: Planned, data: Mapping[str, Any]) -> Iterator[str]:

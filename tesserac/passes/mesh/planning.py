@@ -13,16 +13,17 @@ from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.graph import OUTPUT
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.lock import from_lock, locked_form
-from tesserac.passes.mesh.partition import Assignment, AxisAssignment, Sharded, partition
+from tesserac.passes.mesh.partition import Assignment, AxisAssignment, Sharded
 from tesserac.passes.mesh.placements import REPLICATED
 from tesserac.passes.mesh.problem import Node
+from tesserac.passes.mesh.program import rank_program
 from tesserac.passes.mesh.projections import split_projections
 from tesserac.passes.mesh.roles import Role, role_of
 from tesserac.passes.mesh.search import Found, Searcher, storing_weights, within_memory
 from tesserac.passes.mesh.settings import Pin
 from tesserac.passes.mesh.strategy import REQUESTS, strategies
 from tesserac.passes.mesh.templates import Template, templates
-from tesserac.passes.mesh.traffic import Collective, Memory, collectives, joint_program, memory_of
+from tesserac.passes.mesh.traffic import Collective, Memory, collectives, memory_of
 
 BETTER = 0.9
 """A tensor axis exchanges cuts (all-to-all) only where that saves a tenth: such plans hold more weights."""
@@ -129,8 +130,8 @@ def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Setti
 def described(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, searcher: Searcher, found: Found,
               scored: tuple[Scored, ...], seconds: float) -> Planned:
     """The partitioned program of a plan, with what it sends and holds."""
-    sharded = partition(forward, mesh, assignment(found.nodes, found.plan, forward, mesh))
-    joint = joint_program(sharded.function)
+    program = rank_program(forward, mesh, assignment(found.nodes, found.plan, forward, mesh))
+    sharded, joint = program.sharded, program.function
     return Planned(forward, mesh, hardware, settings, searcher, found, sharded, joint,
                    collectives(sharded.function, joint, mesh, hardware), _memory(joint, settings, searcher),
                    scored, seconds)

@@ -9,7 +9,7 @@ from tesserac.ir.program import Equation, Function
 from tesserac.passes.mesh.placements import REPLICATED, local_type
 from tesserac.passes.mesh.planning import Planned
 from tesserac.passes.mesh.problem import Choice
-from tesserac.passes.mesh.traffic import Collective, buckets, compute_seconds, summed
+from tesserac.passes.mesh.traffic import Collective, compute_seconds, summed
 from tesserac.passes.reverse import forward_active
 
 MICRO = 1e6
@@ -34,8 +34,8 @@ def described_plan(planned: Planned, label: str, role: str) -> dict[str, Any]:
         "outputs": {name: [str(p) for p in places] for name, places in planned.sharded.outputs.items()},
         "collectives": [collective(item) for item in planned.collectives],
         "totals": totals(planned.collectives),
-        "buckets": [{"axis": b.axis, "gradients": len(b.members), "bytes": b.bytes}
-                    for b in buckets(planned.collectives, planned.hardware.bucket)],
+        "buckets": [{"axis": c.axis, "gradients": c.tensors, "bytes": c.bytes}
+                    for c in planned.collectives if c.phase == "gradient" and c.kind == "all_reduce"],
         "memory": {"parameters": planned.memory.parameters, "gradients": planned.memory.gradients,
                    "moments": planned.memory.moments, "data": planned.memory.data, "values": planned.memory.values,
                    "total": planned.memory.total, "limit": planned.limit},
@@ -62,7 +62,7 @@ def collective(item: Collective) -> dict[str, Any]:
     """One collective."""
     return {"number": item.number, "axis": item.axis, "kind": item.kind, "phase": item.phase, "bytes": item.bytes,
             "wire_bytes": round(item.wire), "us": _us(item.seconds), "exposed_us": _us(item.exposed),
-            "overlapped": item.exposed < item.seconds, "value": item.value,
+            "overlapped": item.exposed < item.seconds, "value": item.value, "tensors": item.tensors,
             "at": f"{item.span.file}:{item.span.line}"}
 
 

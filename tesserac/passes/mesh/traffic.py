@@ -13,12 +13,10 @@ from tesserac.diagnostics import Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function
 from tesserac.ops.base import flops_of, spec_of
-from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.cost import VIEW, collective_seconds, wire_bytes
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.simplify import simplify
 
-KINDS = {"all_reduce": "AR", "all_gather": "AG", "reduce_scatter": "RS", "all_to_all": "A2A"}
+KINDS = {"all_reduce": "AR", "all_gather": "AG", "reduce_scatter": "RS", "all_to_all": "A2A", "exchange_rows": "A2A"}
 """Ops that talk to other ranks, and their short names."""
 PHASES = ("forward", "backward", "gradient")
 
@@ -32,6 +30,7 @@ class Collective:
     bytes    of the whole tensor on this axis; ``wire``: that one rank sends
     exposed  seconds that the step waits for it, of ``seconds`` that it takes
     value    the name of what it makes
+    tensors  how many it takes at once: more than one where gradients share a bucket
     """
 
     number: int
@@ -44,25 +43,12 @@ class Collective:
     exposed: float
     value: str
     span: Span
+    tensors: int = 1
 
     @property
     def short(self) -> str:
         """AR, AG, RS or A2A."""
         return KINDS[self.kind]
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Gradients that one all-reduce takes together."""
-
-    axis: str
-    members: tuple[str, ...]
-    bytes: int
-
-
-def joint_program(function: Function) -> Function:
-    """One rank's program with its gradients as the pipeline computes them."""
-    return simplify(differentiate(function))
 
 
 def collectives(local: Function, joint: Function, mesh: Mesh, hardware: Hardware) -> tuple[Collective, ...]:
@@ -77,10 +63,11 @@ def collectives(local: Function, joint: Function, mesh: Mesh, hardware: Hardware
         phase = "forward" if result.name in forward else "gradient" if result.name in gradients else "backward"
         axis, ranks = str(equation.attr("axis")), _integer(equation, "size")
         whole = _whole_bytes(equation, ranks)
-        seconds = collective_seconds(equation.op, whole, ranks, hardware.link(mesh, axis))
+        moves = "all_to_all" if equation.op == "exchange_rows" else equation.op
+        seconds = collective_seconds(moves, whole, ranks, hardware.link(mesh, axis))
         hidden = hardware.overlap if phase == "gradient" else 0.0
-        found.append(Collective(len(found), axis, equation.op, phase, whole, wire_bytes(equation.op, whole, ranks),
-                                seconds, seconds * (1 - hidden), result.name, equation.span))
+        found.append(Collective(len(found), axis, equation.op, phase, whole, wire_bytes(moves, whole, ranks), seconds,
+                                seconds * (1 - hidden), result.name, equation.span, len(equation.results)))
     return tuple(found)
 
 
@@ -94,6 +81,8 @@ def _whole_bytes(equation: Equation, ranks: int) -> int:
     """Bytes of the tensor along the collective's axis: what is reduced or scattered, or what a gather makes."""
     if equation.op == "all_gather":
         return sum(v.type.bytes for v in equation.results)
+    if equation.op == "exchange_rows":  # room is made for more rows than travel
+        return min(equation.operands[0].type.bytes, equation.results[0].type.bytes) * ranks
     mine = sum(v.type.bytes for v in equation.operands)
     return mine * ranks if equation.op == "all_to_all" else mine
 
@@ -113,22 +102,6 @@ def _feeding_gradients(joint: Function) -> set[str]:
                                      spec_of(equation.op).kind in ("view", "rank")):
             stack.extend(v.name for v in equation.operands)
     return found
-
-
-def buckets(items: Sequence[Collective], limit: float) -> tuple[Bucket, ...]:
-    """Gradient all-reduces put together in program order, which is that of the backward pass, up to ``limit`` bytes."""
-    found: list[Bucket] = []
-    open_: dict[str, tuple[list[str], int]] = {}
-    for item in items:
-        if item.phase != "gradient" or item.kind != "all_reduce":
-            continue
-        members, size = open_.get(item.axis, ([], 0))
-        if members and size + item.bytes > limit:
-            found.append(Bucket(item.axis, tuple(members), size))
-            members, size = [], 0
-        open_[item.axis] = ([*members, item.value], size + item.bytes)
-    found += [Bucket(axis, tuple(members), size) for axis, (members, size) in open_.items()]
-    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------------ time and memory
