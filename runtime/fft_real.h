@@ -7,6 +7,8 @@
 // `interior` is a factor on the bins that stand for two: all but bin 0 and, of an even length, bin N/2. The imaginary parts of
 // those two are zero going forwards and ignored going backwards.
 #pragma once
+#include <algorithm>
+
 #include "fft.h"
 
 namespace tsr {
@@ -143,6 +145,11 @@ void even_columns(long begin, long end, In&& in, Take&& take, T* work) {
 }
 
 }  // namespace detail
+
+/// Rows of N numbers that transforms take at a time, complex ones and those of real numbers.
+template <class T, int N>
+constexpr int rows_together = detail::rows_at_once<T, N> > detail::rows_at_once<T, N % 2 == 0 ? N / 2 : N> ? detail::rows_at_once<T, N>
+                                                                                                         : detail::rows_at_once<T, N % 2 == 0 ? N / 2 : N>;
 
 /// Numbers of working memory of rfft_rows, irfft_rows and fft_real_rows for one thread.
 template <class T, int N>

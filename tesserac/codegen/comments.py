@@ -13,6 +13,7 @@ from tesserac.codegen.records import (
     ContractKernel,
     ExchangeKernel,
     FftKernel,
+    FilterKernel,
     GroupedKernel,
     Kernel,
     Launch,
@@ -59,7 +60,7 @@ def where(launch: Launch) -> str:
 
 def subject(kernel: Kernel) -> str:
     """The result that names the kernel, without the layer's number: one kernel serves every layer."""
-    if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)):
+    if isinstance(kernel, (RowKernel, ContractKernel, FftKernel, FilterKernel)):
         name = kernel.slots[kernel.stores[-1].slot].name
     elif isinstance(kernel, RoutingKernel):
         name = kernel.slots[-1].name
@@ -90,6 +91,9 @@ def sizes(kernel: Kernel) -> str:
     if isinstance(kernel, FftKernel):
         lines = math.prod((*kernel.outer, kernel.count))
         return f"{lines} lines of {kernel.n} {'complex' if kernel.form == 'complex' else 'real'} numbers"
+    if isinstance(kernel, FilterKernel):
+        lines = math.prod((*kernel.first.outer, kernel.first.count))
+        return f"{lines} lines of {kernel.first.n} numbers, transformed twice"
     if isinstance(kernel, LineKernel):
         return "".join(f"{n} x " for n, _ in kernel.outer) + str(kernel.sizes[0])
     if isinstance(kernel, GroupedKernel):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tesserac.codegen.collapse import collapse
 from tesserac.codegen.contract import lower_contract
+from tesserac.codegen.filters import merge_filters
 from tesserac.codegen.formula import origin_of
 from tesserac.codegen.records import (
     Argument,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["collapse", "lower"]
 
 
-def lower(fused: Fused) -> tuple[Launch, ...]:
-    """The launches of a stage, in order."""
+def lower(fused: Fused, filters: bool = True) -> tuple[Launch, ...]:
+    """The launches of a stage, in order; ``filters``: transforms that belong together become one kernel."""
     read = _read_elsewhere(fused)
     launches: list[Launch] = []
     for index, group in enumerate(fused.groups):
@@ -43,7 +44,7 @@ def lower(fused: Fused) -> tuple[Launch, ...]:
             launches.append(_lower_region(fused, index, group, group.region, read))
         else:
             launches.extend(lower_single(fused.values, group.lead))
-    return tuple(launches)
+    return merge_filters(fused.values, launches) if filters else tuple(launches)
 
 
 def _read_elsewhere(fused: Fused) -> dict[Var, set[int]]:

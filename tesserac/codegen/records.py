@@ -210,6 +210,30 @@ class FftKernel:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterKernel:
+    """Two transforms of the same lines, ``second`` of what ``first`` makes: a line's spectrum stays in the kernel.
+
+    The slots of both transforms are those of the kernel, without names, and behind them ``between`` more: numbers of a
+    line, which ``first`` stores at the strides at which ``second`` loads them.
+    """
+
+    slots: tuple[Slot, ...]
+    first: FftKernel
+    second: FftKernel
+    between: int
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Everything that is computed, in order."""
+        return (*self.first.before, *self.first.nodes, *self.second.before, *self.second.nodes)
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """Everything that is stored, the lines between the transforms among it."""
+        return (*self.first.stores, *self.second.stores)
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingKernel:
     """``function`` of the runtime on whole arrays; ``sizes`` are the numbers it takes after them."""
 
@@ -270,6 +294,7 @@ Kernel = (
     | TransposeKernel
     | LineKernel
     | FftKernel
+    | FilterKernel
     | RoutingKernel
     | GroupedKernel
     | ExchangeKernel

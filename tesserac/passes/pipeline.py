@@ -170,8 +170,12 @@ def schedule(
     tile: Tile | None = None,
     fuse: Fuse | None = None,
     trace: Trace | None = None,
+    filters: bool = True,
 ) -> Plan:
-    """Stages, kernels and memory of an optimized function. ``parameters``: paths in table order."""
+    """Stages, kernels and memory of an optimized function. ``parameters``: paths in table order.
+
+    ``filters``: the target has kernels of two transforms, one behind the other.
+    """
     tile, fuse, trace = tile or Tile(), fuse or Fuse(), trace or Trace()
     start = time.perf_counter()
     staged = tile.run(function)
@@ -179,7 +183,7 @@ def schedule(
     trace.seconds["tile"] = trace.seconds.get("tile", 0.0) + time.perf_counter() - start
     start = time.perf_counter()
     fused = [fuse.run(stage, lambda var: outer_view(places, var)) for stage in staged.stages]
-    launches = [lower(item) for item in fused]
+    launches = [lower(item, filters) for item in fused]
     trace.seconds["fuse"] = trace.seconds.get("fuse", 0.0) + time.perf_counter() - start
     start = time.perf_counter()
     plan = make_plan(staged, fused, launches, places)

@@ -16,7 +16,7 @@ from tesserac.codegen.cpu.products import (
     render_transpose,
 )
 from tesserac.codegen.cpu.rows import RowRenderer
-from tesserac.codegen.cpu.transforms import TransformRenderer
+from tesserac.codegen.cpu.transforms import FilterRenderer, TransformRenderer
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
@@ -24,6 +24,7 @@ from tesserac.codegen.records import (
     ContractKernel,
     ExchangeKernel,
     FftKernel,
+    FilterKernel,
     GroupedKernel,
     Kernel,
     Launch,
@@ -41,6 +42,7 @@ PREFIX = {
     "TransposeKernel": "transpose",
     "LineKernel": "along",
     "FftKernel": "fft",
+    "FilterKernel": "filter",
     "RoutingKernel": "routing",
 }
 RUNTIME_NAMES = (
@@ -102,6 +104,11 @@ RUNTIME_NAMES = (
     "expert_tiles",
     "ExpertTile",
     "Part",
+    "together",
+    "steps",
+    "memory",
+    "spectrum",
+    "count",
     "share_of_rows",
     "share_of_terms",
     "row_share",
@@ -148,11 +155,12 @@ class KernelCatalogue:
     def _emit(self, launch: Launch, parallel: bool) -> KernelFunction:
         kernel = launch.kernel
         name = self.names.fresh(f"{_prefix(kernel)}_{subject(kernel)}")
-        inner = ("i", "v") if isinstance(kernel, (ContractKernel, FftKernel)) else ()  # row and value in the epilogue
+        epilogue = isinstance(kernel, (ContractKernel, FftKernel, FilterKernel))
+        inner = ("i", "v") if epilogue else ()  # row and value
         scope = CppNames(parent=self.names, reserved=(*RUNTIME_NAMES, *inner))
         slot_names = [scope.fresh(slot.name) for slot in kernel.slots]
-        stores = kernel.stores if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)) else ()
-        nodes = kernel.nodes if isinstance(kernel, (RowKernel, ContractKernel, FftKernel)) else ()
+        stores = kernel.stores if isinstance(kernel, (RowKernel, ContractKernel, FftKernel, FilterKernel)) else ()
+        nodes = kernel.nodes if isinstance(kernel, (RowKernel, ContractKernel, FftKernel, FilterKernel)) else ()
         nodes = (*kernel.before, *nodes) if isinstance(kernel, FftKernel) else nodes
         first = any(s.across_tiles for s in stores)
         random = any(n.kind == "random" for n in nodes)
@@ -183,6 +191,8 @@ class KernelCatalogue:
             return "cpu/attention.cpp.j2", render_attention(kernel, slot_names, self.real)
         if isinstance(kernel, FftKernel):
             return "cpu/fft.cpp.j2", TransformRenderer(kernel, slot_names, scope, self.real, parallel).render()
+        if isinstance(kernel, FilterKernel):
+            return "cpu/filter.cpp.j2", FilterRenderer(kernel, slot_names, scope, self.real, parallel).render()
         if isinstance(kernel, LineKernel):
             return "cpu/line.cpp.j2", render_line(kernel, slot_names, scope, parallel)
         if isinstance(kernel, ExchangeKernel):

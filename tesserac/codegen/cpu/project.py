@@ -15,7 +15,7 @@ from tesserac.codegen.cpu.program import FunctionRenderer
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
-from tesserac.codegen.records import ExchangeKernel, FftKernel, RoutingKernel
+from tesserac.codegen.records import ExchangeKernel, FftKernel, FilterKernel, RoutingKernel
 from tesserac.codegen.wrap import wrap_cpp
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Entry, OptimizerSpec
@@ -82,7 +82,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 kernels=kernels.functions,
                 bf16=_reads_bf16(kernels.functions),
                 wavelets=any("wavelet<" in f.text for f in kernels.functions),
-                fft=any(isinstance(f.kernel, FftKernel) for f in kernels.functions),
+                fft=any(isinstance(f.kernel, (FftKernel, FilterKernel)) for f in kernels.functions),
                 ragged=any("share_of_" in f.text for f in kernels.functions),
                 experts=any(isinstance(f.kernel, RoutingKernel) for f in kernels.functions),
                 exchange=any(isinstance(f.kernel, ExchangeKernel) for f in kernels.functions),

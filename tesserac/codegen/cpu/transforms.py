@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import FftKernel, Node
+from tesserac.codegen.records import FftKernel, FilterKernel, Node, Store
 
 FUNCTIONS = {"complex": "fft", "real": "fft_real", "forwards": "rfft", "backwards": "irfft"}
 
@@ -17,19 +18,27 @@ WORK = {"complex": "fft"}
 """Those between real numbers and a spectrum need the same memory."""
 
 
+def outer_loops(kernel: FftKernel, names: CppNames) -> list[str]:
+    """Names of the variables of the loops around the lines."""
+    return [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
+
+
 class TransformRenderer:
     """Prepares one transform for templates/cpu/fft.cpp.j2."""
 
-    def __init__(self, kernel: FftKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool) -> None:
+    def __init__(
+        self, kernel: FftKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool,
+        loops: Sequence[str] | None = None,
+    ) -> None:
         self.kernel, self.slot_names, self.names, self.real, self.parallel = kernel, slot_names, names, real, parallel
-        self.loops = [names.fresh(f"outer{i}" if i else "outer") for i in range(len(kernel.outer))]
+        self.loops = loops if loops is not None else outer_loops(kernel, names)
 
     def render(self) -> dict[str, Any]:
         """Values for the template."""
         k = self.kernel
         before, after = self._before(), self._after()
         return {
-            "loops": list(zip(self.loops, k.outer, strict=True)),
+            "loops": list(zip(self.loops, k.outer, strict=False)),
             "function": f"{FUNCTIONS[k.form]}_{'columns' if k.upright else 'rows'}",
             "n": k.n,
             "count": k.count,
@@ -120,3 +129,54 @@ def _row_and_columns(lines: Sequence[str]) -> str:
     """The parameters for a row and a vector of columns, named where the lines mention them."""
     row, columns = (any(re.search(rf"\b{name}\b", line) for line in lines) for name in "ic")
     return f"long{' i' if row else ''}, auto{' c' if columns else ''}"
+
+
+LINE_BYTES = 64
+"""Of columns that are transformed together: a cache line, and no less than a register."""
+
+
+class FilterRenderer:
+    """Prepares two transforms of the same lines for templates/cpu/filter.cpp.j2.
+
+    Some lines at a time are transformed, kept in working memory and transformed again. Lines within such a group are
+    counted from its first, ``line``, which is one more loop variable for what lies outside the kernel.
+    """
+
+    def __init__(self, kernel: FilterKernel, slot_names: list[str], names: CppNames, real: str, parallel: bool) -> None:
+        self.kernel, self.real, self.parallel = kernel, real, parallel
+        first = kernel.first
+        outside = len(kernel.slots)
+        made = {s.slot: first.nodes[s.node].name for s in first.stores if s.slot >= outside}
+        self.lines = [names.fresh(made[outside + i] or "spectrum") for i in range(kernel.between)]
+        self.names, self.slot_names = names, [*slot_names, *self.lines]
+        self.loops = outer_loops(first, names)
+        itemsize = 8 if real == "double" else 4
+        self.together = LINE_BYTES // itemsize
+        lanes = LINE_BYTES // itemsize
+        # Rows of a spectrum are an odd number of cache lines apart.
+        self.pitch = self.together if first.upright else (first.size_out + lanes - 1) // lanes // 2 * 2 * lanes + lanes
+
+    def render(self) -> dict[str, Any]:
+        """Values for the template."""
+        first, second = (self._transform(k) for k in (self.kernel.first, self.kernel.second))
+        k = self.kernel.first
+        together = str(self.together) if k.upright else f"rows_together<{self.real}, {k.n}>"
+        size = f"{k.size_out} * together" if k.upright else f"together * {self.pitch}"
+        return {**first, "transforms": [first, second], "lines": self.lines, "together": together, "size": size}
+
+    def _transform(self, kernel: FftKernel) -> dict[str, Any]:
+        lined = replace(
+            kernel,
+            before=tuple(replace(n, strides=self._strides(n)) if n.strides else n for n in kernel.before),
+            nodes=tuple(replace(n, strides=self._strides(n)) if n.strides else n for n in kernel.nodes),
+            stores=tuple(replace(s, strides=self._strides(s)) for s in kernel.stores),
+        )
+        loops = [*self.loops, "line"]
+        return TransformRenderer(lined, self.slot_names, self.names, self.real, self.parallel, loops).render()
+
+    def _strides(self, item: Node | Store) -> tuple[int, ...]:
+        """Strides over (outer loops, first line, rows, columns)."""
+        *outer, row, column = item.strides
+        if item.slot >= len(self.kernel.slots):
+            return (*(0 for _ in outer), 0, self.pitch, 1)
+        return (*outer, column if self.kernel.first.upright else row, row, column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tesserac.codegen.cpu.expressions import LONGEST
 from tesserac.codegen.cuda.expressions import Expressions, at, literal, scalar_type
@@ -80,6 +80,8 @@ class TransformEmitter:
     """Text and launch of one transform."""
 
     def __init__(self, kernel: FftKernel, name: str, names: CppNames, real: str) -> None:
+        if kernel.form == "real":  # all bins of real numbers: as of complex ones
+            kernel = replace(kernel, form="complex")
         self.kernel, self.name, self.real = kernel, name, real
         if any(store.mode != "set" or store.across_tiles for store in kernel.stores):
             raise InternalError("a transform that adds up its results")
