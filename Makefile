@@ -22,7 +22,7 @@ EVERY_50 := awk -F '[:,}]+' 'NR == 1 || NR % 50 == 0 {printf "step %5d   loss %.
 # These two variables halve the speed of every OpenBLAS on the machines that export them.
 unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE NVPL_BLAS_DEBUG_CPU_TYPE
 
-.PHONY: help setup setup-bench setup-cuda demo examples test test-mesh test-emulation lint fuzz docs bench wheel clean
+.PHONY: help setup setup-bench setup-cuda demo examples test test-mesh test-emulation lint fuzz docs bench bench-gpu wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ docs: $(STAMP) ## Regenerate docs/errors.md from the catalogue of errors
 
 bench: $(STAMP) ## Race the emitted program against PyTorch and JAX: CASE=gpt|block|moe|spectral|pinn SIZE=...
 	$(BIN)/python -m bench.run --case $(CASE) $(addprefix --size ,$(SIZE))
+
+bench-gpu: $(STAMP) ## On a machine with a GPU: check and measure everything there, in eight minutes
+	$(BIN)/python -m bench.gpu
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

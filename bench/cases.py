@@ -56,7 +56,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Gpt:
-    """A decoder with pre-normalised blocks and a tanh-GELU MLP of four times the width; AdamW."""
+    """A decoder with pre-normalised blocks and a tanh-GELU MLP of four times the width; AdamW.
+
+    `tied`: the head is the embedding's transpose.
+    """
 
     layers: int
     width: int
@@ -69,6 +72,7 @@ class Gpt:
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1  # of parameters of rank two and more
+    tied: bool = False
 
     def gflop(self) -> float:
         """As `Block.gflop`; every product counts three times (forward and both gradients)."""
@@ -98,7 +102,8 @@ class Gpt:
             }
             weights |= {f"b{layer}.{name}": value for name, value in parts.items()}
         weights |= _norm("lnf", width)
-        weights["head_w"] = draw.normal(width, self.vocabulary, scale=0.02)
+        if not self.tied:
+            weights["head_w"] = draw.normal(width, self.vocabulary, scale=0.02)
         return weights, data
 
 
@@ -260,6 +265,8 @@ CASES: dict[str, dict[str, Case]] = {
     "gpt": {
         "base": Gpt(layers=4, width=256, heads=4, vocabulary=65, context=256, batch=16),
         "tiny": Gpt(layers=2, width=32, heads=2, vocabulary=65, context=16, batch=2),
+        "124m": Gpt(layers=12, width=768, heads=12, vocabulary=50304, context=1024, batch=32, tied=True),
+        "tiny-tied": Gpt(layers=1, width=32, heads=2, vocabulary=65, context=16, batch=2, tied=True),
     },
     "moe": {
         "d512": Moe(tokens=4096, width=512, experts=16),

@@ -26,6 +26,9 @@ SOURCES = {
     "pinn": ("pinn.py", "pinn"),
 }
 
+#: The same for sizes that are examples of their own.
+_EXAMPLES = {("gpt", "124m"): "gpt2_124m", ("gpt", "tiny-tied"): "gpt2_124m"}
+
 #: Parameters whose name in bench/models/ is not the peers': the path without its first part, and the peers' name, both
 #: with `{}` for the number of the layer.
 _NAMES = {
@@ -119,12 +122,14 @@ class Program:
 
 def build(case: str, size: str, extra: Sequence[str] = ()) -> Program:
     """Compiles the Tessera source of a case at a size into build/bench. Raises Failed with the compiler's message."""
-    source, label = SOURCES[case]
+    example = _EXAMPLES.get((case, size))
+    source, label = (f"{example}.py", example) if example else SOURCES[case]
+    path = environment.ROOT / "examples" / source if example else environment.ROOT / "bench" / "models" / source
     folder = environment.WORK / f"{case}-{size}{''.join(extra)}"
     folder.mkdir(parents=True, exist_ok=True)
     settings = [part for name, value in constants(case, size).items() for part in ("--set", f"{name}={value}")]
     compiler = [sys.executable, "-c", "from tesserac.cli import main; main()"]
-    command = [*compiler, "build", str(environment.ROOT / "bench" / "models" / source)]
+    command = [*compiler, "build", str(path)]
     command += [*settings, "--mesh", "none", *extra, "-o", str(folder / "out")]
     _run(f"tesserac build {source}", command)
     _run("make", ["make", "-s", "-C", str(folder / "out")])

@@ -48,7 +48,7 @@ def logits_of(size: cases.Gpt, parameters: Parameters, tokens: jax.Array) -> jax
         h = h + linear(attend(linear(norm(h, f"{name}.ln1"), f"{name}.qkv")), f"{name}.proj")
         hidden = jax.nn.gelu(linear(norm(h, f"{name}.ln2"), f"{name}.fc"), approximate=True)
         h = h + linear(hidden, f"{name}.out")
-    return norm(h, "lnf") @ parameters["head_w"]
+    return norm(h, "lnf") @ (parameters["tok_emb"].T if size.tied else parameters["head_w"])
 
 
 def adamw(size: cases.Gpt, state: State, gradients: Parameters) -> State:

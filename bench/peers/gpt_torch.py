@@ -29,7 +29,7 @@ def logits_of(size: cases.Gpt, parameters: Parameters, tokens: torch.Tensor) -> 
         h = h + linear(attention.transpose(1, 2).flatten(2), f"{name}.proj")
         hidden = F.gelu(linear(norm(h, f"{name}.ln2"), f"{name}.fc"), approximate="tanh")
         h = h + linear(hidden, f"{name}.out")
-    return norm(h, "lnf") @ parameters["head_w"]
+    return norm(h, "lnf") @ (parameters["tok_emb"].T if size.tied else parameters["head_w"])
 
 
 def main() -> None:
