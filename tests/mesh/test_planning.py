@@ -152,6 +152,18 @@ def test_a_batch_of_transforms_gathers_nothing() -> None:
     assert compare(found, "dp").same
 
 
+def test_experts_have_rows_sent_to_them_and_back() -> None:
+    """Per mixture two exchanges forward and two backward on ep; none on dp, where every rank has all experts."""
+    source = (EXAMPLES / "moe_lm.py").read_text()
+    found = planned(source, "ep=4", sets=(("L", "1"),))
+    counted = counts(found, "ep")
+    assert (counted["A2A forward"], counted["A2A backward"], counted["AR gradient"]) == (2, 2, 1)
+    assert {"experts"} == {c.name for node, c in zip(found.found.nodes, found.found.plan["ep"], strict=True)
+                           if node.equation is not None and node.equation.op in ("route", "dispatch", "combine")}
+    data = planned(source, "dp=4", sets=(("L", "1"),))
+    assert counts(data, "dp") == {"AR gradient": 1}
+
+
 # ------------------------------------------------------------------------------------------------ templates, settings
 
 

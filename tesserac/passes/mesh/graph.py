@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ops.base import spec_of
+from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
 from tesserac.passes.mesh.pins import Restriction, restricted
 from tesserac.passes.mesh.placements import REPLICATED, Shard
 from tesserac.passes.mesh.problem import Choice, Chosen, Node
 from tesserac.passes.mesh.roles import Kinds, Role
-from tesserac.passes.mesh.strategy import REQUESTS, after, strategies
+from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
 from tesserac.passes.reverse import forward_active
 
 TRAINED = 4.0
@@ -46,6 +48,25 @@ def _input(item: Input, wrt: set[str]) -> Node:
     return Node(item.var.name, (), (item.var,), None, TRAINED if trained else 1.0, item.is_parameter, trained)
 
 
+def mixtures_of(function: Function, sizes: Mapping[str, int],
+                roles: Mapping[str, Role]) -> dict[str, dict[str, Strategy]]:
+    """How mixtures of experts run on every axis that may cut tokens, by the name of an equation's first result.
+
+    Axes of experts give every rank some of them; all others cut tokens. Tokens have to divide all of these axes.
+    """
+    tokens = {axis: n for axis, n in sizes.items() if roles[axis].name in ("data", "expert")}
+    routes = [e.operands[0].type.sizes[0] for e in function.equations if e.op == "route"]
+    if not routes or any(n % math.prod(tokens.values()) for n in routes):
+        return {}
+    found = {}
+    for axis, size in tokens.items():
+        modes = (EXPERTS, TOKENS) if roles[axis].name == "expert" else (TOKENS,)
+        tried = (mixture_strategies(function, size, mode) for mode in modes)
+        chosen: dict[int, Strategy] = next((t for t in tried if t), {})
+        found[axis] = {function.equations[at].results[0].name: strategy for at, strategy in chosen.items()}
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Signature:
     """What decides a node's strategies: equal for the same equation of equal layers."""
@@ -61,7 +82,8 @@ class Domains:
     """Choices of every node on one axis, given what the other axes do; ``roles`` by axis name."""
 
     def __init__(self, nodes: Sequence[Node], kinds: Kinds, sizes: Mapping[str, int], roles: Mapping[str, Role],
-                 pinned: Sequence[Restriction] = ()) -> None:
+                 pinned: Sequence[Restriction] = (),
+                 mixtures: Mapping[str, Mapping[str, Strategy]] | None = None) -> None:
         self.nodes = nodes
         self.sizes = dict(sizes)
         self.roles = dict(roles)
@@ -70,6 +92,7 @@ class Domains:
         self._numbers: dict[_Signature, int] = {}
         self._signatures = [self._number(i) for i in range(len(nodes))]
         self._cached: dict[object, tuple[Choice, ...]] = {}
+        self._mixtures = mixtures or {}
         self._stream = _stream(nodes)
         self._pinned: dict[tuple[int, str], list[Restriction]] = {}
         for rule in pinned:
@@ -124,8 +147,13 @@ class Domains:
         return {kinds[k][place.dim] for k, place in enumerate((*choice.operands, *choice.results)) if place.is_cut}
 
     def _every(self, axis: str, others: Chosen, role: Role) -> list[tuple[Choice, ...]]:
-        found = []
+        found: list[tuple[Choice, ...]] = []
+        own = self._mixtures.get(axis, {})
         for i, node in enumerate(self.nodes):
+            if node.key in own:
+                strategy = own[node.key]
+                found.append((Choice(strategy.name, strategy.operands, strategy.results, strategy),))
+                continue
             held = tuple((b, choices[i]) for b, choices in others.items())
             key = (self._signatures[i], axis, held, node.key in self._stream)
             if key not in self._cached:

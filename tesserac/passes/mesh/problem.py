@@ -22,6 +22,7 @@ import numpy as np
 from tesserac.ir.program import Equation, Var
 from tesserac.passes.mesh.cost import equation_work, passes
 from tesserac.passes.mesh.elimination import IMPOSSIBLE, Integers, Table
+from tesserac.passes.mesh.experts import EXPERTS, MODES
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.placements import Placement
 from tesserac.passes.mesh.strategy import Strategy
@@ -46,7 +47,9 @@ class Choice:
     @property
     def cuts(self) -> bool:
         """Whether ranks share the work."""
-        return self.strategy.cuts if self.strategy is not None else any(p.is_cut for p in self.results)
+        if self.strategy is None:
+            return any(p.is_cut for p in self.results)
+        return self.strategy.cuts or self.name in MODES
 
     def __str__(self) -> str:
         return self.name
@@ -132,7 +135,7 @@ class Problem:
         return moved, held
 
     def _pieces(self, places: Iterable[tuple[str, Placement]]) -> int:
-        return math.prod(self.sizes[axis] for axis, place in places if place.is_cut)
+        return math.prod(self.sizes[axis] for axis, place in places if place.is_cut or place.kind in ("T", "E"))
 
     def _own_cost(self, i: int, picked: Mapping[str, Choice]) -> Cost:
         """A node's work, the collectives within it, and the price of the memory that it keeps."""
@@ -151,12 +154,21 @@ class Problem:
             busy = max(flops / ranks / rate, moved * stream / self.hardware.bandwidth)
             seconds += passes(node.equation, node.gradient) * busy
             for axis, choice in picked.items():
+                total += self._rows_sent(node, axis, choice)
                 if choice.strategy is not None and choice.strategy.traffic:
                     others = math.prod(self.sizes[a] for a, c in picked.items() if a != axis and c.cuts)
                     for sent in choice.strategy.traffic:
                         if sent.phase == "forward" or node.gradient:
                             total += self.costs[axis].within(sent.collective, sent.bytes / others)
         return total + Cost(round(seconds * NANO))
+
+    def _rows_sent(self, node: Node, axis: str, choice: Choice) -> Cost:
+        """Rows that go to their experts' ranks and back."""
+        if choice.name != EXPERTS or node.equation is None or node.equation.op not in ("dispatch", "combine"):
+            return Cost()
+        rows = node.results[0] if node.equation.op == "dispatch" else node.operands[0]
+        once = self.costs[axis].within("all_to_all", float(rows.type.bytes))
+        return once + once if node.gradient else once
 
     def _value_cost(self, var: Var, i: int, k: int, chosen: Chosen, but: str | None) -> tuple[Cost, Cost]:
         """Conversions of one value on all axes ``but`` one: with its parts as they are, and cut once more there."""

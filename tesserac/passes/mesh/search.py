@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function
 from tesserac.passes.mesh.elimination import minimise
-from tesserac.passes.mesh.graph import Domains, nodes_of
+from tesserac.passes.mesh.graph import Domains, mixtures_of, nodes_of
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.pins import restrictions
 from tesserac.passes.mesh.problem import Choice, Node, Problem
@@ -66,7 +66,8 @@ class Searcher:
                       for axis, size in mesh.sizes.items()}
         self.problem = Problem(nodes_of(function), mesh.sizes, self.costs, hardware)
         self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles,
-                               restrictions(self.pins, function, self.problem.nodes, mesh))
+                               restrictions(self.pins, function, self.problem.nodes, mesh),
+                               mixtures_of(function, mesh.sizes, self.roles))
         self.order = sorted(mesh.axes, key=lambda a: (self.roles[a].order, -mesh.sizes[a], mesh.axes.index(a)))
         self._exact, self._width = True, 0
 
