@@ -33,14 +33,16 @@ struct StepRecord {
 
 class Report {
  public:
-  Report(const Program& program, const Scalars& scalars, int64_t steps, bool quiet, double peak)
-      : scalars_(scalars), steps_(steps), quiet_(quiet), terminal_(isatty(1) == 1), peak_(peak), flops_(program.train->flops),
+  // batches: of one step.
+  Report(const Program& program, const Scalars& scalars, int64_t steps, int64_t batches, bool quiet, double peak)
+      : scalars_(scalars), steps_(steps), quiet_(quiet), terminal_(isatty(1) == 1), peak_(peak), flops_(program.train->flops * static_cast<double>(batches)),
         digits_(real_type(program) == DType::f64 ? 17 : 9) {
     for (int i = 1; i < scalars.count(); ++i) keys_.push_back((i > 1 ? "," : "") + json_string(scalars.name(i)) + ":");
     size_t room = 512;
     for (const std::string& key : keys_) room += key.size() + 64;
     line_.resize(room);
     count_units(*program.train);
+    units_ *= static_cast<double>(batches);
   }
   ~Report() { if (log_) fclose(log_); }
   Report(const Report&) = delete;

@@ -157,6 +157,7 @@ class Scalars {
     load_reals(format_of(function_.outputs[index].dtype), &slots_[static_cast<size_t>(index)], &out, 1);
     return out;
   }
+  void set(int index, double value) { store_reals(function_.outputs[index].dtype, &value, &slots_[static_cast<size_t>(index)], 1); }
 
  private:
   struct Slot { alignas(16) char bytes[16]; };

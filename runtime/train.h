@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "accumulate.h"
 #include "checkpoint.h"
 #include "dataset.h"
 #include "init.h"
@@ -29,7 +30,7 @@ struct TrainOptions {
   uint64_t seed = 0;
   bool resume = false, quiet = false, check_finite = false;
   int threads = 1;
-  int64_t resample = 1, save_every = 0, keep = 0, validate_every = 0, validation_batches = 1;
+  int64_t accumulate = 1, resample = 1, save_every = 0, keep = 0, validate_every = 0, validation_batches = 1;
   std::string checkpoint, weights, save, log;
   Metadata settings;   // recorded in checkpoints, compared when resuming
 };
@@ -48,10 +49,16 @@ class Trainer {
       lbfgs_.reset(new Lbfgs(program, options.optimizer, options.threads));
       lbfgs_->reserve(program, &session_.arena());
     }
+    if (options.accumulate > 1) {
+      if (session_.device()) throw Error("T0921", "--accumulate is for programs that run on processors, and this one runs on a GPU", "build it with a larger batch (--set or --dim)", kExitUsage);
+      accumulation_.reset(new Accumulation(program, options.accumulate, options.threads));
+      accumulation_->reserve(program, &session_.arena());
+    }
     data_.reserve(&session_.arena());
     if (validation_) validation_->reserve(&session_.arena());
     session_.map(true);
     if (lbfgs_) lbfgs_->bind(&session_);
+    if (accumulation_) accumulation_->bind(&session_);
     for (const std::string& note : data_.notes(options.data))
       if (!options.quiet) fprintf(stderr, "note: %s\n", note.c_str());
     data_.bind(session_.arena());
@@ -60,14 +67,14 @@ class Trainer {
 
   void run() {
     const int64_t begin = start();
-    Report report(program_, scalars_, options_.schedule.steps, options_.quiet, peak());
+    Report report(program_, scalars_, options_.schedule.steps, options_.accumulate, options_.quiet, peak());
     if (!options_.log.empty()) report.open_log(options_.log, begin, begin > 0);
     bool last = false;
     if (ranks_) signal(SIGTERM, [](int) { stop_asked() = 1; });
     for (int64_t step = begin; step < options_.schedule.steps && !last; ++step) {
       last = step + 1 == options_.schedule.steps;
       if (ranks_) ranks_->at_step(step);
-      const StepRecord record = lbfgs_ ? one_iteration(step, &last) : one_step(step);
+      const StepRecord record = lbfgs_ ? one_iteration(step, &last) : accumulation_ ? accumulated_step(step) : one_step(step);
       report.step(record);
       if (ranks_ && agree_to_stop(record)) last = stopped_ = true;
       if (validation_ && (last || (step + 1) % options_.validate_every == 0)) report.validation(step + 1, validate());
@@ -156,6 +163,19 @@ class Trainer {
     return {step + 1, norm, lr, (seconds() - begin) * 1e3};
   }
 
+  StepRecord accumulated_step(int64_t step) {
+    const double begin = seconds();
+    for (int64_t batch = 0; batch < options_.accumulate; ++batch) {
+      const uint64_t number = static_cast<uint64_t>(step * options_.accumulate + batch);
+      data_.fill(number);
+      session_.train(data_.inputs(), scalars_.pointers(), options_.seed, number);
+      accumulation_->add(batch, session_.grads(), &scalars_);
+    }
+    if (options_.check_finite) check_finite_step(step);
+    const double lr = options_.schedule.at(step), norm = session_.update(&updater_, step, lr);
+    return {step + 1, norm, lr, (seconds() - begin) * 1e3};
+  }
+
   // One iteration of L-BFGS, which may need several evaluations; *last is set when no further one can help.
   StepRecord one_iteration(int64_t step, bool* last) {
     const double begin = seconds();
@@ -227,6 +247,7 @@ class Trainer {
   std::unique_ptr<Dataset> validation_;
   Updater updater_;
   std::unique_ptr<Lbfgs> lbfgs_;
+  std::unique_ptr<Accumulation> accumulation_;
   Checkpoints checkpoints_;
 };
 

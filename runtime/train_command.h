@@ -13,6 +13,7 @@ namespace cli {
 constexpr Flag kTrainFlags[] = {
     {"--data", "KEY=SPEC", "where input KEY comes from (once per input; see below)"},
     {"--resample", "K", "keep every batch for K steps before the next is drawn (1; 0: the first one throughout; lbfgs 0)"},
+    {"--accumulate", "K", "batches whose gradients make one step, as their mean (1); --resample counts batches"},
     {"--steps", "N", "train until step N, counted from the start of training (100)"},
     {"--optimizer", "NAME", "sgd, momentum, adam, adamw or lbfgs (adamw)"},
     {"--lr", "X", "peak learning rate (adam, adamw 0.001; sgd, momentum 0.01)"},
@@ -106,12 +107,12 @@ inline OptimizerSettings optimizer_settings(const Program& program, const Argume
 }
 
 // What a resumed run should share with the run before.
-inline Metadata settings_record(const Arguments& arguments, const OptimizerSettings& o, const Schedule& s, int64_t resample) {
+inline Metadata settings_record(const Arguments& arguments, const OptimizerSettings& o, const Schedule& s, int64_t resample, int64_t accumulate) {
   Metadata out = {{"lr", format("%.17g", s.lr)}, {"min_lr", format("%.17g", s.min_lr)}, {"warmup", format("%lld", static_cast<long long>(s.warmup))},
                   {"schedule", s.decay == Decay::constant ? "constant" : s.decay == Decay::linear ? "linear" : "cosine"},
                   {"weight_decay", format("%.17g", o.weight_decay)}, {"clip", format("%.17g", o.clip)}, {"eps", format("%.17g", o.eps)},
                   {"momentum", format("%.17g", o.momentum)}, {"betas", format("%.17g %.17g", o.beta1, o.beta2)}, {"data", joined(arguments.all("--data"), " ")},
-                  {"resample", format("%lld", static_cast<long long>(resample))}};
+                  {"resample", format("%lld", static_cast<long long>(resample))}, {"accumulate", format("%lld", static_cast<long long>(accumulate))}};
   if (s.decay != Decay::constant) out.emplace_back("steps", format("%lld", static_cast<long long>(s.steps)));
   return out;
 }
@@ -129,6 +130,8 @@ inline TrainOptions train_options(const Program& program, const Arguments& argum
   out.seed = static_cast<uint64_t>(arguments.integer("--seed", 0, 0));
   out.threads = thread_count(arguments);
   out.resample = arguments.integer("--resample", out.optimizer.rule == Rule::lbfgs ? 0 : 1, 0);
+  out.accumulate = arguments.integer("--accumulate", 1, 1);
+  if (out.accumulate > 1 && out.optimizer.rule == Rule::lbfgs) throw meaningless("--accumulate", Rule::lbfgs);
   out.checkpoint = arguments.text("--checkpoint");
   while (out.checkpoint.size() > 1 && out.checkpoint.back() == '/') out.checkpoint.pop_back();
   out.save_every = arguments.integer("--save-every", 0, 0);
@@ -142,7 +145,7 @@ inline TrainOptions train_options(const Program& program, const Arguments& argum
   out.quiet = arguments.has("--quiet");
   out.check_finite = arguments.has("--check-finite");
   if (out.resume && out.checkpoint.empty()) throw usage_error("train: --resume needs --checkpoint DIR", "name the folder of the checkpoints");
-  out.settings = settings_record(arguments, out.optimizer, out.schedule, out.resample);
+  out.settings = settings_record(arguments, out.optimizer, out.schedule, out.resample, out.accumulate);
   return out;
 }
 

@@ -84,6 +84,34 @@ def test_clipping_limits_the_update(plain: Programs, data: Path) -> None:
     assert moved == pytest.approx(0.01, rel=1e-3)
 
 
+def test_accumulated_gradients(checked: Programs, data: Path) -> None:
+    """A step of two batches is the step of all their samples; resumed in the middle it is the same bit for bit."""
+    random = np.random.default_rng(3)
+    x, labels = random.standard_normal((16, 5)).astype(np.float32), random.integers(0, 4, 16).astype(np.int32)
+    np.save(data / "x.npy", x)
+    np.save(data / "labels.npy", labels)
+    start = {"W": random.standard_normal((5, 4)).astype(np.float32), "b": random.standard_normal(4).astype(np.float32)}
+    save_file(start, data / "start.safetensors")
+    flags = [*XY, "--optimizer", "sgd", "--lr", "0.5", "--accumulate", 2, "--clip", 100]
+    begin = ["--weights", "start.safetensors"]
+    done = checked.run("Softmax", "train", *flags, *begin, "--steps", 3, "--save", "end.safetensors", cwd=data)
+    w, b = (start[name].astype(np.float64) for name in ("W", "b"))
+    for line in lines(done.stdout):
+        loss, gw, gb = gradients(x.astype(np.float64), labels, w, b)
+        assert line["loss"] == pytest.approx(loss, rel=1e-5)
+        assert line["grad_norm"] == pytest.approx(np.sqrt((gw**2).sum() + (gb**2).sum()), rel=1e-4)
+        w, b = w - 0.5 * gw, b - 0.5 * gb
+    end = load_file(data / "end.safetensors")
+    np.testing.assert_allclose(end["W"], w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(end["b"], b, rtol=1e-4, atol=1e-5)
+    checked.run("Softmax", "train", *flags, *begin, "--steps", 1, "--checkpoint", "c", cwd=data)
+    checked.run("Softmax", "train", *flags, "--steps", 3, "--checkpoint", "c", "--resume", "--save", "b.st", cwd=data)
+    assert (data / "b.st").read_bytes() == (data / "end.safetensors").read_bytes()
+    error = checked.fails("Softmax", "train", *XY, "--optimizer", "lbfgs", "--accumulate", 2, cwd=data, code=2)
+    assert "--accumulate means nothing to lbfgs" in error
+    checked.fails("Softmax", "train", *XY, "--accumulate", 0, cwd=data, code=2)
+
+
 def test_schedules(plain: Programs, data: Path) -> None:
     def rates(*flags: object) -> list[float]:
         done = plain.run("Softmax", "train", *XY, "--steps", 10, "--lr", "0.1", *flags, cwd=data)

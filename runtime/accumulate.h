@@ -1,0 +1,43 @@
+// One update from the gradients of several batches: a batch as large as memory does not hold, in parts. Gradients, loss and
+// metrics are the means over the batches, added in their order.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "chunks.h"
+#include "session.h"
+
+namespace tsr {
+
+class Accumulation {
+ public:
+  Accumulation(const Program& program, int64_t batches, int workers)
+      : batches_(batches), vectors_(program, workers), means_(static_cast<size_t>(program.train->output_count)) {}
+
+  int64_t batches() const { return batches_; }
+  void reserve(const Program& program, Arena* arena) { offset_ = arena->reserve(program.param_bytes); }
+  void bind(Session* session) { sum_ = session->arena().at(offset_); }
+
+  // After batch 0, 1, ... has left its gradients in `grads`; after the last they are the means, as are the scalars.
+  void add(int64_t batch, char* grads, Scalars* scalars) {
+    const bool first = batch == 0, last = batch + 1 == batches_;
+    const double share = 1.0 / static_cast<double>(batches_);
+    if (last) vectors_.combine(share, grads, first ? 0 : share, first ? grads : sum_, grads);
+    else if (first) vectors_.copy(grads, sum_);
+    else vectors_.combine(1, sum_, 1, grads, sum_);
+    for (int i = 0; i < scalars->count(); ++i) {
+      double& mean = means_[static_cast<size_t>(i)];
+      mean = (first ? 0 : mean) + scalars->value(i);
+      if (last) scalars->set(i, mean * share);
+    }
+  }
+
+ private:
+  int64_t batches_;
+  Vectors vectors_;
+  std::vector<double> means_;
+  size_t offset_ = 0;
+  char* sum_ = nullptr;
+};
+
+}  // namespace tsr
