@@ -160,6 +160,8 @@ def _one_round(
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def table(rows: list[Row], gflop: float, peak: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -12,7 +11,11 @@ from tesserac.ir.program import Attr, Equation, Function, Input, Output, Var, so
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.base import REQUIRED, spec_of
 
-_SUFFIX = re.compile(r"\.\d+$")
+
+def stem_of(name: str) -> str:
+    """A name without the number that made it unique: ``h`` of ``h.3``."""
+    stem, dot, number = name.rpartition(".")
+    return stem if dot and number.isdecimal() else name
 
 
 class Builder:
@@ -47,7 +50,7 @@ class Builder:
 
     def fresh(self, name: str) -> str:
         """``name``, or ``name.N`` when it is taken."""
-        stem = _SUFFIX.sub("", name)
+        stem = stem_of(name)
         count = self._names.get(stem, 0)
         self._names[stem] = count + 1
         return stem if count == 0 else f"{stem}.{count}"
@@ -55,9 +58,8 @@ class Builder:
     def reserve(self, names: Iterable[str]) -> None:
         """Keeps ``fresh`` from giving out these names; for functions that are copied with their names."""
         for name in names:
-            suffix = _SUFFIX.search(name)
-            stem = name[: suffix.start()] if suffix else name
-            count = int(suffix.group()[1:]) + 1 if suffix else 1
+            stem = stem_of(name)
+            count = int(name[len(stem) + 1 :]) + 1 if stem != name else 1
             self._names[stem] = max(self._names.get(stem, 0), count)
 
     def add_input(self, item: Input) -> Var:

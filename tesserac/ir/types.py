@@ -28,6 +28,8 @@ class DType(enum.Enum):
     C64 = "c64"
     C128 = "c128"
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own is written in Python
+
     @property
     def is_float(self) -> bool:
         """Real floating point of any width."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ Types = Sequence[TensorType]
 Optional = Var | None
 
 
+@lru_cache(maxsize=4096)
 def parse_spec(spec: str) -> tuple[str, str, str]:
     """Letters of both operands and of the result; ShapeError when the text is not a contraction of two operands."""
     left, arrow, result = spec.partition("->")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tesserac.ir.builder import stem_of
 from tesserac.ir.program import Equation, Function, Var
-
-_SUFFIX = re.compile(r"\.\d+$")
 
 
 def renamed_equation(equation: Equation, values: Mapping[str, Var]) -> Equation:
@@ -39,7 +37,7 @@ def tidy(function: Function, keep: set[str], proposed: Mapping[str, str]) -> Fun
         results = []
         for var in equation.results:
             if var.name not in keep:
-                wanted = proposed.get(var.name) or _SUFFIX.sub("", var.name)
+                wanted = proposed.get(var.name) or stem_of(var.name)
                 values[var.name] = Var(names.take(wanted), var.type)
             results.append(values.get(var.name, var))
         equations.append(equation.over(operands, tuple(results)))
@@ -53,7 +51,7 @@ class _Names:
         self._next: dict[str, int] = {}
 
     def take(self, name: str) -> str:
-        stem = _SUFFIX.sub("", name)
+        stem = stem_of(name)
         while name in self._taken:
             self._next[stem] = self._next.get(stem, 0) + 1
             name = f"{stem}.{self._next[stem]}"
