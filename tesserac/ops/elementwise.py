@@ -50,12 +50,21 @@ def zero_jvp(b: Builder, e: Equation, tangents: Sequence[Var | None]) -> tuple[V
     return (None,)
 
 
+PRINCIPAL = {
+    "log": "op.complex(op.log(op.abs(x)), op.angle(x))",
+    "sqrt": "op.sqrt(op.abs(x)) * op.exp(0.5j * op.angle(x))",
+}
+"""What the principal value of a function with several values is made of."""
+
+
 def float_infer(name: str) -> InferRule:
     """The operand's type, which must be floating point."""
+    instead = f"act on the parts, op.complex(op.{name}(op.real(x)), op.{name}(op.imag(x)))"
+    if name in PRINCIPAL:
+        instead = f"the principal value is {PRINCIPAL[name]}"
 
     def infer(types: Sequence[TensorType], attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
-        need_float(name, types, (0,), f"act on the parts, op.complex(op.{name}(op.real(x)), op.{name}(op.imag(x))), or "
-                                      f"on a real number made of them, such as op.abs(x)")
+        need_float(name, types, (0,), f"{instead}, or take a real number such as op.abs(x)")
         return (types[0],)
 
     return infer
