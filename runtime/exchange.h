@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "ranks.h"
 
@@ -152,6 +153,109 @@ template <class T>
 inline void keep_first(Ranks& ranks, int axis, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
   if (ranks.coordinate(axis) == 0) copy(in_grid, in, out_grid, out);
   else clear(out_grid, out);
+}
+
+// One of several tensors of the same sizes.
+template <class T>
+struct Source { const T* at; Grid grid; };
+template <class T>
+struct Target { T* at; Grid grid; };
+
+// Of the tensors of all experts, those of this rank's.
+template <class T, int N, int M>
+inline void own_experts(Ranks& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
+  const Source<T>* const mine = in + ranks.coordinate(axis) * M;
+  for (int e = 0; e < M; ++e) copy(mine[e].grid, mine[e].at, out[e].grid, out[e].at);
+}
+
+// The tensors of this rank's experts in their places among all, zeros in the others.
+template <class T, int N, int M>
+inline void spread_experts(Ranks& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
+  const int first = ranks.coordinate(axis) * N;
+  for (int e = 0; e < M; ++e) {
+    if (e >= first && e < first + N) copy(in[e - first].grid, in[e - first].at, out[e].grid, out[e].at);
+    else clear(out[e].grid, out[e].at);
+  }
+}
+
+// Rows per expert that every rank has, from the offsets of all ranks: row k of `offsets` is rank k's.
+struct Routing {
+  const int32_t* offsets;
+  Grid grid;
+  int experts, each;
+
+  Routing(const Ranks& ranks, int axis, const int32_t* at, const Grid& g)
+      : offsets(at), grid(g), experts(static_cast<int>(g.sizes[1]) - 1), each(experts / ranks.size(axis)) {}
+  int64_t start(int rank, int expert) const { return offsets[rank * grid.strides[0] + expert * grid.strides[1]]; }
+  int64_t count(int rank, int expert) const { return start(rank, expert + 1) - start(rank, expert); }
+  // Rows that `from` has for the experts of `owner`.
+  int64_t between(int from, int owner) const { return start(from, (owner + 1) * each) - start(from, owner * each); }
+};
+
+// Where the rows of each of this rank's experts begin among those that it receives.
+inline void expert_offsets(Ranks& ranks, int axis, const int32_t* in, const Grid& in_grid, int32_t* out, const Grid& out_grid) {
+  const Routing routing(ranks, axis, in, in_grid);
+  const int first = ranks.coordinate(axis) * routing.each;
+  int64_t end = 0;
+  for (int e = 0; e < routing.each; ++e) {
+    out[e * out_grid.strides[0]] = static_cast<int32_t>(end);
+    for (int k = 0; k < ranks.size(axis); ++k) end += routing.count(k, first + e);
+  }
+  out[routing.each * out_grid.strides[0]] = static_cast<int32_t>(end);
+}
+
+// Some rows of a tensor, one after another, to a dense array or from it; both return its end.
+template <class T>
+inline T* pack_rows(const Grid& grid, const T* from, int64_t first, int64_t count, T* dense) {
+  Grid some = grid;
+  some.sizes[0] = count;
+  return pack(some, from + first * grid.strides[0], dense);
+}
+template <class T>
+inline const T* unpack_rows(const Grid& grid, const T* dense, T* to, int64_t first, int64_t count) {
+  Grid some = grid;
+  some.sizes[0] = count;
+  return unpack(some, dense, to + first * grid.strides[0]);
+}
+
+// Rows that a rank has sorted by expert go to the ranks of their experts, where they are sorted by expert and rank; or
+// `back`, in the same ways. What rows remain are zeros.
+template <class T>
+inline void exchange_rows(Ranks& ranks, int axis, int number, int back, const T* in, const Grid& in_grid, const int32_t* offsets, const Grid& offsets_grid, T* out, const Grid& out_grid, T* work) {
+  const Routing routing(ranks, axis, offsets, offsets_grid);
+  const int n = ranks.size(axis), me = ranks.coordinate(axis), each = routing.each;
+  int64_t row = 1;
+  for (int d = 1; d < in_grid.rank; ++d) row *= in_grid.sizes[d];
+  std::vector<size_t> sent, received;
+  for (int k = 0; k < n; ++k) {
+    const size_t away = static_cast<size_t>(routing.between(me, k) * row) * sizeof(T);
+    const size_t here = static_cast<size_t>(routing.between(k, me) * row) * sizeof(T);
+    sent.push_back(back ? here : away);
+    received.push_back(back ? away : here);
+  }
+  T* end = work;
+  // This rank's own rows lie by expert, so those for a rank are one piece; those of its experts lie by expert, then rank.
+  for (int k = 0; k < n; ++k) {
+    if (!back) end = pack_rows(in_grid, in, routing.start(me, k * each), routing.between(me, k), end);
+    for (int e = 0, at = 0; back && e < each; ++e)
+      for (int j = 0; j < n; ++j) {
+        const int64_t count = routing.count(j, me * each + e);
+        if (j == k) end = pack_rows(in_grid, in, at, count, end);
+        at += static_cast<int>(count);
+      }
+  }
+  ranks.all_to_all_v(number, axis, work, sent.data(), end, received.data());
+  clear(out_grid, out);
+  const T* dense = end;
+  for (int k = 0; k < n; ++k) {
+    if (back) dense = unpack_rows(out_grid, dense, out, routing.start(me, k * each), routing.between(me, k));
+    for (int e = 0, at = 0; !back && e < each; ++e)
+      for (int j = 0; j < n; ++j) {
+        const int64_t count = routing.count(j, me * each + e);
+        if (j == k) dense = unpack_rows(out_grid, dense, out, at, count);
+        at += static_cast<int>(count);
+      }
+  }
 }
 
 inline void axis_index(Ranks& ranks, int axis, int32_t* out) { *out = ranks.coordinate(axis); }

@@ -26,7 +26,7 @@ def lower_exchange(values: StageValues, equation: Equation) -> Launch:
         work = Var(f"{equation.results[0].name}_work", TensorType(dtype, (_room(equation),)))
         slots.append(Slot("work", dtype, True))
         arguments.append(Argument(work))
-    dims = tuple(int(attrs[k]) for k in ("dim", "split", "concat") if k in attrs)  # type: ignore[arg-type]
+    dims = tuple(int(attrs[k]) for k in ("dim", "split", "concat", "back") if k in attrs)  # type: ignore[arg-type]
     parts = parts_of(attrs) if equation.op in ("shard_slice", "shard_embed") else 0
     kernel = ExchangeKernel(tuple(slots), equation.op, str(attrs["axis"]), int(attrs["size"]),  # type: ignore[arg-type]
                             tuple(grids), str(attrs.get("kind", "")), dims, parts)

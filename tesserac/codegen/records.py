@@ -269,7 +269,7 @@ class ExchangeKernel:
     """An op of a mesh along its axis ``axis`` of ``size`` ranks: slots are operands, results and, for exchanges, work.
 
     ``grids``: sizes and strides of operands and results. ``kind`` sum, max or min; ``dims``: axes of the tensor that it
-    cuts and joins; ``parts``: into how many parts a local op divides that axis.
+    cuts and joins, or whether rows go back; ``parts``: into how many parts a local op divides that axis.
     """
 
     slots: tuple[Slot, ...]

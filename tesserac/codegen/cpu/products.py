@@ -194,6 +194,14 @@ def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, 
         declared = [f"const exchange::Term<{kind}> terms[] = {{{terms}}};"]
         return {"grids": list(zip(names, grids, strict=True)), "declared": declared, "op": kernel.op,
                 "arguments": arguments}
+    if kernel.op in ("own_experts", "spread_experts"):
+        given = sum(not slot.written for slot in kernel.slots)
+        kind = CPP_TYPE[kernel.slots[0].dtype]
+        pairs = [f"{{{slot_names[i]}, {names[i]}}}" for i in range(count)]
+        declared = [f"const exchange::Source<{kind}> in[] = {{{', '.join(pairs[:given])}}};",
+                    f"const exchange::Target<{kind}> out[] = {{{', '.join(pairs[given:])}}};"]
+        return {"grids": list(zip(names, grids, strict=True)), "declared": declared, "op": kernel.op,
+                "arguments": ["axis", "in", "out"]}
     tensors = [t for i in range(count) for t in (slot_names[i], names[i])]
     if kernel.op == "axis_index":
         tensors, names, grids = [slot_names[0]], [], []
