@@ -23,7 +23,7 @@ def step(batch):
     loss = op.mse(moe(batch["x"]), batch["y"])
     return graph.backward(loss), {"loss": loss}
 """
-DATA = ("--data", "x=randn", "--data", "y=randn", "--optimizer", "momentum", "--lr", "0.05", "--steps", "20")
+DATA = ("--data", "x=normal", "--data", "y=normal", "--optimizer", "momentum", "--lr", "0.05", "--steps", "20")
 
 
 def test_experts_on_two_ranks_train_as_on_one() -> None:
