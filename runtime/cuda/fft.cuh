@@ -85,8 +85,9 @@ __device__ inline Complex<T>* fft_passes(int lines, Complex<T>* from, Complex<T>
   return fft_passes<M, Pitch, Done * R>(lines, to, from, roots, Factors<Rest...>());
 }
 
-/// complex numbers to complex ones; real ones forwards to bins 0 .. n / 2; such bins backwards to real numbers.
-enum class FftForm { complex, forwards, backwards };
+/// complex numbers to complex ones; real ones to all n bins; real ones forwards to bins 0 .. n / 2; such bins backwards to
+/// real numbers.
+enum class FftForm { complex, real, forwards, backwards };
 
 /// A transform of N numbers in blocks of Lines lines, in passes over M numbers. Upright: neighbouring lines are neighbours in
 /// memory, rather than the numbers of a line. Outside: in device memory.
@@ -128,7 +129,7 @@ __device__ inline void fft_read(const F& f, int64_t first, int lines, T interior
       const Complex<T> x = f.read(first + l, k);
       a[l * pitch + k] = Plan::inverse ? swapped(x) : x;
     });
-  } else if constexpr (Plan::form == FftForm::forwards) {
+  } else if constexpr (Plan::form != FftForm::backwards) {
     for_each<Plan>(lines, Plan::n, [&](int l, int k) {
       if (Plan::halved) reinterpret_cast<T*>(a + l * pitch)[k] = f.read(first + l, k);
       else a[l * pitch + k] = {f.read(first + l, k), T(0)};
@@ -169,20 +170,32 @@ __device__ inline Complex<T>* fft_transform(int lines, const FftTables<T>& table
   }
 }
 
+/// Bin k <= n / 2 of the real numbers that were transformed to y.
+template <class Plan, class T>
+__device__ inline Complex<T> bin_of_reals(const Complex<T>* y, int k, const Complex<T>* turn) {
+  constexpr int m = Plan::length;
+  const Complex<T> x = y[k % m];
+  if (!Plan::halved) return x;
+  const Complex<T> other = conjugate(y[(m - k) % m]), odd = (x - other) * turn[k], even = x + other;
+  return {T(0.5) * (even.re + odd.im), T(0.5) * (even.im - odd.re)};
+}
+
 /// Hands the transformed lines on.
 template <class Plan, class T, class F>
 __device__ inline void fft_write(const F& f, int64_t first, int lines, T interior, const Complex<T>* turn, const Complex<T>* y) {
-  constexpr int pitch = Plan::pitch, m = Plan::length;
+  constexpr int pitch = Plan::pitch;
   if constexpr (Plan::form == FftForm::complex) {
     for_each<Plan>(lines, Plan::n, [&](int l, int k) { f.write(first + l, k, Plan::inverse ? swapped(y[l * pitch + k]) : y[l * pitch + k]); });
   } else if constexpr (Plan::form == FftForm::forwards) {
     for_each<Plan>(lines, Plan::n / 2 + 1, [&](int l, int k) {
-      Complex<T> x = y[l * pitch + k % m];
-      if (Plan::halved) {
-        const Complex<T> other = conjugate(y[l * pitch + (m - k) % m]), odd = (x - other) * turn[k], even = x + other;
-        x = {T(0.5) * (even.re + odd.im), T(0.5) * (even.im - odd.re)};
-      }
-      f.write(first + l, k, bin<Plan>(x, k, interior));
+      f.write(first + l, k, bin<Plan>(bin_of_reals<Plan>(y + l * pitch, k, turn), k, interior));
+    });
+  } else if constexpr (Plan::form == FftForm::real) {
+    for_each<Plan>(lines, Plan::n, [&](int l, int k) {
+      const bool mirrored = 2 * k > Plan::n;  // the inverse transform is the conjugate here
+      const int from = mirrored ? Plan::n - k : k;
+      const Complex<T> x = bin<Plan>(bin_of_reals<Plan>(y + l * pitch, from, turn), from, T(1));
+      f.write(first + l, k, mirrored != Plan::inverse ? conjugate(x) : x);
     });
   } else {
     for_each<Plan>(lines, Plan::n, [&](int l, int k) {

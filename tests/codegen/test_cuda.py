@@ -25,6 +25,8 @@ from tesserac.ir.types import DType, TensorType
 from tesserac.resources import runtime_dir
 from tests.codegen.cuda_cases import CASES, Net
 from tests.codegen.cuda_support import WHOLE, build_functions, call, compile_on_host, emit, load
+from tests.codegen.test_cuda_experts import FUNCTIONS as MIXTURES
+from tests.codegen.test_cuda_transforms import CASES as TRANSFORMS
 from tests.emulation.building import SELECTED
 from tests.strategies import inputs_for, programs
 
@@ -326,7 +328,8 @@ def test_nvcc_takes_the_gpt_without_warnings_and_without_spills(arch: str, root:
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_nvcc_takes_every_form_of_kernel_without_warnings(arch: str, tmp_path: Path, root: Path) -> None:
-    functions = [*(build_case()[0] for build_case in CASES.values()), *random_functions(20)]
+    functions = [*(build_case()[0] for build_case in CASES.values()), *random_functions(20), *TRANSFORMS[:17:3]]
+    functions += [MIXTURES[name] for name in ("unequal experts", "capacity", "given routing")]
     stems = emit(functions, tmp_path)
     (tmp_path / "all.program.cu").write_text(
         "".join(f'#include "{stem}.program.cu"\n' for stem in stems), encoding="utf-8"

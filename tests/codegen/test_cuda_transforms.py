@@ -31,6 +31,8 @@ CASES = [
     one_op("rfft_pair", (3, 1), 1, "ortho", operands=1),
     one_op("fft_pair", (2, 11025), 1, "ortho"),  # longer than shared memory
     one_op("fft_pair", (2, 31 * 26), 1, "forward"),
+    one_op("ifft_pair", (3, 12), 1, "backward", operands=1),  # all bins of real numbers
+    one_op("ifft_pair", (9, 3), 0, "ortho", operands=1),
     wavelets((2, 8192), 1, 3, "db4"),
     wavelets((3, 4), 1, 2, "db4"),
 ]

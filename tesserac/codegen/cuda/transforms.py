@@ -26,6 +26,9 @@ SHARED_BYTES = 160 << 10
 USUAL_BYTES = 48 << 10
 """Shared memory with which several blocks fit a multiprocessor: more lines per block only below that."""
 
+UPRIGHT_LINES, UPRIGHT_BYTES = 8, 112 << 10
+"""Lines that are neighbours in memory, so that a block reads whole sectors of 32 bytes, if two such blocks fit."""
+
 POINTS = 2048
 """Numbers that a block of 256 threads transforms at once, so that each has a butterfly or more."""
 
@@ -73,6 +76,8 @@ def fft_sizes(kernel: FftKernel, itemsize: int) -> FftSizes:
     line = 2 * (max(passes, length + 1) | 1) * 2 * itemsize
     count = math.prod((*kernel.outer, kernel.count))
     lines = max(1, min(POINTS // passes, count, USUAL_BYTES // line))
+    if kernel.upright:  # neighbouring lines are what a warp reads at once
+        lines = max(lines, min(UPRIGHT_LINES, count, UPRIGHT_BYTES // line))
     return FftSizes(passes, tuple(radices(passes)), lines, line > SHARED_BYTES, lines * line)
 
 
@@ -105,7 +110,7 @@ class TransformEmitter:
             name=self.name,
             real=self.real,
             members=members + (["const RandomKey* key;"] if random else []),
-            reads=f"Complex<{self.real}>" if k.form != "forwards" else self.real,
+            reads=self.real if k.form in ("forwards", "real") else f"Complex<{self.real}>",
             takes=f"Complex<{self.real}>" if k.form != "backwards" else self.real,
             before=self._position(before) + before,
             after=self._position(after) + after,
@@ -147,10 +152,9 @@ class TransformEmitter:
             uses[part] = uses.get(part, 0) + 1
         lines, known = _shared(text, scope, uses, {}, self.real)
         values = [text.full(part, known)[0] for part in k.parts]
-        if k.form == "forwards":
+        if k.form in ("forwards", "real"):
             return [*lines, f"return {values[0]};"]
-        pair = values if len(values) == 2 else [values[0], f"{self.real}(0)"]
-        return [*lines, f"return {{{', '.join(pair)}}};"]
+        return [*lines, f"return {{{', '.join(values)}}};"]
 
     def _after(self) -> list[str]:
         """The lines that scale the results and do what follows them."""
