@@ -180,7 +180,7 @@ def _depfile(request: Request, model: Mapping[str, Any]) -> tuple[str, str]:
     from tesserac.driver import unit_name
 
     source = request.source
-    needs = [_prerequisite(p, request.folder) for p in (source.path, source.sidecar) if p is not None]
+    needs = [_prerequisite(p, request.folder) for p in (Path(source.path), *source.sidecars)]
     names = [*executables_of(model), *([model["library"]] if model["library"] else ())]
     targets = [f"$(dir $(lastword $(MAKEFILE_LIST))){name}" for name in names]
     lines = [" \\\n  ".join([" ".join(targets) + ":", *needs]), *(f"{need}:" for need in needs)]
@@ -230,7 +230,7 @@ def _variables(request: Request) -> list[str]:
 
 def _refresh(targets: Sequence[Path], source: Source) -> None:
     """Dates targets after the source: a change that compiles to the same files would keep make asking for ever."""
-    newest = max(os.stat(p).st_mtime_ns for p in (source.path, source.sidecar) if p is not None)
+    newest = max(os.stat(p).st_mtime_ns for p in (Path(source.path), *source.sidecars))
     for target in targets:
         if target.stat().st_mtime_ns < newest:
             os.utime(target)

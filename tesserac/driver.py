@@ -23,6 +23,7 @@ from tesserac.passes.kinks import kink_remarks
 
 if TYPE_CHECKING:
     from tesserac.codegen.cpu.project import EntryPlans
+    from tesserac.passes.mesh.settings import PlanToml
     from tesserac.passes.plan import Plan
 
 After = Callable[[str, Function], None]
@@ -40,7 +41,8 @@ class CompileOptions:
     """``elaboration``: what decides the program's meaning; ``tile_rows``: rows of a tile (0: do not cut the batch).
 
     ``reassociate`` reorders matrix chains, which changes rounding. ``target`` is cpu or cuda. ``portable``: the
-    binaries hold the kernels for several instruction sets and choose when they start.
+    binaries hold the kernels for several instruction sets and choose when they start. ``planning``: what plan.toml says
+    of programs on a mesh; ``lock``: name and text of a lock file that has the plan.
     """
 
     elaboration: Options = field(default_factory=Options)
@@ -50,6 +52,8 @@ class CompileOptions:
     reassociate: bool = False
     emulate: bool = False
     architectures: tuple[str, ...] = ()
+    planning: PlanToml | None = None
+    lock: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     from tesserac.codegen.cpu.project import EntryPlans
     from tesserac.codegen.cpu.tables import parameters_of
     from tesserac.passes.mesh.entry import on_mesh
+    from tesserac.passes.mesh.planning import settings_of
     from tesserac.passes.pipeline import Trace, optimize, schedule
     from tesserac.passes.tile import Tile
 
@@ -111,7 +116,7 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     meshed = None
     if entry.mesh is not None:
         start = time.perf_counter()
-        meshed = on_mesh(entry)
+        meshed = on_mesh(entry, settings_of(options.planning, options.lock))
         entry = meshed.local
         trace.seconds["mesh"] = time.perf_counter() - start
     table = [parameter.item.path for parameter in parameters_of(entry)]

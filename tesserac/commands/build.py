@@ -10,6 +10,7 @@ import click
 
 from tesserac.commands.program_options import program_options, read
 from tesserac.console import Console
+from tesserac.parser import read_source
 
 
 @click.command("build")
@@ -24,6 +25,7 @@ from tesserac.console import Console
 @program_options
 @click.option("--emulate", is_flag=True, help="With --target cuda: for this processor, under an emulation of CUDA.")
 @click.option("--arch", metavar="sm_80,...", help="With --target cuda: GPUs to compile for  [default: this machine's]")
+@click.option("--plan", "lock", metavar="FILE", help="Take the plan for the mesh from a lock file of `tesserac plan`.")
 @click.option("--portable", is_flag=True, help="Kernels for several instruction sets in one binary.")
 @click.option("--reassociate", is_flag=True, help="Reorder chains of products where that saves work; changes rounding.")
 @click.option("--print-after", metavar="PASS|all", help="Print the program after a pass.")
@@ -48,6 +50,7 @@ def command(
     target: str | None,
     emulate: bool,
     arch: str | None,
+    lock: str | None,
     portable: bool,
     reassociate: bool,
     print_after: str | None,
@@ -79,6 +82,9 @@ def command(
     console.quiet = quiet
     source = read(console, file, **flags)
     options = replace(source.options, target=target, portable=portable, reassociate=reassociate)
+    if lock is not None:
+        options = replace(options, lock=(lock, read_source(Path(lock))))
+        source = replace(source, sidecars=(*source.sidecars, Path(lock)))
     source = replace(source, options=replace(options, emulate=emulate, architectures=archs))
     if print_after or stop_after:
         from tesserac.inspection.stages import print_passes

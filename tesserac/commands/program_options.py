@@ -20,11 +20,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source as the command line names it: its path, its text, and the options that go with it."""
+    """A source as the command line names it: its path and text, files beside it that count, options that go with it."""
 
     path: str
     text: str
-    sidecar: Path | None
+    sidecars: tuple[Path, ...]
     options: CompileOptions
 
     @property
@@ -127,11 +127,20 @@ def read(
     loss: str | None,
     precision: str,
 ) -> Source:
-    """Reads a source and the ``model.toml`` beside it; CompileError when either cannot be read."""
+    """Reads a source and the ``model.toml`` and ``plan.toml`` beside it; CompileError when one cannot be read."""
     console.stage = "reading the source"
     text = read_source(path)
     console.sources[path] = text
     sidecar = Path(path).with_name("model.toml")
     toml = read_source(sidecar) if os.path.lexists(sidecar) else None
+    sidecars = [sidecar] if toml is not None else []
+    planning = None
+    beside = Path(path).with_name("plan.toml")
+    if os.path.lexists(beside):
+        from tesserac.passes.mesh.settings import read_settings
+
+        planning = read_settings(read_source(beside), str(beside))
+        mesh = mesh if mesh is not None else planning.mesh
+        sidecars.append(beside)
     options = Options(sets, set_literals, shapes, dims, mesh, entry, loss, precision, toml)
-    return Source(path, text, sidecar if toml is not None else None, CompileOptions(options))
+    return Source(path, text, tuple(sidecars), CompileOptions(options, planning=planning))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from tesserac.passes.mesh.advice import LARGE, advice, refused
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.hardware import load
 from tesserac.passes.mesh.lock import lock_text
-from tesserac.passes.mesh.planning import Planned, Settings, plan
+from tesserac.passes.mesh.planning import Planned, plan, settings_of
 from tesserac.passes.mesh.reasons import reasons
 from tesserac.passes.mesh.report import described_plan
 from tesserac.passes.mesh.settings import PlanToml, read_settings
@@ -71,7 +70,7 @@ def plan_report(source: Source, options: PlanOptions) -> PlanReport:
         _fail("a lock file holds one plan, and this source has several entries",
               "choose one of them: --entry " + planned[0][0].label)
     lock = (options.lock, read_source(Path(options.lock))) if options.lock else None
-    settings = Settings(toml.roles, toml.pins, options.memory or toml.memory, toml.zero, lock)
+    settings = settings_of(toml, lock, options.memory)
     report = PlanReport(data={"file": source.path, "entries": []})
     parts = []
     for entry, role, function in planned:
@@ -115,10 +114,9 @@ def _functions(entry: Entry, infer: bool) -> Sequence[tuple[str, Function]]:
 
 
 def _settings(source: Source, options: PlanOptions) -> PlanToml:
-    path = Path(options.settings) if options.settings else Path(source.path).with_name("plan.toml")
-    if not options.settings and not os.path.lexists(path):
-        return PlanToml()
-    return read_settings(read_source(path), str(path))
+    if options.settings is None:
+        return source.options.planning or PlanToml()
+    return read_settings(read_source(Path(options.settings)), options.settings)
 
 
 def _fail(message: str, help_: str) -> None:

@@ -89,6 +89,29 @@ def test_lock_files_and_settings(cli: Cli, tmp_path: Path) -> None:
     assert "2 ranks, mesh dp=2" in done.out
 
 
+def test_a_build_takes_settings_beside_the_source_and_locked_plans(cli: Cli, tmp_path: Path) -> None:
+    source, toml = tmp_path / "listing.py", tmp_path / "plan.toml"
+    source.write_text(LISTING[0].read_text().replace("x @ Wv)", "x @ Wv, heads=8)"))
+    flags = (*LISTING[1:], "--mesh", "tp=2")
+    toml.write_text('[pin]\n"transformer.Wo" = ["-", "-"]\n')
+    assert cli("plan", source, *flags, "--write-lock", tmp_path / "l.json").code == 0
+
+    def built(name: str, *more: str | Path) -> dict[str, str]:
+        done = cli("build", source, *flags, "--emit", "cpp", "-o", tmp_path / name, *more)
+        assert done.code == 0, done.err
+        return {p.name: p.read_text() for p in (tmp_path / name).glob("TransformerLM.*") if p.suffix != ".d"}
+
+    pinned = built("pinned")
+    toml.unlink()
+    assert built("locked", "--plan", tmp_path / "l.json") == pinned
+    assert built("free") != pinned
+    assert "plan.toml" in (tmp_path / "pinned" / "listing.d").read_text()
+    stale = cli("build", source, *flags[:-1], "tp=4", "--emit", "cpp", "-o", tmp_path / "s", "--plan",
+                tmp_path / "l.json")
+    assert stale.code == 1
+    assert "error[T0710]" in stale.err
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (("--mesh", "none"), "error[T0705]: no entry of this source has a mesh"),
     (("--hw", "abacus"), "error[T0707]: --hw abacus is neither"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tesserac.diagnostics import Diagnostics
+from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Entry, Function
 from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.follow import following
 from tesserac.passes.mesh.hardware import load
 from tesserac.passes.mesh.placements import Placements
-from tesserac.passes.mesh.planning import assignment, plan
+from tesserac.passes.mesh.planning import NOTHING, Settings, assignment, plan
 from tesserac.passes.mesh.program import RankProgram, rank_program
 
 
@@ -56,16 +56,21 @@ class Meshed:
         return None
 
 
-def on_mesh(entry: Entry) -> Meshed:
+def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
     """Plans the training step and lets the other functions follow it. Their data is whole on every rank."""
     assert entry.mesh is not None
     mesh = entry.mesh
+    if settings.zero == 1:
+        bag = Diagnostics()
+        bag.error("T0701", "plan.toml: the optimizer's moments cannot be divided among ranks (ZeRO-1) yet", None,
+                  help=["leave `zero` out, or stage = 3, which divides the parameters"])
+        raise CompileError(bag.items)
     roles: dict[str, RankProgram] = {}
     placed: dict[str, Placements] = {}
     for role, function in entry.roles():
         forward = expand_derivatives(function)
         if role == "train":
-            roles[role] = planned(forward, entry.mesh)
+            roles[role] = planned(forward, entry.mesh, settings)
             placed = dict(roles[role].sharded.inputs)
             continue
         kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}
@@ -91,8 +96,8 @@ def _refuse_random(roles: Mapping[str, RankProgram]) -> None:
     diagnostics.raise_if_errors()
 
 
-def planned(function: Function, mesh: Mesh) -> RankProgram:
+def planned(function: Function, mesh: Mesh, settings: Settings = NOTHING) -> RankProgram:
     """The training step of one rank, as the search plans it."""
-    found = plan(function, mesh, load("cpu-local"))
+    found = plan(function, mesh, load("cpu-local"), settings)
     assigned = assignment(found.found.nodes, found.found.plan, found.function, mesh)
     return rank_program(found.function, mesh, assigned)

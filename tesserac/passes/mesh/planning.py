@@ -20,7 +20,7 @@ from tesserac.passes.mesh.program import rank_program
 from tesserac.passes.mesh.projections import split_projections
 from tesserac.passes.mesh.roles import Role, role_of
 from tesserac.passes.mesh.search import Found, Searcher, storing_weights, within_memory
-from tesserac.passes.mesh.settings import Pin
+from tesserac.passes.mesh.settings import Pin, PlanToml
 from tesserac.passes.mesh.strategy import REQUESTS, strategies
 from tesserac.passes.mesh.templates import Template, templates
 from tesserac.passes.mesh.traffic import Collective, Memory, collectives, memory_of
@@ -50,6 +50,12 @@ class Settings:
 
 NOTHING = Settings()
 """Roles by name, no pins, the machine's memory."""
+
+
+def settings_of(toml: PlanToml | None, lock: tuple[str, str] | None = None, memory: float | None = None) -> Settings:
+    """What plan.toml, a lock file and the command line say together."""
+    toml = toml or PlanToml()
+    return Settings(toml.roles, toml.pins, memory or toml.memory, toml.zero, lock)
 
 
 @dataclass(frozen=True, slots=True)
