@@ -101,11 +101,13 @@ def _combined(b: Builder, directions: Sequence[Direction], form: Form, tops: set
 
 
 def _combination(b: Builder, directions: Sequence[Direction], value: Var, terms: Form) -> Var:
-    """The equation for a combination of derivatives of one value."""
+    """The equation for a combination of derivatives of one value, along those directions alone that it takes."""
+    taken = [i for i in range(len(directions)) if any(a[i] for _, a, _ in terms)]
+    directions = [directions[i] for i in taken]
     distinct = [factors for factors in dict.fromkeys(factors for _, _, factors in terms) if factors]
     attrs: dict[str, Attr] = {
         "components": tuple(d.component for d in directions),
-        "indices": tuple(a for _, a, _ in terms),
+        "indices": tuple(tuple(a[i] for i in taken) for _, a, _ in terms),
         "weights": tuple(terms.values()),
         "factors": tuple(distinct.index(factors) if factors else -1 for _, _, factors in terms),
     }

@@ -17,7 +17,7 @@ from tesserac.ops.transform import point_rank
 from tesserac.passes.collapse import Channels, weights_of
 from tesserac.passes.covector import Covectors, add_coefficients
 from tesserac.passes.decision import Decision, decisions
-from tesserac.passes.multiindex import Index
+from tesserac.passes.multiindex import Index, spread
 from tesserac.passes.rows import Rows
 from tesserac.passes.spaces import directions_of, independent
 from tesserac.passes.taylor import Jets
@@ -57,7 +57,7 @@ class Coordinates:
         jets, numbers = self._space(directions, replaced)
         value = asked.operands[0]
         proven = [self._prove(jets, value, jets.program.directions[n].coordinate, asked) for n in numbers]
-        weights = tuple((_moved(a, numbers, len(jets.program.directions)), w, replaced.get(f.name, f) if f else None)
+        weights = tuple((spread(a, numbers, len(jets.program.directions)), w, replaced.get(f.name, f) if f else None)
                         for a, w, f in weights_of(asked))
         with b.at(asked.span):
             if id(jets) not in self._channels:
@@ -104,14 +104,6 @@ class Coordinates:
         for jets in self._jets.values():
             found.update(jets.names)
         return found
-
-
-def _moved(a: Index, numbers: Sequence[int], count: int) -> Index:
-    """An index over some directions as one over all of a group."""
-    found = [0] * count
-    for n, number in zip(a, numbers, strict=True):
-        found[number] += n
-    return tuple(found)
 
 
 class Shortcuts:

@@ -14,7 +14,7 @@ from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import spec_of
 from tesserac.ops.elementwise import zero_jvp
-from tesserac.passes.multiindex import Index, closure, plus, unit
+from tesserac.passes.multiindex import Index, closure, plus, spread, unit
 from tesserac.passes.spaces import directions_of
 from tesserac.passes.varying import Direction
 
@@ -103,8 +103,10 @@ def requests(function: Function, found: Unit) -> dict[str, set[Index]]:
                 deeper = asked.pop(equation.result.name, set())
                 _ask(found, asked, value, {step, *(plus(step, a) for a in deeper)})
         elif equation.op == "combination":
-            if directions_of(equation) == found.directions:
-                tops = {tuple(a) for a in equation.attr("indices")}  # type: ignore[union-attr, arg-type]
+            along = [numbers.get((d.coordinate.name, d.component)) for d in directions_of(equation)]
+            if None not in along:
+                taken: list[tuple[int, ...]] = list(equation.attr("indices"))  # type: ignore[arg-type]
+                tops = {spread(a, [n for n in along if n is not None], count) for a in taken}
                 lower = {a for a in closure(tops) if a not in tops and any(a)}
                 _ask(found, asked, equation.operands[0], lower)
         elif equation.op == "custom_grad" or spec_of(equation.op).kind != "transform":

@@ -86,15 +86,20 @@ class Forms:
         if not self._factors or len(curved) != 1:
             return None
         ((form, other),) = curved
-        factor = self._per_point(other)
+        factor = self._per_point(other, form)
         if factor is None:
             return None
         self._read.update((factor.name, other.name))
         return {(v, a, tuple(sorted((*factors, factor), key=str))): w for (v, a, factors), w in form.items()}
 
-    def _per_point(self, var: Var) -> Var | None:
+    def _per_point(self, var: Var, form: Form) -> Var | None:
         """The value of one number per point that a value repeats along its other axes; None if it is not so."""
-        (points,) = {d.coordinate.type.sizes[: point_rank(d.coordinate.type)] for d in self._unit.directions}
+        numbered = enumerate(self._unit.directions)
+        taken = [d.coordinate.type for i, d in numbered if any(a[i] for _, a, _ in form)]
+        shapes = {t.sizes[: point_rank(t)] for t in taken}
+        if len(shapes) != 1:
+            return None
+        (points,) = shapes
         count = prod(points)
         if var.type.size == count and var.type.sizes[: len(points)] == points:
             return var

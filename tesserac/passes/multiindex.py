@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from math import factorial, prod
 
@@ -33,6 +33,14 @@ def within(a: Index, b: Index) -> bool:
 def below(a: Index) -> Iterator[Index]:
     """Every index that lies below ``a``, zero and ``a`` included, by order and then by the first directions."""
     return iter(graded(product(*(range(n + 1) for n in a))))
+
+
+def spread(a: Index, numbers: Sequence[int], count: int) -> Index:
+    """An index over some of ``count`` directions, whose numbers are given, as one over all of them."""
+    found = [0] * count
+    for n, number in zip(a, numbers, strict=True):
+        found[number] += n
+    return tuple(found)
 
 
 def graded(indices: Iterable[Index]) -> list[Index]:

@@ -367,6 +367,28 @@ def test_varying_weights_against_a_closed_form():
         np.testing.assert_allclose(np.sum(found[f"grad:net.{name}"] * along), numeric, rtol=1e-8)
 
 
+@pytest.mark.parametrize("varying", [False, True])
+def test_combinations_over_batches_of_two_sizes(varying):
+    """Points inside and, fewer of them, on a boundary: their coordinates are independent, their combinations apart."""
+    field, residuals = Field(), []
+    for place, points in (("inside", 5), ("edge", 3)):
+        field.points, b = points, field.b
+        x, y = field.coordinate(f"x_{place}"), field.coordinate(f"y_{place}")
+        u = field.mlp([x, y], (11, 13), out=3, name=place)
+        bent = field.d(u, x, x)
+        if varying:
+            bent = b.op("mul", b.op("broadcast", b.op("exp", x), shape=u.type.shape, axes=(0, 1)), bent)
+        residuals.append(b.op("add", bent, field.d(u, y, y)))
+    function = field.train(field.mean_square(*residuals))
+    weighed = collapsed_where_cheaper(function)
+    assert sum(e.op == "combination" for e in weighed.equations) == 2
+    assert [d.work.rows for d in decisions(weighed, independent(weighed)[0])] == [12, 12]
+    values = values_for(function)
+    expected = run(differentiate(function, plain=True), values)
+    for key, value in run(differentiate(function), values).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("points", [7, 3])
 def test_a_network_with_its_points_in_columns(points):
     """As many points as units would hide an axis taken for another: covectors are left alone there."""
@@ -379,6 +401,12 @@ def test_a_network_with_its_points_in_columns(points):
     weighed = b.op("add", b.op("mul", x, field.d(u, x, x)), field.d(u, y, y))
     function = field.train(field.mean_square(weighed))
     assert not decision_of(function).chosen.reverse
+    lines = derivative_lines(function)
+    (taken,) = (line for line in lines if line.endswith("<- taken"))
+    assert taken.split()[0] == "Taylor"
+    # One channel for both second derivatives is 12 rows instead of 15, and the explanation owns up to it.
+    assert any("collapsed Taylor        12" in line and "counted only" in line for line in lines)
+    assert lines[-1] == "  what is counted only would be less work, but there is no program for it"
     values = values_for(function)
     expected = run(differentiate(function, plain=True), values)
     for key, value in run(differentiate(function), values).items():
