@@ -229,7 +229,8 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     library = f"lib{unit}.so"
     rows = [{"stem": r.stem, "file": r.file, "label": r.entry.label} for r in named]
     common: dict[str, Any] = {"entries": rows, "names": [r.file for r in named], "library": library, "title": unit,
-                              "version": __version__, "portable": options.portable}
+                              "version": __version__, "portable": options.portable,
+                              "mesh": any(plan.meshed is not None for plan in plans)}
     files["library.cpp"] = render_template("project/library.cpp.j2", **common)
     files["command_line.cpp"] = render_template("project/command_line.cpp.j2")
     files["Makefile"] = render_template("project/Makefile.j2", **common)

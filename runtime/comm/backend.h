@@ -32,6 +32,8 @@ class Backend {
   virtual void barrier(const Group& group) = 0;
   // The last call, of all ranks, unless some are lost.
   virtual void finish() {}
+  // Ends what other threads wait for in a call, before the process ends; may take its time.
+  virtual void abort() {}
 };
 
 // What every rank tells about itself, where all can see it. Only the owner writes.
@@ -71,7 +73,11 @@ class Self : public Backend, public Board {
   void barrier(const Group&) override {}
   Position* mine() override { return &position_; }
   Position of(int) const override { return position_; }
-  bool stop() override { return !stopped_ && (stopped_ = true); }
+  bool stop() override {
+    const bool first = !stopped_;
+    stopped_ = true;
+    return first;
+  }
   bool stopped() const override { return stopped_; }
 
  private:

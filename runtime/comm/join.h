@@ -36,17 +36,37 @@ inline double seconds_of(const char* variable, double otherwise) {
   return out;
 }
 
-// What TSR_BACKEND says: how the ranks pass data; "" for the way that fits where they run.
-inline std::string wanted_backend() {
+// What TSR_BACKEND says: how the ranks pass data, "local" or `other`; "" for the way that fits where they run.
+inline std::string wanted_backend(const std::string& other) {
   const char* const text = getenv("TSR_BACKEND");
   const std::string out = text ? text : "";
-  if (!out.empty() && out != "local" && out != "mpi") throw environment::wrong("TSR_BACKEND=" + quoted(out) + " is neither local nor mpi");
+  if (!out.empty() && out != "local" && out != other) throw environment::wrong("TSR_BACKEND=" + quoted(out) + " is neither local nor " + other);
   return out;
 }
 
-inline Identity identity_of(const Program& program) {
+inline Identity identity_of(const Program& program, const std::string& backend) {
   return {{"protocol", "2"},       {"program", program.name},       {"compiler", program.version}, {"mesh", mesh_text(*program.mesh)},
-          {"plan", program.mesh->plan}, {"TSR_BACKEND", wanted_backend()}, {"executable", binary_hash()}};
+          {"plan", program.mesh->plan}, {"TSR_BACKEND", backend}, {"executable", binary_hash()}};
+}
+
+// The ranks have found each other and run the same program.
+struct Meeting {
+  Start start;
+  std::unique_ptr<Control> control;
+  double timeout, limit;  // seconds to get ready, and for an exchange (0: not set)
+};
+
+// `backend`: what the user wants, the same on all ranks.
+inline Meeting meet(const Program& program, const std::string& backend) {
+  const Mesh& mesh = *program.mesh;
+  const Start start = discover([](const char* name) { return getenv(name); });
+  const int wanted = rank_count(mesh);
+  if (start.world != wanted)
+    throw Error("T0940", std::string(program.name) + format(" is compiled for %d ranks (", wanted) + mesh_text(mesh) + format("), %d %s started", start.world, start.world == 1 ? "was" : "were") +
+                (start.by == "nothing" ? std::string() : " by " + start.by),
+                format("tesserac run -n %d %s ..., or mpirun -n %d; --mesh compiles for another number", wanted, program.name, wanted), kExitUsage);
+  const double timeout = seconds_of("TSR_INIT_TIMEOUT", 300), limit = seconds_of("TSR_COMM_TIMEOUT", 0);
+  return {start, std::unique_ptr<Control>(new Control(start, identity_of(program, backend), timeout)), timeout, limit};
 }
 
 // A chunk holds the largest exchange, up to half a megabyte: larger ones leave the caches.
@@ -100,33 +120,29 @@ inline std::unique_ptr<Local> share_memory(Control& control, const Start& start,
   return local;
 }
 
-inline Ranks* join_mpi(const Mesh& mesh, const Start& start, std::unique_ptr<Control> control, double limit) {
+inline Ranks* join_local(const Mesh& mesh, Meeting met) {
+  std::unique_ptr<Local> local = share_memory(*met.control, met.start, layout_of(mesh), met.timeout);
+  Local* const board = local.get();
+  return new World(mesh, met.start.rank, std::move(met.control), std::move(local), board, met.limit);
+}
+
+inline Ranks* join_mpi(const Mesh& mesh, Meeting met) {
 #ifdef TSR_MPI
-  std::vector<Group> groups;
-  for (int axis = 0; axis <= mesh.axis_count; ++axis) groups.push_back(group_of(mesh, start.rank, axis));
-  Wires* const board = new Wires(control.get(), start.rank, start.world);
+  const std::vector<Group> groups = groups_of(mesh, met.start.rank);
+  Wires* const board = new Wires(met.control.get(), met.start.rank, met.start.world);
   std::unique_ptr<Backend> mpi(new Mpi(groups, std::unique_ptr<Board>(board)));
-  return new World(mesh, start.rank, std::move(control), std::move(mpi), board, limit);
+  return new World(mesh, met.start.rank, std::move(met.control), std::move(mpi), board, met.limit);
 #else
-  (void)mesh, (void)start, (void)control, (void)limit;
+  (void)mesh, (void)met;
   return nullptr;  // backend_for() has refused
 #endif
 }
 
 inline Ranks* join(const Program& program) {
-  const Mesh& mesh = *program.mesh;
-  const Start start = discover([](const char* name) { return getenv(name); });
-  const int wanted = rank_count(mesh);
-  if (start.world != wanted)
-    throw Error("T0940", std::string(program.name) + format(" is compiled for %d ranks (", wanted) + mesh_text(mesh) + format("), %d %s started", start.world, start.world == 1 ? "was" : "were") +
-                (start.by == "nothing" ? std::string() : " by " + start.by),
-                format("tesserac run -n %d %s ..., or mpirun -n %d; --mesh compiles for another number", wanted, program.name, wanted), kExitUsage);
-  const double timeout = seconds_of("TSR_INIT_TIMEOUT", 300), limit = seconds_of("TSR_COMM_TIMEOUT", 0);
-  std::unique_ptr<Control> control(new Control(start, identity_of(program), timeout));
-  if (backend_for(*control, wanted_backend()) == "mpi") return join_mpi(mesh, start, std::move(control), limit);
-  std::unique_ptr<Local> local = share_memory(*control, start, layout_of(mesh), timeout);
-  Local* const board = local.get();
-  return new World(mesh, start.rank, std::move(control), std::move(local), board, limit);
+  const std::string wanted = wanted_backend("mpi");
+  Meeting met = meet(program, wanted);
+  const bool mpi = backend_for(*met.control, wanted) == "mpi";
+  return mpi ? join_mpi(*program.mesh, std::move(met)) : join_local(*program.mesh, std::move(met));
 }
 
 }  // namespace comm

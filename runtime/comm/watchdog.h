@@ -22,8 +22,8 @@ constexpr int kExitLost = 75;  // EX_TEMPFAIL: start the job again, it goes on f
 
 class Watchdog {
  public:
-  Watchdog(const Mesh& mesh, int rank, Control* control, Board* board, std::vector<Group> groups)
-      : mesh_(mesh), rank_(rank), control_(control), board_(board), groups_(std::move(groups)) {
+  Watchdog(const Mesh& mesh, int rank, Control* control, Board* board, Backend* backend, std::vector<Group> groups)
+      : mesh_(mesh), rank_(rank), control_(control), board_(board), backend_(backend), groups_(std::move(groups)) {
     thread_ = std::thread([this] { watch(); });
   }
   ~Watchdog() {
@@ -120,6 +120,9 @@ class Watchdog {
   [[noreturn]] void leave() {
     if (ending_) for (;;) ::pause();  // the main thread is on its way out with a code of its own
     fflush(stderr);
+    std::atomic<bool> aborted{false};
+    std::thread([&] { backend_->abort(), aborted = true; }).detach();
+    for (int tenths = 0; tenths < 100 && !aborted; ++tenths) usleep(100000);
     usleep(300000);  // a launcher that ends all ranks with the first lets the message out
     _exit(kExitLost);
   }
@@ -128,6 +131,7 @@ class Watchdog {
   int rank_;
   Control* control_;
   Board* board_;
+  Backend* backend_;
   std::vector<Group> groups_;
   std::atomic<double> since_{0}, limit_{0};
   std::atomic<int> axis_{0};

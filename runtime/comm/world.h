@@ -1,5 +1,6 @@
 // The ranks of this job: groups by axis, counted exchanges, and the watchdog around every one of them.
 #pragma once
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -33,24 +34,26 @@ inline Group group_of(const Mesh& mesh, int rank, int axis) {
   return out;
 }
 
+// A rank's groups: one per axis, and last all ranks.
+inline std::vector<Group> groups_of(const Mesh& mesh, int rank) {
+  std::vector<Group> out;
+  for (int axis = 0; axis <= mesh.axis_count; ++axis) out.push_back(group_of(mesh, rank, axis));
+  return out;
+}
+
 class World : public Ranks {
  public:
   // `board` belongs to `backend`. `limit`: seconds an exchange may wait, 0: chosen by the time that steps take.
   World(const Mesh& mesh, int rank, std::unique_ptr<Control> control, std::unique_ptr<Backend> backend, Board* board, double limit)
       : mesh_(mesh), rank_(rank), fixed_(limit > 0), limit_(limit > 0 ? limit : kFirst), control_(std::move(control)), backend_(std::move(backend)), board_(board),
-        traffic_(static_cast<size_t>(mesh.collective_count)) {
-    for (int axis = 0; axis <= mesh.axis_count; ++axis) groups_.push_back(group_of(mesh, rank, axis));
+        groups_(groups_of(mesh, rank)), traffic_(static_cast<size_t>(mesh.collective_count)) {
     board_->mine()->collective = kOwn;
     board_->mine()->axis = mesh.axis_count;
     board_->publish();
-    if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, groups_));
+    if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, backend_.get(), groups_));
   }
   ~World() override {
-    if (!board_->stopped()) {
-      if (watchdog_) watchdog_->begin(mesh_.axis_count, limit_);
-      backend_->finish();
-      if (watchdog_) watchdog_->end();
-    }
+    if (!board_->stopped() && std::uncaught_exceptions() == 0) end_exchanges();
     watchdog_.reset();
     control_->goodbye();
   }
@@ -98,6 +101,16 @@ class World : public Ranks {
   std::string backend() const override { return backend_->name(); }
 
  private:
+  void end_exchanges() {
+    if (watchdog_) watchdog_->begin(mesh_.axis_count, limit_);
+    try {
+      backend_->finish();
+    } catch (const Error&) {
+      // the run is over: what was to be exchanged has been
+    }
+    if (watchdog_) watchdog_->end();
+  }
+
   static constexpr double kFirst = 600;  // the first step may read data and fault memory in
 
   const Group& group(int axis) const { return axis == kWorld ? groups_.back() : groups_[static_cast<size_t>(axis)]; }

@@ -255,6 +255,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t given) {
   drain(stream);
   return result(cudaSuccess);
 }
+cudaError_t cudaStreamQuery(cudaStream_t given) { return cudaStreamSynchronize(given); }
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p) {
+  void* const there = const_cast<void*>(p);
+  if (block_of(state().device, p) != nullptr) *attributes = {cudaMemoryTypeDevice, 0, there, nullptr};
+  else if (block_of(state().pinned, p) != nullptr) *attributes = {cudaMemoryTypeHost, 0, there, there};
+  else *attributes = {cudaMemoryTypeUnregistered, -1, nullptr, nullptr};
+  return result(cudaSuccess);
+}
 cudaError_t cudaDeviceSynchronize() {
   for (Stream* stream : std::vector<Stream*>(state().streams)) drain(stream);
   return result(cudaSuccess);

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.emulation.building import engine_object
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
@@ -28,9 +30,8 @@ def compiled(name: str, compiler: str = "g++", *extra: str) -> Path:
     if not target.exists():
         flags = ["-std=c++17", "-O1", "-march=native", "-fopenmp", "-pthread", "-Wall", "-Wextra", "-Werror"]
         made = f"{target}.{os.getpid()}"
-        subprocess.run(
-            [compiler, *flags, *extra, "-I", str(ROOT), str(sources[0]), "-o", made], check=True, timeout=300
-        )
+        command = [compiler, *flags, "-I", str(ROOT), str(sources[0]), *extra, "-o", made]
+        subprocess.run(command, check=True, timeout=300)
         os.replace(made, target)
     return target
 
@@ -47,6 +48,23 @@ def mpi_ranks() -> Path:
     if shutil.which("mpicxx") is None or shutil.which("mpirun") is None:
         pytest.skip("no mpicxx and mpirun")
     return compiled("ranks", "mpicxx", "-DTSR_MPI", "-DOMPI_SKIP_MPICXX", "-DMPICH_SKIP_MPICXX")
+
+
+@pytest.fixture(scope="session")
+def gpu_ranks() -> Path:
+    """The same as a CUDA program has it, under the emulation."""
+    header = str(ROOT / "runtime/emulation/cuda.h")
+    # A library that it loads asks for the emulated runtime's functions: -rdynamic.
+    flags = ("-DTEST_GPUS", "-fPIC", "-rdynamic", "-Wno-unknown-pragmas", "-include", header)
+    return compiled("ranks", "g++", *flags, str(engine_object("fast")), "-ldl")
+
+
+@pytest.fixture(scope="session")
+def fake_nccl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a libnccl.so.2 that needs no GPU."""
+    folder = tmp_path_factory.mktemp("nccl")
+    shutil.copy(compiled("fake_nccl", "g++", "-fPIC", "-shared"), folder / "libnccl.so.2")
+    return folder
 
 
 @pytest.fixture(scope="session")

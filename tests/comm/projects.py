@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,9 @@ def _folder(name: str, texts: Sequence[str]) -> Path:
     return Path(tempfile.gettempdir()) / f"tesserac-{name}-{os.getuid()}-{state}"
 
 
-def _make(folder: Path, target: str) -> None:
+def _make(folder: Path, *words: str) -> None:
     done = subprocess.run(
-        ["make", "-s", "OPTIMIZE=-O1", target], cwd=folder, text=True, capture_output=True, timeout=600
+        ["make", "-s", "OPTIMIZE=-O1", *words], cwd=folder, text=True, capture_output=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
@@ -40,12 +40,13 @@ def build(
     name: str = "model.py",
     shapes: tuple[tuple[str, str], ...] = (),
     sets: tuple[tuple[str, str], ...] = (),
+    words: tuple[str, ...] = (),
 ) -> Path:
-    """The executable of a source with one entry. ``mesh``: as ``--mesh``; None for the source's own."""
+    """The executable of a source with one entry. ``mesh``: as ``--mesh``; None: the source's. ``words``: for make."""
     project = compile_source(source, name, CompileOptions(elaboration=Options(mesh=mesh, shapes=shapes, sets=sets)))
     (executable,) = project.executables.values()
     texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
-    target = _folder("ranks", texts)
+    target = _folder("ranks", [*texts, *words])
     if not (target / executable).exists():
         made = target.with_name(f"{target.name}.{os.getpid()}")
         shutil.rmtree(made, ignore_errors=True)
@@ -53,13 +54,13 @@ def build(
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             (made / path).write_text(text)
         shutil.copy(_command_line(made, project.files), made / "command_line.o")
-        _make(made, executable)
+        _make(made, executable, *words)
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     return target / executable
 
 
-def _command_line(folder: Path, files: dict[str, str]) -> Path:  # type: ignore[type-arg]
+def _command_line(folder: Path, files: Mapping[str, str]) -> Path:
     """The object of the command line, which is the same for all programs of one state of the runtime."""
     texts = [text for path, text in sorted(files.items()) if path.startswith("runtime/")]
     target = _folder("command-line", [files["command_line.cpp"], *_of_command_line(texts)])

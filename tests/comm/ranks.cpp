@@ -8,7 +8,13 @@
 #include <string>
 #include <vector>
 
+#ifdef TEST_GPUS
+#include "runtime/comm/nccl.h"
+static constexpr auto kJoin = tsr::comm::join_gpus;
+#else
 #include "runtime/comm/join.h"
+static constexpr auto kJoin = tsr::comm::join;
+#endif
 
 using namespace tsr;
 
@@ -110,12 +116,47 @@ static std::string digest(Ranks& ranks, int axes) {
   return comm::hash_text(got.data(), got.size());
 }
 
+// On the device what check() has found right on the host: kernels and copies on a stream before, the exchange after them.
+static int check_device(Ranks& ranks, int axis, int64_t count) {
+#ifdef TEST_GPUS
+  const int n = axis == Ranks::kWorld ? ranks.size() : ranks.size(axis);
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float), all = bytes * static_cast<size_t>(n);
+  std::vector<float> x(static_cast<size_t>(n * count)), want(x), got(x);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = 1.0f / static_cast<float>(1 + (i + static_cast<size_t>(ranks.rank()) * 77) % 1009);
+  char *in = nullptr, *out = nullptr;
+  cudaMalloc(&in, all), cudaMalloc(&out, all);
+  for (int which = 0; which < 5; ++which) {
+    const auto exchange = [&](void* from, void* to) {
+      if (which == 0) ranks.all_reduce(0, axis, Reduce::sum, DType::f32, from, count);
+      if (which == 1) ranks.all_gather(0, axis, from, to, bytes);
+      if (which == 2) ranks.reduce_scatter(0, axis, Reduce::max, DType::f32, from, to, count);
+      if (which == 3) ranks.all_to_all(0, axis, from, to, bytes);
+      if (which == 4) ranks.broadcast(0, axis, from, bytes, n - 1);
+    };
+    std::vector<float> host = x;
+    std::fill(want.begin(), want.end(), 0.0f);
+    exchange(host.data(), want.data());
+    cudaMemcpy(in, x.data(), all, cudaMemcpyHostToDevice), cudaMemset(out, 0, all);
+    cudaDeviceSynchronize();
+    exchange(in, out);
+    cudaMemcpy(got.data(), out, all, cudaMemcpyDeviceToHost);
+    if (got != want) return wrong("out of an exchange on the device", axis, which);
+    cudaMemcpy(got.data(), in, all, cudaMemcpyDeviceToHost);
+    if (got != host) return wrong("in of an exchange on the device", axis, which);
+  }
+  cudaFree(in), cudaFree(out);
+#else
+  (void)ranks, (void)axis, (void)count;
+#endif
+  return 0;
+}
+
 int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   try {
     if (command == "environment") return print_environment(argc, argv);
     static const Collective table[] = {{"all_reduce", 0, "model.py:7", 4000}};
-    Mesh mesh = {1, {"a"}, {1}, getenv("TEST_PLAN") ? getenv("TEST_PLAN") : "plan", table, 1, comm::join};
+    Mesh mesh = {1, {"a"}, {1}, getenv("TEST_PLAN") ? getenv("TEST_PLAN") : "plan", table, 1, kJoin};
     mesh.axis_count = argc - 2 - (command == "steps");
     const char* const names[] = {"a", "b", "c", "d"};
     for (int i = 0; i < mesh.axis_count; ++i) mesh.names[i] = names[i], mesh.sizes[i] = atoi(argv[2 + i]);
@@ -125,7 +166,7 @@ int main(int argc, char** argv) {
     if (command == "check") {
       for (int axis = Ranks::kWorld; axis < mesh.axis_count; ++axis)
         for (const int64_t count : {int64_t{1}, int64_t{37}, int64_t{5000}})
-          if (check(*ranks, axis, count) != 0) return 1;
+          if (check(*ranks, axis, count) != 0 || check_device(*ranks, axis, count) != 0) return 1;
       float x = 1, y = 0;  // rounding tells the order: ((2^24 + 1) + 1) ... stays 2^24, any other order does not
       x = ranks->rank() == 0 ? 16777216.0f : 1.0f;
       ranks->all_reduce(0, Ranks::kWorld, Reduce::sum, DType::f32, &x, 1);

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.comm.test_ranks import CLEAN
+from tests.comm.projects import CLEAN, build, losses
 
 WRAPPER = '#!/bin/sh\ntrap "" USR1\n"$@"\necho "$? $PMI_RANK" >> "$LOG"\n'
 """Starts a rank so that MPICH's mpirun, which ends all ranks when one dies, lets the others speak."""
@@ -73,6 +73,30 @@ def test_wrong_backend(mpi_ranks: Path, ranks: Path) -> None:
     ]
     errors = [process.communicate(timeout=60)[1] for process in two]
     assert "error[T0946]: MPI knows of 1 rank, not of the 2 that were started" in errors[0]
+
+
+MODEL = """
+from tessera import graph, op
+
+@graph.module
+def net(x: Tensor[8, 16], A: Tensor[16, 32], B: Tensor[32, 4]):
+    return op.relu(x @ A) @ B
+
+@graph.training_step(module="net")
+def step(batch):
+    loss = op.mse(net(batch["input"]), batch["target"])
+    return graph.backward(loss), {"loss": loss}
+"""
+
+
+def test_program(mpi_ranks: Path) -> None:
+    """An emitted program that `make MPI=1` built trains over MPI to the digit as in shared memory."""
+    program = build(MODEL, "dp=2,tp=2", words=("MPI=1",))
+    data = ("train", "--data", "input=normal", "--data", "target=normal", "--steps", "5", "--seed", "3")
+    over_mpi, in_memory = mpirun(program, *data, TSR_BACKEND="mpi"), mpirun(program, *data)
+    assert over_mpi.returncode == 0, over_mpi.stderr
+    assert len(losses(over_mpi.stdout)) == 5
+    assert losses(over_mpi.stdout).tolist() == losses(in_memory.stdout).tolist()
 
 
 def processes(mpi_ranks: Path) -> dict[int, int]:
