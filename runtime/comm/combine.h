@@ -14,15 +14,12 @@ template <class T>
 inline void combine(Reduce kind, T* __restrict sum, const T* __restrict term, int64_t n) {
   switch (kind) {
     case Reduce::sum:
-#pragma omp simd
       for (int64_t i = 0; i < n; ++i) sum[i] += term[i];
       return;
     case Reduce::max:
-#pragma omp simd
       for (int64_t i = 0; i < n; ++i) sum[i] = term[i] > sum[i] || term[i] != term[i] ? term[i] : sum[i];
       return;
     case Reduce::min:
-#pragma omp simd
       for (int64_t i = 0; i < n; ++i) sum[i] = term[i] < sum[i] || term[i] != term[i] ? term[i] : sum[i];
       return;
   }
