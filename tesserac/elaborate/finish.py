@@ -13,6 +13,7 @@ from tesserac.elaborate.report import Failed
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.values import Gradients, Slot
 from tesserac.ir.dims import ShapeError
+from tesserac.ir.mesh import Pinned
 from tesserac.ir.program import Attr, Entry, Equation, Function, Initializer, Input, OptimizerSpec, Output, Var
 from tesserac.ir.types import Dim, TensorType
 
@@ -54,7 +55,7 @@ def finish(session: Session, wanted: Wanted, label: str) -> Entry | None:
     if wanted.predictions:
         infer = writer.function(f"{label}.infer", wanted.predictions, session.dropped)
     optimizer = None if session.optimizer is None else OptimizerSpec(session.optimizer.kind, session.optimizer.settings)
-    return Entry(label, train, infer, optimizer, session.mixed, validate, session.mesh)
+    return Entry(label, train, infer, optimizer, session.mixed, validate, session.mesh, writer.pins())
 
 
 # ------------------------------------------------------------------------------------------------ sizes
@@ -207,6 +208,11 @@ class Writer:
         ]
         results = [Output(n, self._vars[_target(v, replaced).name]) for n, v in _unique_outputs(outputs)]
         return Function(name, tuple(inputs), tuple(body), tuple(results))
+
+    def pins(self) -> tuple[Pinned, ...]:
+        """What the source pins of the values that are used, under their final names."""
+        return tuple(Pinned(self._vars[v.name].name, dims, span) for v, dims, span in self.session.pins
+                     if v.name in self._vars)
 
     def _define(self, var: Var, stem: str) -> None:
         count = self._names.get(stem, 0)

@@ -77,6 +77,7 @@ class Session:
         self.gradients: Gradients | None = None
         self.optimizer: Optimizer | None = None
         self.meshes: list[Mesh] = []
+        self.pins: list[tuple[Var, tuple[tuple[str, ...], ...], Span]] = []
         self.given_mesh = parse_mesh(options.mesh) if options.mesh not in (None, "none", "") else None
         self.defaults: list[tuple[str, Dim]] = []
         self.used_flags: set[str] = set()

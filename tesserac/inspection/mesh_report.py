@@ -16,7 +16,7 @@ from tesserac.passes.mesh.advice import LARGE, advice, refused
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.hardware import load
 from tesserac.passes.mesh.lock import lock_text
-from tesserac.passes.mesh.planning import Planned, plan, settings_of
+from tesserac.passes.mesh.planning import Planned, plan, settings_of, with_pins
 from tesserac.passes.mesh.reasons import reasons
 from tesserac.passes.mesh.report import described_plan
 from tesserac.passes.mesh.settings import PlanToml, read_settings
@@ -75,7 +75,7 @@ def plan_report(source: Source, options: PlanOptions) -> PlanReport:
     parts = []
     for entry, role, function in planned:
         assert entry.mesh is not None
-        found = plan(function, entry.mesh, hardware, settings)
+        found = plan(function, entry.mesh, hardware, with_pins(settings, entry.pins, function))
         parts.append(_entry(found, entry, role, texts, options, report))
         if options.write_lock:
             Path(options.write_lock).write_text(lock_text(found.function, found.mesh, found.found), encoding="utf-8")

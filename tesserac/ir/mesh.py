@@ -48,6 +48,15 @@ class Mesh:
         return ",".join(f"{a}={n}" for a, n in zip(self.axes, self.shape, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """``dist.shard`` of a value: per dimension the mesh axes that cut it, ``-`` for none, ``?`` for any."""
+
+    value: str
+    dims: tuple[tuple[str, ...], ...]
+    span: Span | None = field(default=None, compare=False)
+
+
 def parse_mesh(text: str) -> Mesh | None:
     """``tp=2,dp=4`` with devices counted from 0, the last axis running fastest; None when the text is not a mesh."""
     axes: list[str] = []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tesserac.diagnostics import Span
-from tesserac.ir.mesh import Mesh
+from tesserac.ir.mesh import Mesh, Pinned
 from tesserac.ir.types import DType, TensorType
 
 Attr = int | float | bool | str | None | DType | tuple["Attr", ...]
@@ -152,7 +152,8 @@ class Entry:
     ``validate``: loss and metrics as they are when nothing is dropped out, without gradients; None where that is the
     train function's own loss.
     ``mixed``: matrix products read bf16 (see tesserac.passes.mixed).
-    ``mesh``: the devices it is for, all axes longer than 1; None for one device.
+    ``mesh``: the devices it is for, all axes longer than 1; None for one device. ``pins``: where the source wants
+    values to lie on it.
     """
 
     label: str
@@ -162,6 +163,7 @@ class Entry:
     mixed: bool = False
     validate: Function | None = None
     mesh: Mesh | None = None
+    pins: tuple[Pinned, ...] = field(default=(), compare=False)
 
     def roles(self) -> Iterator[tuple[str, Function]]:
         """The functions there are, by what they are for: train, infer, validate."""

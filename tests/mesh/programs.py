@@ -7,7 +7,7 @@ from pathlib import Path
 from tesserac.driver import CompileOptions, front_end
 from tesserac.elaborate import Options
 from tesserac.ir.mesh import Mesh, parse_mesh
-from tesserac.ir.program import Function
+from tesserac.ir.program import Entry, Function
 from tesserac.passes.mesh.hardware import Hardware, load
 from tesserac.passes.mesh.roles import Role, role_of
 from tesserac.passes.mesh.search import Searcher
@@ -41,11 +41,17 @@ def step(batch):
 
 def function_of(text: str, mesh: str | None = None, role: str = "train", **options: object) -> tuple[Function, Mesh]:
     """One function of the only entry of a source, and its mesh."""
-    _, program, _ = front_end(text, "model.py", CompileOptions(Options(mesh=mesh, **options)))  # type: ignore[arg-type]
-    (entry,) = program.entries
+    entry = entry_of(text, mesh, **options)
     found = dict(entry.roles())[role]
     assert entry.mesh is not None
     return found, entry.mesh
+
+
+def entry_of(text: str, mesh: str | None = None, **options: object) -> Entry:
+    """The only entry of a source."""
+    _, program, _ = front_end(text, "model.py", CompileOptions(Options(mesh=mesh, **options)))  # type: ignore[arg-type]
+    (entry,) = program.entries
+    return entry
 
 
 def named_mesh(text: str) -> Mesh:

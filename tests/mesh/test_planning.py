@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -13,12 +14,12 @@ from tesserac.ir.evaluate import evaluate
 from tesserac.ir.verify import verify
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.lock import lock_text
-from tesserac.passes.mesh.planning import Planned, Settings, plan
+from tesserac.passes.mesh.planning import Planned, Settings, plan, with_pins
 from tesserac.passes.mesh.projections import split_projections
 from tesserac.passes.mesh.report import described_plan
 from tesserac.passes.mesh.settings import parse_bytes, read_settings
 from tesserac.passes.mesh.traffic import KINDS
-from tests.mesh.programs import EXAMPLES, H100, LAYERS, LISTING1, SEED, function_of
+from tests.mesh.programs import EXAMPLES, H100, LAYERS, LISTING1, SEED, entry_of, function_of
 
 NOTHING = Settings()
 HEADS = LISTING1.replace("x @ Wv)", "x @ Wv, heads=8)")
@@ -219,6 +220,39 @@ def test_pins_are_kept() -> None:
     assert held.found.choice("tp", "out").operands[0].kind in ("R", "R*")
     assert held.found.cost.key >= free.found.cost.key
     assert str(pinned('[pin]\n"transformer.W?" = "tp"\n').found.choice("tp", "Wo").name).startswith("S(")
+
+
+@pytest.mark.parametrize("spec", ['P(None, None, "tp")', 'dist.ShardSpec(partition=("col",), mesh_axes=("tp",))',
+                                  'dist.ShardSpec(partition=(2,), mesh_axes=("tp",))'])
+def test_the_source_pins_values(spec: str) -> None:
+    """The result of the last product by columns instead of a sum over ranks: attention is gathered for it."""
+    source = HEADS.replace("return attn @ Wo", f"return dist.shard(attn @ Wo, {spec})")
+    function, grid = function_of(source, "tp=2", shapes=SEED)
+    pins = entry_of(source, "tp=2", shapes=SEED).pins
+    assert [(p.value, p.dims) for p in pins] == [("out", (("-",), ("-",), ("tp",)))]
+    found = plan(function, grid, H100, with_pins(NOTHING, pins, function))
+    assert str(found.found.choice("tp", "loss").operands[0]) == "S(2)"
+    assert planned(source, "tp=2", shapes=SEED).found.choice("tp", "loss").name == "R"
+
+
+def test_the_source_keeps_weights_whole() -> None:
+    source = HEADS.replace("return attn @ Wo", "return attn @ dist.replicate(Wo)")
+    pins = entry_of(source, "tp=2", shapes=SEED).pins
+    function, grid = function_of(source, "tp=2", shapes=SEED)
+    found = plan(function, grid, H100, with_pins(NOTHING, pins, function))
+    assert found.found.choice("tp", "Wo").name == "R"
+    assert entry_of(source, "none", shapes=SEED).pins == ()
+
+
+@pytest.mark.parametrize(("spec", "message"), [
+    ('P(None, None, None, "tp")', "this tensor has 3 dimensions, and dimension 3 is pinned"),
+    ('P("zz")', "there is no mesh axis 'zz'"),
+    ('"tp"', "takes P(...) or ShardSpec(...), not the string 'tp'"),
+    ('dist.ShardSpec(partition=("diagonal",), mesh_axes=("tp",))', "as many dimensions"),
+])
+def test_pins_of_the_source_that_make_no_sense(spec: str, message: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(message)):
+        entry_of(HEADS.replace("return attn @ Wo", f"return dist.shard(attn @ Wo, {spec})"), None, shapes=SEED)
 
 
 @pytest.mark.parametrize(("text", "code", "message"), [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tesserac.elaborate.calls import Site
-from tesserac.elaborate.catalogue.registry import surface
+from tesserac.elaborate.catalogue.registry import SURFACES, surface
 from tesserac.elaborate.catalogue.support import number
 from tesserac.elaborate.operands import tensor
 from tesserac.elaborate.session import Session
@@ -245,16 +245,67 @@ def _grid(site: Site, devices: Value) -> tuple[tuple[int, ...], tuple[int, ...]]
     return (len(rows), *rows[0][0]), tuple(i for row in rows for i in row[1])
 
 
-@surface("shard(x, spec=None)", "x, with a layout pinned on the device mesh", family="dist", space="dist")
+@surface("ShardSpec(partition=None, mesh_axes=None, replicate=False)",
+         "A layout for dist.shard: dimension partition[i] is cut along mesh axis mesh_axes[i]", family="dist",
+         space="dist")
+def shard_spec(site: Site, partition: Value, mesh_axes: Value, replicate: Value) -> Value:
+    """A dictionary of dimensions (integers, row for the first, col for the last) and axes."""
+    if partition is None or replicate is True:
+        return {}
+    dims = list(partition) if isinstance(partition, list | tuple) else [partition]
+    axes = list(mesh_axes) if isinstance(mesh_axes, list | tuple) else [mesh_axes]
+    if len(dims) != len(axes) or not all(d in ("row", "col") or isinstance(d, int) for d in dims):
+        raise site.fail("T0504", "ShardSpec takes as many dimensions (numbers, 'row' for the first, 'col' for the last)"
+                        " as mesh axes", help=('ShardSpec(partition=(0, 2), mesh_axes=("dp", "tp"))',))
+    return {{"row": 0, "col": -1}.get(str(d), d): axis for d, axis in zip(dims, axes, strict=True)}
+
+
+SURFACES["tessera.ShardSpec"] = SURFACES["dist.ShardSpec"]
+
+
+@surface("shard(x, spec=None)", "x, pinned: P('dp', None, 'tp') or a ShardSpec says which mesh axis cuts which axis",
+         family="dist", space="dist")
 def shard(site: Site, x: Value, spec: Value) -> Value:
-    """On one device every layout is the same."""
-    return tensor(site.session, x, "the operand of dist.shard")
+    """The value itself; a plan for a mesh keeps it as the layout says. On one device every layout is the same."""
+    found = tensor(site.session, x, "the operand of dist.shard")
+    if spec is not None:
+        _pin(site, found, spec)
+    return found
 
 
 @surface("replicate(x)", "x, held whole by every device", family="dist", space="dist")
 def replicate(site: Site, x: Value) -> Value:
-    """On one device every layout is the same."""
-    return tensor(site.session, x, "the operand of dist.replicate")
+    """The value itself, which plans then keep whole on every rank."""
+    found = tensor(site.session, x, "the operand of dist.replicate")
+    _pin(site, found, ())
+    return found
+
+
+def _pin(site: Site, x: Var, spec: Value) -> None:
+    """Remembers a layout: a tuple of axes per dimension (P), or a dictionary of them by dimension (ShardSpec)."""
+    session, rank = site.session, x.type.rank
+    by_dim: dict[object, Value] = dict(enumerate(spec)) if isinstance(spec, tuple | list) else {}
+    if isinstance(spec, dict):
+        by_dim = {d + rank if isinstance(d, int) and d < 0 else d: axis for d, axis in spec.items()}
+    elif not isinstance(spec, tuple | list):
+        raise site.fail("T0504", f"dist.shard takes P(...) or ShardSpec(...), not {describe(spec)}")
+    known = {a for mesh in (*session.meshes, session.given_mesh) if mesh is not None for a in mesh.axes}
+    dims: list[tuple[str, ...]] = [("-",)] * rank
+    for dim, value in by_dim.items():
+        if value is None:
+            continue
+        axes = tuple(value) if isinstance(value, tuple | list) else (value,)
+        if not isinstance(dim, int) or not 0 <= dim < rank:
+            raise site.fail("T0706", f"dist.shard: this tensor has {rank} dimensions, and dimension {dim} is pinned")
+        unknown = [a for a in axes if a != "?" and a not in known]
+        if unknown and known:
+            raise site.fail("T0706", f"dist.shard: there is no mesh axis {unknown[0]!r}",
+                            help=(f"the axes are {', '.join(sorted(known))}",))
+        dims[dim] = tuple(str(a) for a in axes)
+    if session.mesh is not None:
+        there = {*session.mesh.axes, "?", "-"}
+        kept = tuple(tuple(a for a in dim if a in there) or ("-",) for dim in dims)
+        session.pins.append((x, kept, session.span))
 
 
 # ------------------------------------------------------------------------------------------------ numerics

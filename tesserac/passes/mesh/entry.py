@@ -12,7 +12,7 @@ from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.follow import following
 from tesserac.passes.mesh.hardware import load
 from tesserac.passes.mesh.placements import Placements
-from tesserac.passes.mesh.planning import NOTHING, Settings, assignment, plan
+from tesserac.passes.mesh.planning import NOTHING, Settings, assignment, plan, with_pins
 from tesserac.passes.mesh.program import RankProgram, rank_program
 
 
@@ -70,7 +70,7 @@ def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
     for role, function in entry.roles():
         forward = expand_derivatives(function)
         if role == "train":
-            roles[role] = planned(forward, entry.mesh, settings)
+            roles[role] = planned(forward, entry.mesh, with_pins(settings, entry.pins, forward))
             placed = dict(roles[role].sharded.inputs)
             continue
         kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}

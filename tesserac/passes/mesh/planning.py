@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tesserac.ir.mesh import Mesh
+from tesserac.ir.mesh import Mesh, Pinned
 from tesserac.ir.program import Function
 from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.graph import OUTPUT
@@ -56,6 +56,13 @@ def settings_of(toml: PlanToml | None, lock: tuple[str, str] | None = None, memo
     """What plan.toml, a lock file and the command line say together."""
     toml = toml or PlanToml()
     return Settings(toml.roles, toml.pins, memory or toml.memory, toml.zero, lock)
+
+
+def with_pins(settings: Settings, pins: Sequence[Pinned], function: Function) -> Settings:
+    """The settings with those pins of the source that are about values of a function."""
+    there = {v.name for v in function.variables()}
+    found = tuple(Pin(pin.value, pin.dims) for pin in pins if pin.value in there)
+    return replace(settings, pins=(*settings.pins, *found))
 
 
 @dataclass(frozen=True, slots=True)
