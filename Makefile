@@ -55,8 +55,8 @@ examples: ## Train three differential equations, compare with their solutions, d
 test: $(STAMP) lint ## Lint and run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 
-test-mesh: $(STAMP) ## Plans and programs of meshes, executed on simulated ranks
-	$(BIN)/python -m pytest -n $(WORKERS) -q tests/mesh
+test-mesh: $(STAMP) ## Plans and programs of meshes, on simulated ranks and as processes
+	TSR_TEST_MESH=1 $(BIN)/python -m pytest -n $(WORKERS) -q tests/mesh tests/comm
 
 test-emulation: $(STAMP) ## Execute emitted CUDA on this processor: MODE=fast, asan or race (all three)
 	TSR_EMULATION_MODE=$(MODE) $(BIN)/python -m pytest -n $(WORKERS) -q tests/emulation tests/codegen/test_cuda.py

@@ -41,9 +41,11 @@ def build(
     shapes: tuple[tuple[str, str], ...] = (),
     sets: tuple[tuple[str, str], ...] = (),
     words: tuple[str, ...] = (),
+    entry: str | None = None,
 ) -> Path:
-    """The executable of a source with one entry. ``mesh``: as ``--mesh``; None: the source's. ``words``: for make."""
-    project = compile_source(source, name, CompileOptions(elaboration=Options(mesh=mesh, shapes=shapes, sets=sets)))
+    """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make."""
+    options = Options(mesh=mesh, shapes=shapes, sets=sets, entry=entry)
+    project = compile_source(source, name, CompileOptions(elaboration=options))
     (executable,) = project.executables.values()
     texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
     target = _folder("ranks", [*texts, *words])
