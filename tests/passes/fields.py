@@ -11,7 +11,7 @@ from tesserac.ir.builder import Builder
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function, Initializer, Input, Output, Var
 from tesserac.ir.types import DType, TensorType
-from tesserac.ops.base import Array
+from tesserac.ops.base import Array, spec_of
 
 
 class Field:
@@ -94,3 +94,11 @@ def slope(f: Callable[[float], Array], step: float = STEPS[0]) -> Array:
     rough = [(f(s) - f(-s)) / (2 * s) for s in (step, step / 2, step / 4)]
     better = [(4 * b - a) / 3 for a, b in pairwise(rough)]
     return (16 * better[1] - better[0]) / 15
+
+
+def products(function: Function, rows: int, k: int, j: int) -> int:
+    """How many products of points by a k x j weight a program has, in whatever direction."""
+    flops = spec_of("contract").flops
+    assert flops is not None
+    return sum(flops([v.type for v in e.operands], [v.type for v in e.results], e.attributes) == 2.0 * rows * k * j
+               for e in function.equations if e.op == "contract")
