@@ -16,9 +16,8 @@ __global__ void __launch_bounds__(32 * kRowWarps) row_products(const Out* __rest
   const E* const y = d_o + b * A::d_o_batch + h * A::value_dim + i * A::d_o_row;
   float sum = 0;
   for (int c = threadIdx.x % 32 * 2; c < A::value_dim; c += 64) {
-    const mma::Two<Out> left = *reinterpret_cast<const mma::Two<Out>*>(x + c);
     const mma::Two<E> right = *reinterpret_cast<const mma::Two<E>*>(y + c);
-    sum += float(left.x) * float(right.x) + float(left.y) * float(right.y);
+    sum += float(x[c]) * float(right.x) + float(x[c + 1]) * float(right.y);
   }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) delta[at] = sum;

@@ -28,7 +28,7 @@ struct Unit<__half> {
   __device__ static uint32_t pack(float low, float high) { return ptx::pack_f16(low, high); }
 };
 
-/// Two neighbouring elements, read or written at once.
+/// Two neighbouring elements, read at once.
 template <class T>
 struct alignas(2 * sizeof(T)) Two {
   T x, y;
@@ -36,7 +36,7 @@ struct alignas(2 * sizeof(T)) Two {
 template <class T>
 __device__ inline void store_two(T* p, float x, float y) { *reinterpret_cast<uint32_t*>(p) = Unit<T>::pack(x, y); }
 template <>
-__device__ inline void store_two(float* p, float x, float y) { *reinterpret_cast<Two<float>*>(p) = {x, y}; }
+__device__ inline void store_two(float* p, float x, float y) { p[0] = x, p[1] = y; }  // rows of floats may begin anywhere
 
 constexpr int rounded_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 /// The largest power of two that divides n, 8 at most.

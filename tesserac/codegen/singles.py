@@ -27,6 +27,9 @@ from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integers
 from tesserac.ops.base import flops_of, spec_of
 
+_PIECE = 8
+"""Elements of 16 bits that asynchronous copies move at once: rows begin at multiples of them."""
+
 
 def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
     """The launches of an op that reads its operands from memory."""
@@ -59,6 +62,8 @@ def check_rows(values: StageValues, equation: Equation) -> None:
             continue
         strides, width = view.normalized().strides, var.type.sizes[-1]
         if (width > 1 and strides[-1] != 1) or (var.type.sizes[1] > 1 and strides[1] < width):
+            raise NeedsCopy(var)
+        if var.type.dtype is DType.BF16 and any(n % _PIECE for n in (view.offset, *strides[:-1])):
             raise NeedsCopy(var)
 
 

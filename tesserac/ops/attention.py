@@ -4,7 +4,8 @@ Shapes: q [B,S,H*Dh], k [B,T,G*Dh], v [B,T,G*Dv] with G = kv_heads dividing H = 
 key head h // (H/G). ``causal`` lets query i see keys 0..i+T-S (queries are the last S positions). ``lse``
 [B,H,S] is the logarithm of the sum of exponentials of a query's scores, from which the gradient recomputes
 probabilities (Dao et al. 2022). A last operand ``first`` (i32 scalar), if there is one, says that the queries are part
-of more, which begins there: a causal query i then sees keys 0..first+i.
+of more, which begins there: a causal query i then sees keys 0..first+i. Of operands in 16 bits the results are float32,
+as sums of their products are.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def _infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
         raise ShapeError(f"attention: a causal mask leaves some of the {q[1]} queries without any of the {k[1]} keys",
                          (0, 1))
     value = dims.quotient(v[2], groups, "attention, last axis of v by kv_heads", (2,))
+    dtype = _wide(dtype)
     return TensorType(dtype, (batch, q[1], dims.product((value, heads)))), TensorType(dtype, (batch, heads, q[1]))
 
 
@@ -76,7 +78,17 @@ def _grad_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...
                              (position,))
         for axis, (a, b) in enumerate(zip(types[position].shape, expected.shape, strict=True)):
             dims.equal(a, b, f"attention_grad, axis {axis} of operand {position + 1}", (position,))
-    return tuple(types[:3])
+    return tuple(t.with_dtype(_wide(t.dtype)) for t in types[:3])
+
+
+def _wide(dtype: DType) -> DType:
+    """The type in which products of a type are added."""
+    return DType.F32 if dtype in (DType.BF16, DType.F16) else dtype
+
+
+def _widened(b: Builder, x: Var) -> Var:
+    wide = _wide(x.type.dtype)
+    return x if wide is x.type.dtype else b.op("cast", x, dtype=wide)
 
 
 def _same_as_results(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
@@ -113,7 +125,7 @@ def _scores(b: Builder, e: Equation, q: Var, k: Var, first: Var | None) -> tuple
 
 
 def _expand(b: Builder, e: Equation) -> tuple[Var, ...]:
-    q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands[:3]))
+    q, k, v = (_split(b, _widened(b, x), e, i == 0) for i, x in enumerate(e.operands[:3]))
     scores, _ = _scores(b, e, q, k, _first(e, 3))
     largest, _, powers, total = row_exponentials(b, scores)
     p = b.op("div", powers, along_last(b, total, powers.type, "totals"), named="p")
@@ -139,8 +151,8 @@ def _first(e: Equation, at: int) -> Var | None:
 
 def _grad_expand(b: Builder, e: Equation) -> tuple[Var, ...]:
     """P = exp(S - lse), dS = P (dO V^T - sum(dO O)) scale, dQ = dS K, dK = dS^T Q, dV = P^T dO."""
-    q, k, v = (_split(b, x, e, i == 0) for i, x in enumerate(e.operands[:3]))
-    o, do = (_split(b, e.operands[i], e, True) for i in (3, 5))
+    q, k, v = (_split(b, _widened(b, x), e, i == 0) for i, x in enumerate(e.operands[:3]))
+    o, do = (_split(b, _widened(b, e.operands[i]), e, True) for i in (3, 5))
     scores, mask = _scores(b, e, q, k, _first(e, 6))
     lse = b.op("reshape", e.operands[4], shape=scores.type.shape[:4])
     p = b.op("exp", b.op("sub", scores, along_last(b, lse, scores.type, "lses")), named="p")

@@ -22,9 +22,30 @@ _SEEN_THROUGH = frozenset(("broadcast", "reshape", "transpose", "stop_gradient")
 """Views whose source is rounded in place of what they show (a slice may show little of a large value)."""
 
 
+WIDEST_HEAD = 256
+"""Columns of a head that attention on tensor cores takes (runtime/cuda/attention_mma.cuh), in units of 8."""
+
+
 def mix(function: Function) -> Function:
     """The function with its float32 matrix products on bf16 operands. It must hold the gradients already."""
     return _Mixing(function).run()
+
+
+def mix_attention(function: Function) -> Function:
+    """The same, and attention on bf16 operands, too: for targets whose attention reads them."""
+    return _Mixing(function, attention=True).run()
+
+
+def takes_bf16(equation: Equation) -> bool:
+    """Whether an equation is attention, or its gradient, of a kind that tensor cores compute."""
+    operands = {"attention": 3, "attention_grad": 6}.get(equation.op)
+    if len(equation.operands) != operands or equation.operands[0].type.dtype is not DType.F32:
+        return False
+    heads, kv_heads, scale = (equation.attr(name) for name in ("heads", "kv_heads", "scale"))
+    assert isinstance(heads, int)
+    assert isinstance(kv_heads, int)
+    widths = equation.operands[0].type.sizes[2] // heads, equation.operands[2].type.sizes[2] // kv_heads
+    return isinstance(scale, (int, float)) and scale > 0 and all(w % 8 == 0 and w <= WIDEST_HEAD for w in widths)
 
 
 def is_matrix_product(equation: Equation) -> bool:
@@ -43,6 +64,7 @@ def is_matrix_product(equation: Equation) -> bool:
 @dataclass
 class _Mixing:
     function: Function
+    attention: bool = False
     builder: Builder = field(default_factory=Builder)
     rounded: dict[Var, Var] = field(default_factory=dict)
 
@@ -54,6 +76,9 @@ class _Mixing:
         """See mix."""
         chosen = {v for e in self.function.equations if e.op == "topk" for v in e.operands}
         for equation in self.function.equations:
+            if self.attention and takes_bf16(equation):
+                self._mix_attention(equation)
+                continue
             if not is_matrix_product(equation) or equation.result in chosen:
                 self.builder.append(equation)
                 continue
@@ -61,6 +86,12 @@ class _Mixing:
                 operands = tuple(self._rounded(v) for v in equation.operands)
             self.builder.append(Equation("contract_wide", operands, equation.results, equation.attrs, equation.span))
         return Function(self.function.name, self.function.inputs, tuple(self.builder.equations), self.function.outputs)
+
+    def _mix_attention(self, equation: Equation) -> None:
+        """q, k, v and the cotangent of the result are rounded; the result and the log-sum-exp stay as they are."""
+        with self.builder.at(equation.span):
+            operands = tuple(v if i in (3, 4) else self._rounded(v) for i, v in enumerate(equation.operands))
+        self.builder.append(Equation(equation.op, operands, equation.results, equation.attrs, equation.span))
 
     def _rounded(self, var: Var) -> Var:
         """``var`` in bf16; made once, whatever the number of products that read it."""

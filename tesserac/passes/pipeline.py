@@ -18,7 +18,7 @@ from tesserac.passes.combine import combine_rows
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
-from tesserac.passes.mixed import mix
+from tesserac.passes.mixed import mix, mix_attention
 from tesserac.passes.orient import Orient
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
 from tesserac.passes.planar import planar, planar_exactly
@@ -96,6 +96,9 @@ WHOLE_EXPERTS = Step(
 
 MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
 
+MIX_ATTENTION = replace(MIX, run=mix_attention)
+"""The same for a target whose attention runs on tensor cores."""
+
 PIPELINE: tuple[Step, ...] = (
     Step("differentiate", "gradients become ordinary equations: linearise, then transpose", differentiate),
     Step("simplify", "what autodiff leaves behind: zeros, sums of pads, equal subexpressions", simplify),
@@ -139,7 +142,7 @@ def steps(reorder: bool, mixed: bool, whole: bool = False) -> list[Step]:
         found.insert([step.name for step in found].index("outputs"), WHOLE_EXPERTS)
     if mixed:
         found = [replace(step, run=planar_exactly) if step.run is planar else step for step in found]
-        found.insert([step.name for step in found].index("outputs"), MIX)
+        found.insert([step.name for step in found].index("outputs"), MIX_ATTENTION if whole else MIX)
     return found
 
 

@@ -101,6 +101,22 @@ def test_kernels_of_all_kinds(tmp_path: Path, cli: Cli, monkeypatch: pytest.Monk
     assert "attention_backward_" in names
 
 
+def test_mixed_precision(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention on tensor cores, of which weights are rounded once: its error is that of bf16, and no larger."""
+    monkeypatch.chdir(tmp_path)
+    Path("wide.py").write_text(WIDE, encoding="utf-8")
+    shapes = [f"--shape={shape}" for shape in ("tokens=2x37", "x=2x37x16", "y=2x37x16", "table=7x16")]
+    flags = ("--target", "cuda", "--emulate", "--precision", "bf16", "--kernel", "attention")
+    done = cli("verify", "wide.py", *flags, *shapes)
+    assert (done.code, done.err) == (0, "")
+    errors = [float(line.split()[2]) for line in done.out.splitlines() if line.startswith("attention_")]
+    assert len(errors) == 3  # the forward pass of two functions, the backward pass
+    assert all(2e-4 < error < 8e-3 for error in errors)
+    (text,) = [p.read_text() for p in Path("build").glob("verify/*/*.alone.cu")]
+    assert text.count("attention_forward_mma<") == 2
+    assert text.count("attention_backward_mma<") == 1
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on this machine")
 def test_nvcc_makes_the_library(source: Path) -> None:
     sizes = (("x", "8x4"), ("W", "4x6"), ("V", "6x3"))

@@ -13,7 +13,7 @@ from tesserac.ir.program import Function, Program
 from tesserac.ir.text import parse_program, print_program
 from tesserac.ir.types import DType
 from tesserac.ops.numerics import to_bfloat16
-from tesserac.passes.mixed import mix
+from tesserac.passes.mixed import mix, mix_attention
 from tesserac.passes.pipeline import optimize
 from tesserac.passes.simplify import simplify
 from tests.passes.cases import equations_of, function_of
@@ -64,6 +64,41 @@ def test_operands_are_rounded_once_and_sums_come_out_in_float32() -> None:
         "%h_bf16: bf16[4,6] = cast %h {dtype=bf16}",
         '%g: f32[8,6] = contract_wide %x_bf16, %h_bf16 {spec="ab,ac->bc"}',
     ]
+
+
+def attention_of(width: int, scale: float) -> Function:
+    """Attention of two heads and its gradient."""
+    attrs = f"{{causal=true, heads=2, kv_heads=2, scale={scale}}}"
+    shape = f"f32[1,4,{2 * width}]"
+    return function_of(
+        f"%q: {shape} %k: {shape} %d: {shape}",
+        [
+            f"%o: {shape}, %lse: f32[1,2,4] = attention %q, %k, %k {attrs}",
+            f"%dq: {shape}, %dk: {shape}, %dv: {shape} = attention_grad %q, %k, %k, %o, %lse, %d {attrs}",
+        ],
+    )
+
+
+def test_attention_is_rounded_where_the_target_asks_for_it() -> None:
+    """Its operands and the cotangent, each once; results and the log-sum-exp stay float32."""
+    function = attention_of(8, 0.5)
+    assert mix(function) == function
+    attrs = "{causal=true, heads=2, kv_heads=2, scale=0.5}"
+    shape = "f32[1,4,16]"
+    assert equations_of(mix_attention(function)) == [
+        "%q_bf16: bf16[1,4,16] = cast %q {dtype=bf16}",
+        "%k_bf16: bf16[1,4,16] = cast %k {dtype=bf16}",
+        f"%o: {shape}, %lse: f32[1,2,4] = attention %q_bf16, %k_bf16, %k_bf16 {attrs}",
+        "%d_bf16: bf16[1,4,16] = cast %d {dtype=bf16}",
+        f"%dq: {shape}, %dk: {shape}, %dv: {shape} = "
+        f"attention_grad %q_bf16, %k_bf16, %k_bf16, %o, %lse, %d_bf16 {attrs}",
+    ]
+
+
+@pytest.mark.parametrize(("width", "scale"), [(12, 0.5), (264, 0.5), (8, -0.5)])
+def test_attention_that_tensor_cores_do_not_take_stays(width: int, scale: float) -> None:
+    function = attention_of(width, scale)
+    assert mix_attention(function) == function
 
 
 def test_rounding_comes_before_views() -> None:

@@ -69,7 +69,12 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
         mixed=plans.entry.mixed,
     )
     return {
-        f"{stem}.kernels.cuh": render_template("cuda/kernels.cuh.j2", **common, kernels=kernels.functions),
+        f"{stem}.kernels.cuh": render_template(
+            "cuda/kernels.cuh.j2",
+            **common,
+            kernels=kernels.functions,
+            tensor_cores=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
+        ),
         f"{stem}.program.cu": program,
     }
 

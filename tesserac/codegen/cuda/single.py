@@ -13,6 +13,7 @@ from tesserac.codegen.cuda.steps import Emitted, Workspace
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RowKernel, Slot, TransposeKernel
+from tesserac.ir.types import DType
 
 LINE_BLOCK = 128
 WAVELET_BLOCKS = 128
@@ -59,18 +60,23 @@ def _product_call(kernel: ContractKernel, name: str, product: Product, target: s
 
 
 def emit_attention(kernel: AttentionKernel, name: str, real: str) -> Emitted:
-    """Flash attention of the runtime."""
+    """Flash attention of the runtime: on tensor cores where operands have 16 bits."""
+    brief = kernel.slots[0].dtype is DType.BF16
+    types = f"{CUDA_TYPE[DType.BF16]}, {real}" if brief else real
+    mma = "_mma" if brief else ""
     names = ("q", "k", "v", "o", "lse", "d_o", "dq", "dk", "dv")
     used = [i for i in range(len(kernel.slots)) if i != 4]
     strides = [(names[i], *kernel.strides[i]) for i in used]
     text = render_template("cuda/attention.cu.j2", name=name, k=kernel, strides=strides)
     pointers = ", ".join(f"{{{i}}}" for i in range(len(kernel.slots)))
     if not kernel.backward:
-        return Emitted(text, [f"attention_forward<{name}, {real}>(stream, {pointers}, {real}({kernel.scale!r}));"])
+        call = f"attention_forward{mma}<{name}, {types}>"
+        return Emitted(text, [f"{call}(stream, {pointers}, {real}({kernel.scale!r}));"])
     workspace = Workspace()
     place = workspace.add("delta", kernel.batch * kernel.heads * kernel.queries * (8 if real == "double" else 4))
     rest = f"{real}({kernel.scale!r}), at<{real}>(workspace, {place})"
-    step = f"attention_backward<{name}, {real}>(stream, {pointers}, {rest});"
+    types += f", {real}" if brief else ""
+    step = f"attention_backward{mma}<{name}, {types}>(stream, {pointers}, {rest});"
     return Emitted(text, [step], workspace.size)
 
 
