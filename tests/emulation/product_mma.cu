@@ -36,7 +36,7 @@ struct Request {
 // How a product is launched: as product_mma chooses, or one of the kernels it chooses from.
 using Large = mma::ProductCut<128, 128, 2, 4, 1>;
 using Small = mma::ProductCut<64, 64, 2, 2, 3>;
-struct Chosen {
+struct AsProductChooses {
   template <class E, bool Transposed, bool RightAlong, class... Arguments>
   static void launch(const Arguments&... arguments) { mma::product_mma<E, Transposed, RightAlong>(nullptr, arguments...); }
 };
@@ -73,7 +73,7 @@ int main() {
   Request r;
   if (fread(&r, sizeof r, 1, stdin) != 1) return 3;
   switch (r.kind) {
-    case 0: return multiply<Chosen, __nv_bfloat16, float, false, false>(r);
+    case 0: return multiply<AsProductChooses, __nv_bfloat16, float, false, false>(r);
     case 1: return multiply<One<Small, true>, __nv_bfloat16, __nv_bfloat16, true, false>(r);
     case 2: return multiply<One<Large, true>, __nv_bfloat16, float, false, true>(r);
     case 3: return multiply<One<Small, false>, __half, __half, false, false, mma::Mapped<Silu>>(r);
