@@ -20,13 +20,13 @@ from tesserac.diagnostics import InternalError
 LARGEST_PRIME = 31
 """Lengths with larger prime factors go through Bluestein's convolution."""
 
-SHARED_BYTES = 160 << 10
-"""Shared memory that a block may have on sm_80 and newer, less some; longer lines lie in device memory."""
+SHARED_BYTES = 96 << 10
+"""Shared memory that a block may have on every GPU from sm_80 on (sm_86: 99 kB); longer lines lie in device memory."""
 
 USUAL_BYTES = 48 << 10
 """Shared memory with which several blocks fit a multiprocessor: more lines per block only below that."""
 
-UPRIGHT_LINES, UPRIGHT_BYTES = 8, 112 << 10
+UPRIGHT_LINES, UPRIGHT_BYTES = 8, 96 << 10
 """Lines that are neighbours in memory, so that a block reads whole sectors of 32 bytes, if two such blocks fit."""
 
 POINTS = 2048
