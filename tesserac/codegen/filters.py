@@ -9,6 +9,9 @@ from dataclasses import replace
 from tesserac.codegen.records import Argument, FftKernel, FilterKernel, Launch, Node, Origin, Slot, Store
 from tesserac.codegen.stage_values import StageValues
 
+TOGETHER = 16
+"""Lines that a register of floats holds one number each of: a loop over fewer would leave most of it empty."""
+
 
 def merge_filters(values: StageValues, launches: Sequence[Launch]) -> tuple[Launch, ...]:
     """The launches of a stage with every transform joined to the one behind it that reads its lines as they are."""
@@ -69,6 +72,7 @@ def _touched(launch: Launch) -> set[object]:
 
 def _joined(first: Launch, second: Launch, kept: Collection[object]) -> Launch | None:
     """Both transforms as one kernel, if they walk the same lines in the same order."""
+    first, second = _same_loops(first, second), _same_loops(second, first)
     a, b = first.kernel, second.kernel
     assert isinstance(a, FftKernel)
     assert isinstance(b, FftKernel)
@@ -110,6 +114,31 @@ def _joined(first: Launch, second: Launch, kept: Collection[object]) -> Launch |
                     (*first.origin.formulas, *second.origin.formulas))
     return Launch(kernel, tuple(order), origin, first.flops + second.flops,
                   first.bytes + second.bytes - spared_bytes)
+
+
+def _same_loops(launch: Launch, other: Launch) -> Launch:
+    """The launch with its lines in two loops, where the other one, which walks memory otherwise, needs two for them."""
+    kernel, like = launch.kernel, other.kernel
+    assert isinstance(kernel, FftKernel)
+    assert isinstance(like, FftKernel)
+    if kernel.upright != like.upright or (*kernel.outer, kernel.count // like.count) != like.outer:
+        return launch
+    if kernel.count % like.count or like.count < TOGETHER:
+        return launch
+
+    upright, count = kernel.upright, like.count
+
+    def split(strides: tuple[int, ...]) -> tuple[int, ...]:
+        *outer, row, column = strides
+        return (*outer, (column if upright else row) * count, row, column)
+
+    def nodes(group: Sequence[Node]) -> tuple[Node, ...]:
+        return tuple(replace(n, strides=split(n.strides)) if n.strides else n for n in group)
+
+    stores = tuple(replace(s, strides=split(s.strides)) for s in kernel.stores)
+    kernel = replace(kernel, outer=like.outer, count=like.count, before=nodes(kernel.before),
+                     nodes=nodes(kernel.nodes), stores=stores)
+    return replace(launch, kernel=kernel)
 
 
 def _lines(first: Launch, second: Launch) -> list[Argument]:
