@@ -112,14 +112,17 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0712",
         "W102: a large gather",
         "A plan gathers a large tensor, and no template of this mesh does that.",
-        "$ tesserac plan examples/gpt.py --mesh x=4",
+        "$ printf 'from tessera import op, graph\\n@graph.module\\ndef f(x: Tensor[8, 4], W: Tensor[4, 4]):\\n' "
+        "> sums.py\n"
+        "$ printf '    return op.cumsum(x @ W, axis=0)\\n' >> sums.py\n"
+        "$ tesserac plan sums.py --mesh dp=2 --deny-replicated 16",
         "See `why` in the report; pin another placement if you know a better one.",
     ),
     Explanation(
         "T0713",
         "W103: an idle axis",
         "Nothing is cut along an axis, so its ranks all do the same.",
-        "$ tesserac plan examples/pinn.py --mesh sp=2",
+        "$ tesserac plan examples/heat.py --mesh sp=2",
         "Leave the axis out or give it a name that says what it may cut: dp, tp, ep, sp, cp, or any other for all.",
     ),
     Explanation(
@@ -138,9 +141,13 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     ),
     Explanation(
         "T0716",
-        "W106: an operator without a rule",
-        "An operator has no rule for cutting it, so every rank computes all of it.",
-        "$ tesserac plan examples/moe_lm.py --mesh dp=2",
-        "Nothing has to be done; if it is expensive, use another operator or leave the axis out.",
+        "W106: an operator that cannot be cut",
+        "An operator needs the whole extent of a dimension that an axis cuts, so its operand is gathered and every "
+        "rank computes all of it.",
+        "$ printf 'from tessera import op, graph\\n@graph.module\\ndef f(x: Tensor[8, 4], W: Tensor[4, 4]):\\n' "
+        "> sums.py\n"
+        "$ printf '    return op.cumsum(x @ W, axis=0)\\n' >> sums.py\n"
+        "$ tesserac plan sums.py --mesh dp=2",
+        "Let it work along another dimension, or leave the axis out.",
     ),
 )

@@ -122,6 +122,32 @@ def test_what_cannot_be_planned(cli: Cli, flags: tuple[str, ...], message: str) 
     assert message in done.err
 
 
+SUMS = """from tessera import op, graph
+@graph.module
+def f(x: Tensor[8, 4], W: Tensor[4, 4]):
+    return op.cumsum(x @ W, axis=0)
+"""
+
+
+@pytest.mark.parametrize(("flags", "warning"), [
+    (("gpt", "--mesh", "tp=3", "--set", "V=131072"), "warning[T0711]: W101: gpt.table (67.1 MB) lies whole"),
+    (("sums", "--mesh", "dp=2", "--deny-replicated", "16"), "warning[T0712]: W102: 128 B are gathered on dp"),
+    (("heat", "--mesh", "sp=2"), "warning[T0713]: W103: nothing is cut along axis sp"),
+    (("gpt", "--mesh", "tp=2,dp=8", "--hw", "h100-ib400"), "warning[T0714]: W104: axis tp spans nodes"),
+    (("gpt", "--mesh", "tp=3"), "warning[T0715]: W105: tp=3 does not divide heads=4"),
+    (("gpt", "--mesh", "dp=3"), "warning[T0715]: W105: dp=3 does not divide the 16 samples of input"),
+    (("sums", "--mesh", "dp=2"), "warning[T0716]: W106: `cumsum` cannot be cut along dp here"),
+])
+def test_warnings(cli: Cli, tmp_path: Path, flags: tuple[str, ...], warning: str) -> None:
+    sums = tmp_path / "sums.py"
+    sums.write_text(SUMS)
+    source = sums if flags[0] == "sums" else ROOT / "examples" / f"{flags[0]}.py"
+    small = ("--set", "L=1") if flags[0] == "gpt" else ()
+    done = cli("plan", source, *flags[1:], *small, "--shard", "auto")
+    assert done.code == 0
+    assert warning in done.err
+
+
 def test_no_ranks_to_talk_to_no_collectives(cli: Cli) -> None:
     """Axes of size 1 are not there; what is left has one."""
     done = cli("plan", *LISTING, "--mesh", "dp=2,tp=1", "--json")

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from tesserac.codegen.comments import quantity
 from tesserac.diagnostics import Diagnostic, Span
-from tesserac.ir.program import Equation
-from tesserac.ops.base import spec_of
 from tesserac.passes.mesh.planning import Planned
 from tesserac.passes.mesh.traffic import Collective
 
@@ -18,7 +16,7 @@ LARGE = 64 << 20
 def advice(planned: Planned, large: float = LARGE) -> list[Diagnostic]:
     """All warnings; W101 to W106 in their order."""
     return [*_replicated(planned, large), *_gathered(planned, large), *_unused(planned), *_across_nodes(planned),
-            *_uneven(planned), *_without_rules(planned)]
+            *_uneven(planned), *_gathered_for(planned)]
 
 
 def _warning(code: str, message: str, span: Span | None, *help_: str, severity: str = "warning") -> Diagnostic:
@@ -109,21 +107,25 @@ def _heads(planned: Planned, axis: str, ranks: int) -> Iterator[Diagnostic]:
                            f"heads={ranks} (or a multiple) cuts weights by columns and rows")
 
 
-def _without_rules(planned: Planned) -> Iterator[Diagnostic]:
-    seen: set[tuple[str, int]] = set()
-    for equation in planned.function.equations:
-        where = (equation.op, equation.span.line)
-        if equation.op == "backward" or where in seen or not _bare(equation):
+def _gathered_for(planned: Planned) -> Iterator[Diagnostic]:
+    """Operators on axes of data or sequences that read whole what lies in parts."""
+    made = {v.name: (i, k) for i, node in enumerate(planned.found.nodes) for k, v in enumerate(node.results)}
+    for axis in planned.mesh.axes:
+        if planned.searcher.roles[axis].name not in ("data", "sequence", "expert"):
             continue
-        seen.add(where)
-        size = quantity(sum(v.type.bytes for v in equation.results), "B")
-        what = f"`{equation.op}` has no rule for cutting it, so every rank computes all {size} of it"
-        yield _warning("T0716", f"W106: {what}", equation.span)
-
-
-def _bare(equation: Equation) -> bool:
-    spec = spec_of(equation.op)
-    return spec.factors is None and spec.mesh is None and any(v.type.size > 1 for v in equation.results)
+        choices, seen = planned.found.plan[axis], set()
+        for node, choice in zip(planned.found.nodes, choices, strict=True):
+            if node.equation is None or choice.cuts or (node.equation.op, node.equation.span.line) in seen:
+                continue
+            for var, place in zip(node.operands, choice.operands, strict=True):
+                i, k = made[var.name]
+                if choices[i].results[k].is_cut and not place.is_cut:
+                    seen.add((node.equation.op, node.equation.span.line))
+                    size = quantity(var.type.bytes, "B")
+                    what = f"`{node.equation.op}` cannot be cut along {axis} here, so {size} are gathered"
+                    yield _warning("T0716", f"W106: {what} and every rank computes all of it",
+                                   node.equation.span, "let it work along a dimension that is not cut")
+                    break
 
 
 # ------------------------------------------------------------------------------------------------ what may be refused
