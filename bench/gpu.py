@@ -27,6 +27,8 @@ PEERS = ("PyTorch eager", "torch.compile", "JAX jit", "PyTorch reverse", "torch.
 PEERS += ("PyTorch nested", "torch.compile nested", "JAX forward")
 TOLERANCE = 2e-4
 """Of the losses of float32 programs whose sums are in different orders, relative."""
+BF16_TOLERANCE = 5e-3
+"""Of the losses of the program with `--precision bf16` from its own in float32, relative."""
 KERNELS = ("examples/gpt2_124m.py", "L=1", "B=16", "S=1024", "V=512")
 """A source, and sizes at which its kernels run alone: values of 50 MB, which no L2 cache holds."""
 
@@ -107,6 +109,8 @@ def race(case: str, size: str, clock: Clock, flags: Sequence[str] = ("--target",
     except (contestants.Failed, subprocess.TimeoutExpired) as failure:
         return [Line(what, "tesserac", problem=str(failure).splitlines()[-1])]
     lines = [Line(what, "tesserac fp32", float(record["median_ms"]), rate_of(case, size, float(record["median_ms"])))]
+    if case == "gpt":
+        lines.append(_mixed(case, size, flags, losses))
     for peer in on_device(case, size):
         line = Line(what, peer.name)
         lines.append(line)
@@ -126,10 +130,24 @@ def race(case: str, size: str, clock: Clock, flags: Sequence[str] = ("--target",
     return lines
 
 
-def judged(losses: list[float], theirs: list[float], name: str) -> str:
+def _mixed(case: str, size: str, flags: Sequence[str], losses: list[float]) -> Line:
+    """The same program with products and attention on bf16, held to its losses in float32."""
+    line = Line(f"{case} {size}", "tesserac bf16")
+    try:
+        program = ours.build(case, size, (*flags, "--precision", "bf16"))
+        line.correct = judged(program.losses(), losses, "tesserac fp32", BF16_TOLERANCE)
+        line.milliseconds = float(program.run(3.0, None)["median_ms"])
+    except (contestants.Failed, subprocess.TimeoutExpired) as failure:
+        line.problem = str(failure).splitlines()[-1]
+        return line
+    line.rate = rate_of(case, size, line.milliseconds)
+    return line
+
+
+def judged(losses: list[float], theirs: list[float], name: str, tolerance: float = TOLERANCE) -> str:
     """What two loss curves say of ours; a peer that ran short of time has the first losses only."""
     worst = largest_difference(losses[: len(theirs)], theirs)
-    verdict = "ok" if worst <= TOLERANCE else "WRONG"
+    verdict = "ok" if worst <= tolerance else "WRONG"
     return f"{verdict}: {worst:.0e} from {name} over {len(theirs)} losses"
 
 

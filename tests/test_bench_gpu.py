@@ -41,9 +41,10 @@ def test_gpt2_follows_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "on_device", peers)
     flags = ("--target", "cuda", "--emulate")
     lines = gpu.race("gpt", "tiny-tied", gpu.Clock(time.time() + 400), flags)
-    assert [line.who for line in lines] == ["tesserac fp32", "PyTorch eager"]
+    assert [line.who for line in lines] == ["tesserac fp32", "tesserac bf16", "PyTorch eager"]
     assert lines[0].correct.startswith("ok: "), lines
     assert lines[0].correct.endswith("from PyTorch eager over 11 losses")
+    assert lines[1].correct.startswith("ok: "), lines
     text = gpu.table(lines)
     assert "K tokens/s" in text
     assert "gpt tiny-tied  PyTorch eager" in text
