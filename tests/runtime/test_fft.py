@@ -1,4 +1,4 @@
-"""fft.h and fft_real.h against NumPy: lengths of every kind, along rows and down columns, both precisions.
+"""fft.h and fft_real*.h against NumPy: lengths of every kind, along rows and down columns, both precisions.
 
 The bound that the tests hold is the one fft.h states: a relative L2 error of 1.5 u log2 N (u: unit roundoff), three
 times that where a prime factor over 31 leads through a convolution. The oracle transforms the same rounded input in the
@@ -27,7 +27,7 @@ def in_full(n: int) -> bool:
 def program(cases: list[tuple[int, str]]) -> str:
     """A program that transforms ROWS rows, and the same numbers as columns, both ways, complex and real."""
     calls = "\n".join(f"  check<{kind}, {n}, {str(in_full(n)).lower()}>(files);" for n, kind in cases)
-    return f"""#include "fft_real.h"
+    return f"""#include "fft_real_columns.h"
 #include "harness.h"
 using namespace tsr;
 constexpr long R = {ROWS};
