@@ -59,6 +59,8 @@ class Board {
   virtual void tick() {}
   // A rank that does not answer, without whose answer the positions of others are unknown; -1: all are known.
   virtual int silent() const { return -1; }
+  // A number that grows while the rank's process runs, whatever it does; 0: unknown.
+  virtual int64_t beats(int) const { return 0; }
 };
 
 // One rank: nothing to exchange.

@@ -126,6 +126,8 @@ class Local : public Backend, public Board {
     out.collective = from.collective, out.axis = from.axis, out.step = from.step;
     return out;
   }
+  void tick() override { ++position(rank_).beats; }
+  int64_t beats(int rank) const override { return position(rank).beats; }
   bool stop() override { return stop_flag().exchange(1) == 0; }
   bool stopped() const override { return stop_flag().load() != 0; }
 

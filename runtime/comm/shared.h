@@ -28,6 +28,7 @@ struct alignas(64) Barrier {
 struct alignas(64) SharedPosition {
   std::atomic<int64_t> entered[kMaxAxes + 1], left[kMaxAxes + 1], step;
   std::atomic<int32_t> collective, axis;
+  std::atomic<int64_t> beats;  // of the rank's watchdog: they go on as long as the process runs
 };
 
 // One file below /dev/shm, without a name as soon as all ranks have mapped it.

@@ -98,8 +98,21 @@ class Watchdog {
     std::vector<std::string> missing;
     for (const int other : group.ranks)
       if (board_->of(other).entered[group.axis] < here.entered[group.axis]) missing.push_back(format("rank %d", other) + whereabouts(other) + standing_short(other));
+    if (missing.empty())
+      if (const std::string still = standing_still(group); !still.empty()) return still + format("; rank %d has waited %.0f s in ", rank_, waited) + where + ", which all ranks have reached";
     if (missing.empty()) return format("rank %d has waited %.0f s in ", rank_, waited) + where + ", which all ranks have reached";
     return joined(missing, " and ") + (missing.size() > 1 ? " have" : " has") + " not come to " + where + format(" in step %lld within %.0f s", static_cast<long long>(here.step + 1), waited);
+  }
+
+  // The ranks whose watchdogs do not run: all have come to an exchange, and one was stopped in the middle of it.
+  std::string standing_still(const Group& group) const {
+    std::vector<int64_t> before;
+    for (const int other : group.ranks) before.push_back(board_->beats(other));
+    usleep(1000000);  // many beats, however busy the machine is
+    std::vector<std::string> out;
+    for (size_t i = 0; i < before.size(); ++i)
+      if (group.ranks[i] != rank_ && before[i] > 0 && board_->beats(group.ranks[i]) == before[i]) out.push_back(format("rank %d", group.ranks[i]) + whereabouts(group.ranks[i]));
+    return out.empty() ? std::string() : joined(out, " and ") + (out.size() > 1 ? " stand" : " stands") + " still";
   }
 
   std::string standing_short(int rank) const {
