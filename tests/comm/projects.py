@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from tesserac.driver import CompileOptions, compile_source
 from tesserac.elaborate import Options
 from tesserac.launch import LOST, environment
 
+slow = pytest.mark.skipif("TSR_TEST_MESH" not in os.environ, reason="slow: make test-mesh")
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("TSR_", "SLURM_", "OMPI_", "PMI_", "MPI_"))}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.comm.projects import CLEAN, build, losses, run
+from tests.comm.projects import CLEAN, build, losses, run, slow
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-slow = pytest.mark.skipif("TSR_TEST_MESH" not in os.environ, reason="slow: make test-mesh")
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.comm.projects import build, losses, run
+from tests.comm.projects import build, losses, run, slow
 from tests.comm.test_programs import DATA, GPT
 
 
+@slow
 def test_a_causal_model_on_cut_sequences_trains_as_on_one_rank() -> None:
     alone, cut = build(GPT, "none"), build(GPT, "sp=2")
     kernels = (cut.parent / f"{cut.name}.kernels.h").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.comm.projects import build, losses, run
+from tests.comm.projects import build, losses, run, slow
 
 MIXTURE = """
 from tessera import graph, op
@@ -26,6 +26,7 @@ def step(batch):
 DATA = ("--data", "x=normal", "--data", "y=normal", "--optimizer", "momentum", "--lr", "0.05", "--steps", "20")
 
 
+@slow
 def test_experts_on_two_ranks_train_as_on_one() -> None:
     alone, spread = build(MIXTURE, "none"), build(MIXTURE, "ep=2")
     kernels = (spread.parent / f"{spread.name}.kernels.h").read_text()
