@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tesserac.codegen.records import ContractKernel, Matrix, Node, Slot, Store, accesses_of
-from tesserac.codegen.region import NeedsCopy, Region
+from tesserac.codegen.region import NeedsCopy, Region, located
 from tesserac.codegen.reorder import reordered
-from tesserac.codegen.stage_values import StageValues, chained
+from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.views import View
 from tesserac.ir.program import Equation, Var
 
@@ -38,10 +38,7 @@ def letters_of(equation: Equation) -> tuple[str, str, str]:
 def operand(values: StageValues, equation: Equation, index: int) -> Operand:
     """How operand ``index`` of a contraction is read; NeedsCopy if strides cannot express it."""
     var = equation.operands[index]
-    leaf, chain = values.through_views(var, ())
-    view = chained(values.storage(leaf), chain)
-    if view is None:
-        raise NeedsCopy(var)
+    leaf, view = located(values, var)
     letters = letters_of(equation)[index]
     return Operand(var, leaf, view, dict(zip(letters, view.normalized().strides, strict=True)))
 

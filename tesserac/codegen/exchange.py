@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tesserac.codegen.formula import origin_of
 from tesserac.codegen.records import Argument, ExchangeKernel, Launch, Slot
-from tesserac.codegen.region import NeedsCopy
-from tesserac.codegen.stage_values import StageValues, chained
-from tesserac.codegen.views import View
+from tesserac.codegen.region import buffer_of
+from tesserac.codegen.stage_values import StageValues
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
 from tesserac.ops.mesh import COLLECTIVES, parts_of
@@ -17,7 +16,7 @@ def lower_exchange(values: StageValues, equation: Equation) -> Launch:
     attrs = equation.attributes
     slots, arguments, grids = [], [], []
     for var in (*equation.operands, *equation.results):
-        argument, view = _stored(values, var)
+        argument, view = buffer_of(values, var)
         slots.append(Slot(var.name, var.type.dtype, var in equation.results))
         arguments.append(argument)
         grids.append((view.shape, view.normalized().strides))
@@ -38,11 +37,3 @@ def _room(equation: Equation) -> int:
     """Elements of what goes out and what comes in; an all-reduce does both in one place."""
     given = sum(v.type.size for v in equation.operands)
     return given if equation.op == "all_reduce" else given + equation.result.type.size
-
-
-def _stored(values: StageValues, var: Var) -> tuple[Argument, View]:
-    leaf, chain = values.through_views(var, ())
-    view = chained(values.storage(leaf), chain)
-    if view is None:
-        raise NeedsCopy(var)
-    return Argument(values.root(leaf), view.offset), view

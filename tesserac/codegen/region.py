@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tesserac.codegen.records import Node, Slot, Store
+from tesserac.codegen.records import Argument, Node, Slot, Store
 from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.views import View, apply, dense, dense_strides
 from tesserac.ir.program import Equation, Var
@@ -27,6 +27,21 @@ class NeedsCopy(Exception):
     def __init__(self, var: Var) -> None:
         super().__init__(var.name)
         self.var = var
+
+
+def located(values: StageValues, var: Var) -> tuple[Var, View]:
+    """The leaf that holds a value, and where the value lies in it; NeedsCopy where no strides express that."""
+    leaf, chain = values.through_views(var, ())
+    view = values.stored(leaf, chain)
+    if isinstance(view, Var):
+        raise NeedsCopy(var)
+    return leaf, view
+
+
+def buffer_of(values: StageValues, var: Var) -> tuple[Argument, View]:
+    """What a kernel is given to read or write a value, and where the value lies in that."""
+    leaf, view = located(values, var)
+    return Argument(values.root(leaf), view.offset), view
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from tesserac.codegen.records import (
     Store,
     TransposeKernel,
 )
-from tesserac.codegen.region import NeedsCopy
-from tesserac.codegen.stage_values import GROUPED_OPS, LINE_OPS, ROUTING_OPS, StageValues, chained
+from tesserac.codegen.region import NeedsCopy, buffer_of
+from tesserac.codegen.stage_values import GROUPED_OPS, LINE_OPS, ROUTING_OPS, StageValues
 from tesserac.codegen.views import View, dense
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
@@ -55,7 +55,7 @@ def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
 def check_rows(values: StageValues, equation: Equation) -> None:
     """Raises NeedsCopy when attention or an op of experts cannot read an operand as rows of consecutive elements."""
     for var in equation.operands:
-        _, view = _stored(values, var)
+        _, view = buffer_of(values, var)
         if equation.op in GROUPED_OPS:
             if _row_distance(view) is None:
                 raise NeedsCopy(var)
@@ -70,15 +70,7 @@ def check_rows(values: StageValues, equation: Equation) -> None:
 def check_stored(values: StageValues, equation: Equation) -> None:
     """Raises NeedsCopy when an operand of a kernel of its own is a view that no strides express."""
     for var in equation.operands:
-        _stored(values, var)
-
-
-def _stored(values: StageValues, var: Var) -> tuple[Argument, View]:
-    leaf, chain = values.through_views(var, ())
-    view = chained(values.storage(leaf), chain)
-    if view is None:
-        raise NeedsCopy(var)
-    return Argument(values.root(leaf), view.offset), view
+        buffer_of(values, var)
 
 
 def _lower_attention(values: StageValues, equation: Equation) -> Launch:
@@ -89,7 +81,7 @@ def _lower_attention(values: StageValues, equation: Equation) -> Launch:
     heads, kv_heads = int(attrs["heads"]), int(attrs["kv_heads"])  # type: ignore[arg-type]
     slots, arguments, strides = [], [], []
     for var in (*read, *written):
-        argument, view = _stored(values, var)
+        argument, view = buffer_of(values, var)
         slots.append(Slot(var.name, var.type.dtype, var in written))
         arguments.append(argument)
         normal = view.normalized().strides
@@ -119,8 +111,8 @@ def _lower_attention(values: StageValues, equation: Equation) -> Launch:
 def _lower_relayout(values: StageValues, equation: Equation) -> Launch:
     perm = equation.attr("perm")
     assert isinstance(perm, tuple)
-    source_argument, source = _stored(values, equation.operands[0])
-    target_argument, target = _stored(values, equation.result)
+    source_argument, source = buffer_of(values, equation.operands[0])
+    target_argument, target = buffer_of(values, equation.result)
     order = [int(p) for p in perm if isinstance(p, int)]
     strides = [source.normalized().strides[p] for p in order]
     last = len(order) - 1
@@ -148,7 +140,7 @@ def _lower_relayout(values: StageValues, equation: Equation) -> Launch:
 
 def _copy(values: StageValues, source: Var, target: Argument, view: View, equation: Equation) -> Launch:
     """Copies a value into a part of another buffer."""
-    argument, stored = _stored(values, source)
+    argument, stored = buffer_of(values, source)
     slots = (Slot(source.name, source.type.dtype), Slot(equation.result.name, source.type.dtype, True))
     load = Node("load", "full", source.type.dtype, slot=0, strides=stored.normalized().strides, name=source.name)
     domain, nodes, stores = collapse(view.shape, [load], [Store(0, 1, view.normalized().strides)])
@@ -208,7 +200,7 @@ def _lower_routing(values: StageValues, equation: Equation) -> Launch:
         work.append(Var(f"{equation.result.name}_work", TensorType(DType.I32, (2 * count + experts + 1,))))
     slots, arguments = [], []
     for var in (*equation.operands, *work, *equation.results):
-        argument, view = (Argument(var), dense(var.type.sizes)) if var in work else _stored(values, var)
+        argument, view = (Argument(var), dense(var.type.sizes)) if var in work else buffer_of(values, var)
         if view.normalized() != dense(var.type.sizes, view.shape[-1]).normalized():
             raise InternalError(f"{equation.op} reads {var} in a layout that is not dense")
         slots.append(Slot(var.name, var.type.dtype, var not in equation.operands))
@@ -234,7 +226,7 @@ def _lower_grouped(values: StageValues, equation: Equation) -> Launch:
     """Products and sums over the rows of every expert, which the kernel finds by the experts' first rows."""
     slots, arguments, distances = [], [], []
     for var in (*equation.operands, *equation.results):
-        argument, view = _stored(values, var)
+        argument, view = buffer_of(values, var)
         distance = _row_distance(view)
         if distance is None:
             raise InternalError(f"{equation.op} touches {var} in a layout without rows")
@@ -280,7 +272,7 @@ def _lower_line(values: StageValues, equation: Equation) -> Launch:
     assert isinstance(axis, int)
     slots, arguments, walks = [], [], []
     for var in (source, *equation.results):
-        argument, view = _stored(values, var)
+        argument, view = buffer_of(values, var)
         strides = list(view.normalized().strides)
         if var.type.rank < rank:
             strides.insert(axis, 0)

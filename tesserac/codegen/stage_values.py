@@ -195,13 +195,3 @@ class StageValues:
     def is_partial(self, var: Var) -> bool:
         """Whether tiles add up what they compute for this value."""
         return var in self.exports and self.exports[var].partial
-
-
-def chained(view: View, chain: tuple[Equation, ...]) -> View | None:
-    """Applies views in order; None where strides do not suffice."""
-    for equation in chain:
-        result = apply(equation, view)
-        if result is None:
-            return None
-        view = result
-    return view

@@ -24,7 +24,6 @@ CPP_TYPE = {
     DType.U8: "uint8_t",
     DType.BOOL: "uint8_t",
 }
-LONGEST = 60
 CALL = 0
 
 
@@ -71,10 +70,14 @@ class Expressions:
     def __post_init__(self) -> None:
         self.uses = dict(Counter(arg for node in self.nodes for arg in mentions(node)))
 
-    def vector_name(self, number: int, scope: CppNames) -> str:
-        """A name for a value along the columns: the value's own, or with the ``c`` of columns if a pointer has that."""
+    def declare_vector(self, number: int, value: str, scope: CppNames) -> tuple[str, str]:
+        """A name for a value along the columns, and the line that declares it.
+
+        The name is the value's own, or with the ``c`` of columns if a pointer has that.
+        """
         stem = self.nodes[number].name or self.nodes[number].op
-        return scope.fresh(stem, instead=f"{stem}_{self.column}")
+        name = scope.fresh(stem, instead=f"{stem}_{self.column}")
+        return name, f"const auto {name} = {value};"
 
     # -- rows -----------------------------------------------------------------------------------------
 

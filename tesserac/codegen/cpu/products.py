@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import CPP_TYPE, LONGEST, Expressions, address, literal
+from tesserac.codegen.cpu.expressions import CPP_TYPE, Expressions, address, literal
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
@@ -16,6 +16,7 @@ from tesserac.codegen.records import (
     RoutingKernel,
     TransposeKernel,
 )
+from tesserac.codegen.sharing import declare_shared
 from tesserac.ir.types import DType
 
 FEW_ROWS = 96
@@ -98,21 +99,11 @@ class ProductRenderer:
         return address(self.slot_names[store.slot], store.strides[:-2], self.loops), store.strides[-2] or k.n
 
     def _epilogue(self) -> list[str]:
-        lines: list[str] = []
         known: dict[int, str] = {0: "v"}
         uses: dict[int, int] = dict(self.text.uses)
         for store in self.kernel.stores:
             uses[store.node] = uses.get(store.node, 0) + 1
-        for i, node in enumerate(self.kernel.nodes):
-            if i == 0 or node.kind == "constant":
-                continue
-            if node.extent == "row":
-                lines.append(self.text.declare_row(i))
-                continue
-            text, _ = self.text.full(i, known)
-            if uses.get(i, 0) > 1 or len(text) > LONGEST:
-                known[i] = self.text.vector_name(i, self.scope)
-                lines.append(f"const auto {known[i]} = {text};")
+        lines = declare_shared(self.text, self.scope, uses, known)
         stores = Stores(self.text, self.kernel.stores, self.kernel.n)
         lines += [stores.columns(store, known) for store in self.kernel.stores]
         return lines

@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal, mentions
+from tesserac.codegen.cpu.expressions import Expressions, literal, mentions
 from tesserac.codegen.cpu.stores import IDENTITY, Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import Node, RowKernel, Store
+from tesserac.codegen.sharing import LONGEST
 from tesserac.ops.base import spec_of
 
 MAX_ROW_BYTES = 32768
@@ -234,13 +235,13 @@ class RowRenderer:
             uses[root] = uses.get(root, 0) + 1
         for i in sorted(closure):
             if i in self.saved and self.first_pass[i] < number:
-                known[i] = self.text.vector_name(i, scope)
-                result.columns.append(f"const auto {known[i]} = c.load({self.saved[i]});")
+                known[i], line = self.text.declare_vector(i, f"c.load({self.saved[i]})", scope)
+                result.columns.append(line)
                 continue
             text, _ = self.text.full(i, known)
             if uses.get(i, 0) > 1 or len(text) > LONGEST or i in self.saved:
-                known[i] = self.text.vector_name(i, scope)
-                result.columns.append(f"const auto {known[i]} = {text};")
+                known[i], line = self.text.declare_vector(i, text, scope)
+                result.columns.append(line)
             if i in self.saved:
                 result.columns.append(f"c.store({self.saved[i]}, {known[i]});")
         for i, name in accumulators.items():

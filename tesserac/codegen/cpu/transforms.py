@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import LONGEST, Expressions, literal
+from tesserac.codegen.cpu.expressions import Expressions, literal
 from tesserac.codegen.cpu.stores import Stores
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import FftKernel, FilterKernel, Node, Store
+from tesserac.codegen.sharing import declare_shared
 
 FUNCTIONS = {"complex": "fft", "real": "fft_real", "forwards": "rfft", "backwards": "irfft"}
 
@@ -68,7 +69,8 @@ class TransformRenderer:
         uses = dict(text.uses)
         for part in k.parts:
             uses[part] = uses.get(part, 0) + 1
-        lines, known = _shared(text, scope, uses, {})
+        known: dict[int, str] = {}
+        lines = declare_shared(text, scope, uses, known)
         values = [self._vector(text, part, known) for part in k.parts]
         if k.form in ("forwards", "real"):
             return [*lines, f"return {values[0]};"]
@@ -100,29 +102,12 @@ class TransformRenderer:
             value = "v" if k.form == "backwards" else members[node.op]
             known[number] = value
             if k.scale != 1.0:
-                known[number] = text.vector_name(number, scope)
-                lines.append(f"const auto {known[number]} = {value} * {literal(k.scale, self.real)};")
-        more, known = _shared(text, scope, uses, known)
+                scaled = f"{value} * {literal(k.scale, self.real)}"
+                known[number], line = text.declare_vector(number, scaled, scope)
+                lines.append(line)
+        more = declare_shared(text, scope, uses, known)
         stores = Stores(text, k.stores, k.count if k.upright else k.size_out)
         return [*lines, *more, *(stores.columns(store, known) for store in k.stores)]
-
-
-def _shared(
-    text: Expressions, scope: CppNames, uses: dict[int, int], known: dict[int, str]
-) -> tuple[list[str], dict[int, str]]:
-    """Declarations of row values and of vectors that are used more than once, or long."""
-    lines: list[str] = []
-    for number, node in enumerate(text.nodes):
-        if node.kind in ("constant", "transformed"):
-            continue
-        if node.extent == "row":
-            lines.append(text.declare_row(number))
-            continue
-        value, _ = text.full(number, known)
-        if uses.get(number, 0) > 1 or len(value) > LONGEST:
-            known[number] = text.vector_name(number, scope)
-            lines.append(f"const auto {known[number]} = {value};")
-    return lines, known
 
 
 def _row_and_columns(lines: Sequence[str]) -> str:

@@ -92,6 +92,12 @@ class Expressions:
         self.row_names[number] = name
         return f"const {scalar_type(node.dtype, self.real)} {name} = {text};"
 
+    def declare_vector(self, number: int, value: str, scope: CppNames) -> tuple[str, str]:
+        """A name for a thread's value of a column, and the line that declares it."""
+        node = self.nodes[number]
+        name = scope.fresh(node.name or node.op or "value")
+        return name, f"const {scalar_type(node.dtype, self.real)} {name} = {value};"
+
     def full(self, number: int, known: dict[int, str]) -> tuple[str, int]:
         """Expression and precedence of any value in a thread's column; ``known`` maps nodes to variables."""
         node = self.nodes[number]

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from typing import Any
 
-from tesserac.codegen.cpu.expressions import LONGEST
-from tesserac.codegen.cuda.expressions import CUDA_TYPE, Expressions, at, offset_text, scalar_type
+from tesserac.codegen.cuda.expressions import CUDA_TYPE, Expressions, at, offset_text
 from tesserac.codegen.cuda.layout import BLOCK, count, index_type
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import RowKernel
+from tesserac.codegen.sharing import LONGEST
 
 POINTWISE_BLOCKS = 4096
 LANES = 4
@@ -103,8 +103,8 @@ class PointwiseRenderer:
                 continue
             text, _ = self.text.full(i, known)
             if (uses[i] > 1 or len(text) > LONGEST) and i not in self.text.vectors:
-                known[i] = scope.fresh(node.name or node.op or "value")
-                lines.append(f"const {scalar_type(node.dtype, self.real)} {known[i]} = {text};")
+                known[i], line = self.text.declare_vector(i, text, scope)
+                lines.append(line)
         for position, store in enumerate(self.kernel.stores):
             value, _ = self.text.full(store.node, known)
             target = (

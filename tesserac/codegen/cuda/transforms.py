@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tesserac.codegen.cpu.expressions import LONGEST
-from tesserac.codegen.cuda.expressions import Expressions, at, literal, scalar_type
+from tesserac.codegen.cuda.expressions import Expressions, at, literal
 from tesserac.codegen.cuda.layout import index_type
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import FftKernel, Node, RowKernel
+from tesserac.codegen.sharing import declare_shared
 from tesserac.diagnostics import InternalError
 
 LARGEST_PRIME = 31
@@ -150,7 +150,8 @@ class TransformEmitter:
         uses = dict(text.uses())
         for part in k.parts:
             uses[part] = uses.get(part, 0) + 1
-        lines, known = _shared(text, scope, uses, {}, self.real)
+        known: dict[int, str] = {}
+        lines = declare_shared(text, scope, uses, known)
         values = [text.full(part, known)[0] for part in k.parts]
         if k.form in ("forwards", "real"):
             return [*lines, f"return {values[0]};"]
@@ -170,28 +171,11 @@ class TransformEmitter:
                 continue
             known[number] = "v" if k.form == "backwards" else f"v.{node.op}"
             if k.scale != 1.0 and uses.get(number, 0):
-                value, known[number] = known[number], scope.fresh(node.name)
-                lines.append(f"const {self.real} {known[number]} = {value} * {literal(k.scale, self.real)};")
-        more, known = _shared(text, scope, uses, known, self.real)
+                scaled = f"{known[number]} * {literal(k.scale, self.real)}"
+                known[number], line = text.declare_vector(number, scaled, scope)
+                lines.append(line)
+        more = declare_shared(text, scope, uses, known)
         for store in k.stores:
             target = at(self.slot_names[store.slot], store.strides, [*self.loops, "i", "c"])
             more.append(f"{target} = {text.full(store.node, known)[0]};")
         return [*lines, *more]
-
-
-def _shared(
-    text: Expressions, scope: CppNames, uses: dict[int, int], known: dict[int, str], real: str
-) -> tuple[list[str], dict[int, str]]:
-    """Declarations of row values and of values that are used more than once, or long."""
-    lines: list[str] = []
-    for number, node in enumerate(text.nodes):
-        if node.kind in ("constant", "transformed"):
-            continue
-        if node.extent == "row":
-            lines.append(text.declare_row(number))
-            continue
-        value, _ = text.full(number, known)
-        if uses.get(number, 0) > 1 or len(value) > LONGEST:
-            known[number] = scope.fresh(node.name or node.op or "value")
-            lines.append(f"const {scalar_type(node.dtype, real)} {known[number]} = {value};")
-    return lines, known
