@@ -133,6 +133,25 @@ inline void print_traffic(const Program& program, const Ranks& ranks, int64_t st
   }
 }
 
+// The same as JSON: calls and bytes of a step, this rank's and of all ranks together. A call of all ranks.
+inline std::string traffic_json(const Program& program, Ranks* ranks, int64_t steps) {
+  std::string out = format(",\"ranks\":%d,\"backend\":", ranks->size()) + json_string(ranks->backend()) + ",\"exchanges\":[";
+  const char* separator = "";
+  for (int i = 0; i < program.mesh->collective_count; ++i) {
+    const Collective& planned = program.mesh->collectives[i];
+    const Traffic traffic = ranks->traffic(i);
+    double all = static_cast<double>(traffic.bytes);
+    ranks->all_reduce(Ranks::kOwn, Ranks::kWorld, Reduce::sum, DType::f64, &all, 1);
+    if (traffic.calls == 0) continue;
+    const double per = 1 / static_cast<double>(steps);
+    out += format("%s{\"number\":%d,\"kind\":\"%s\",\"axis\":", separator, i, planned.kind) + json_string(program.mesh->names[planned.axis]) + format(",\"size\":%d,\"at\":", program.mesh->sizes[planned.axis]) + json_string(planned.source) +
+           format(",\"calls\":%.9g,\"bytes\":%.17g,\"bytes_of_all\":%.17g,\"planned_bytes\":%lld}", static_cast<double>(traffic.calls) * per, static_cast<double>(traffic.bytes) * per, all * per,
+                  static_cast<long long>(planned.bytes));
+    separator = ",";
+  }
+  return out + "]";
+}
+
 inline int bench_command(const Program& program, const Arguments& arguments) {
   const int64_t steps = arguments.integer("--steps", 20, 1, 1'000'000), warmup = arguments.integer("--warmup", 3, 0, 1'000'000);
   Exercise exercise(program, arguments, bench_infer(program, arguments.has("--infer")));
@@ -147,10 +166,11 @@ inline int bench_command(const Program& program, const Arguments& arguments) {
   const double middle = median(times), least = *std::min_element(times.begin(), times.end()), most = *std::max_element(times.begin(), times.end());
   const double gflops = exercise.function().flops / middle * 1e-9;
   if (arguments.has("--json")) {
+    const std::string exchanged = process_ranks() ? traffic_json(program, process_ranks(), steps + warmup) : std::string();
     printf("{\"program\":%s,\"function\":%s,\"threads\":%d,\"steps\":%lld,\"median_ms\":%.6g,\"min_ms\":%.6g,\"max_ms\":%.6g,\"update_ms\":%.6g,\"gflops\":%.6g,\"peak_gflops\":%.6g,"
-           "\"peak_share\":%.6g,\"flops\":%.17g,\"arena_bytes\":%.17g,\"peak_rss_bytes\":%.17g,\"page_faults_per_step\":%.6g}\n",
+           "\"peak_share\":%.6g,\"flops\":%.17g,\"arena_bytes\":%.17g,\"peak_rss_bytes\":%.17g,\"page_faults_per_step\":%.6g%s}\n",
            json_string(program.name).c_str(), json_string(exercise.function().name).c_str(), exercise.threads(), static_cast<long long>(steps), middle * 1e3, least * 1e3, most * 1e3, median(updates) * 1e3,
-           gflops, peak, peak > 0 ? gflops / peak : 0, exercise.function().flops, exercise.arena_bytes(), rss, faults_per_step);
+           gflops, peak, peak > 0 ? gflops / peak : 0, exercise.function().flops, exercise.arena_bytes(), rss, faults_per_step, exchanged.c_str());
     return kExitOk;
   }
   printf("%s %s, %d threads, %lld steps after %lld\n", program.name, exercise.function().name, exercise.threads(), static_cast<long long>(steps), static_cast<long long>(warmup));

@@ -44,9 +44,11 @@ def build(
     sets: tuple[tuple[str, str], ...] = (),
     words: tuple[str, ...] = (),
     entry: str | None = None,
+    literals: tuple[tuple[int, int], ...] = (),
+    loss: str | None = None,
 ) -> Path:
     """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make."""
-    options = Options(mesh=mesh, shapes=shapes, sets=sets, entry=entry)
+    options = Options(mesh=mesh, shapes=shapes, sets=sets, set_literals=literals, entry=entry, loss=loss)
     project = compile_source(source, name, CompileOptions(elaboration=options))
     (executable,) = project.executables.values()
     texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
