@@ -16,8 +16,8 @@ __global__ void __launch_bounds__(32 * kRowWarps) row_products(const Out* __rest
   const E* const y = d_o + b * A::d_o_batch + h * A::value_dim + i * A::d_o_row;
   float sum = 0;
   for (int c = threadIdx.x % 32 * 2; c < A::value_dim; c += 64) {
-    const mma::Two<E> right = *reinterpret_cast<const mma::Two<E>*>(y + c);
-    sum += float(x[c]) * float(right.x) + float(x[c + 1]) * float(right.y);
+    const Two<E> right = load2(y + c);
+    sum += float(x[c]) * float(right[0]) + float(x[c + 1]) * float(right[1]);
   }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) delta[at] = sum;

@@ -91,13 +91,21 @@ __device__ inline T tsr_dgelu_tanh(T x) {
   return s.value + y * s.derivative * (T(3) * b * y * y + a);
 }
 
-/// Four neighbouring elements, read and written at once.
-template <class T>
-struct alignas(sizeof(T) * 4 > 16 ? 16 : sizeof(T) * 4) Four {
-  T v[4];
+/// Two or four neighbouring elements, read and written at once.
+template <class T, int N>
+struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) Neighbours {
+  T v[N];
   __device__ T& operator[](int i) { return v[i]; }
   __device__ const T& operator[](int i) const { return v[i]; }
 };
+template <class T>
+using Two = Neighbours<T, 2>;
+template <class T>
+using Four = Neighbours<T, 4>;
+template <class T>
+__device__ inline Two<T> load2(const T* p) { return *reinterpret_cast<const Two<T>*>(p); }
+template <class T>
+__device__ inline void store2(T* p, const Two<T>& x) { *reinterpret_cast<Two<T>*>(p) = x; }
 template <class T>
 __device__ inline Four<T> load4(const T* p) { return *reinterpret_cast<const Four<T>*>(p); }
 template <class T>

@@ -21,9 +21,9 @@ struct Matmul {
 constexpr int kProductTile = 64, kProductDepth = 16;
 
 /// Our own product: 64 x 64 results per block of 256 threads, 4 x 4 per thread. Grid: tiles of columns x of rows, batch.
-/// In is T, or __nv_bfloat16 with sums in float.
-template <class T, class In>
-__global__ void __launch_bounds__(256) product_tile(Matmul s, const In* __restrict__ a, const In* __restrict__ b, const T* __restrict__ bias, T* __restrict__ c) {
+/// Sums are of type T; In and Out are T, or __nv_bfloat16 with sums in float.
+template <class T, class In, class Out>
+__global__ void __launch_bounds__(256) product_tile(Matmul s, const In* __restrict__ a, const In* __restrict__ b, const T* __restrict__ bias, Out* __restrict__ c) {
   __shared__ T a_tile[kProductDepth][kProductTile + 1], b_tile[kProductDepth][kProductTile];
   const int64_t across = (s.n + kProductTile - 1) / kProductTile;
   const int64_t row = blockIdx.x / across * kProductTile, column = blockIdx.x % across * kProductTile;
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(256) product_tile(Matmul s, const In* __restri
         if (bias != nullptr) value += bias[x];
         if (s.epilogue == Epilogue::relu || s.epilogue == Epilogue::bias_relu) value = tsr_relu(value);
         if (s.epilogue == Epilogue::gelu_tanh || s.epilogue == Epilogue::bias_gelu_tanh) value = tsr_gelu_tanh(value);
-        c[item * s.next_c + y * s.ldc + x] = value;
+        c[item * s.next_c + y * s.ldc + x] = Out(value);
       }
     }
   }
@@ -68,10 +68,10 @@ __global__ void __launch_bounds__(256) product_tile(Matmul s, const In* __restri
 
 #ifndef TSR_NO_CUBLASLT
 /// Chooses how cuBLASLt computes a product. It thinks in columns, so it is given c^T = b^T a^T.
-template <class T, class In>
+template <class T, class In, class Out>
 void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   if (context.blas == nullptr) return;
-  const cudaDataType type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F, read = sizeof(In) == 2 ? CUDA_R_16BF : type;
+  const cudaDataType type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F, read = sizeof(In) == 2 ? CUDA_R_16BF : type, written = sizeof(Out) == 2 ? CUDA_R_16BF : type;
   const cublasComputeType_t compute = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_64F;
   const cublasOperation_t plain = CUBLAS_OP_N, transpose = CUBLAS_OP_T;
   constexpr cublasLtEpilogue_t epilogues[] = {CUBLASLT_EPILOGUE_DEFAULT,   CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_RELU,
@@ -93,7 +93,7 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
   need(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
   layout(&plan.b, read, s.n, s.k, s.ldb, s.next_b);
   layout(&plan.a, read, s.transposed ? s.m : s.k, s.transposed ? s.k : s.m, s.lda, s.next_a);
-  layout(&plan.c, type, s.n, s.m, s.ldc, s.next_c);
+  layout(&plan.c, written, s.n, s.m, s.ldc, s.next_c);
   cublasLtMatmulPreference_t preference = nullptr;
   need(cublasLtMatmulPreferenceCreate(&preference));
   if (good) {
@@ -110,8 +110,8 @@ void plan_product(Context& context, const Matmul& s, ProductPlan& plan) {
 }
 
 /// Whether cuBLASLt took the product.
-template <class T, class In>
-bool blas_matmul(Context& context, ProductPlan& plan, const In* a, const In* b, const T* bias, T* c) {
+template <class T, class In, class Out>
+bool blas_matmul(Context& context, ProductPlan& plan, const In* a, const In* b, const T* bias, Out* c) {
   if (plan.own) return false;
   const T one = 1, zero = 0;
   plan.own = bias != nullptr && cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias) != CUBLAS_STATUS_SUCCESS;
@@ -122,20 +122,20 @@ bool blas_matmul(Context& context, ProductPlan& plan, const In* a, const In* b, 
 #endif
 
 /// Puts a product on the context's stream. `shape` must outlive the context's use of it: it is a constant of the program.
-/// Operands are of type T, or of 16 bits, which are multiplied exactly and added in T.
-template <class T, class In>
-void matmul(Context& context, const Matmul& shape, const In* a, const In* b, const T* bias, T* c) {
+/// Operands are of type T, or of 16 bits, which are multiplied exactly and added in T. So is the result, which then takes no bias.
+template <class T, class In, class Out>
+void matmul(Context& context, const Matmul& shape, const In* a, const In* b, const T* bias, Out* c) {
 #ifndef TSR_NO_CUBLASLT
   std::unique_ptr<ProductPlan>& plan = context.plans[&shape];
   if (plan == nullptr) {
     plan = std::make_unique<ProductPlan>();
-    plan_product<T, In>(context, shape, *plan);
+    plan_product<T, In, Out>(context, shape, *plan);
   }
   if (blas_matmul(context, *plan, a, b, bias, c)) return;
 #endif
   const int64_t tiles = ((shape.m + kProductTile - 1) / kProductTile) * ((shape.n + kProductTile - 1) / kProductTile);
   const dim3 grid(unsigned(tiles), unsigned(shape.batch < 65535 ? shape.batch : 65535));
-  product_tile<T, In><<<grid, 256, 0, context.stream>>>(shape, a, b, bias, c);
+  product_tile<T, In, Out><<<grid, 256, 0, context.stream>>>(shape, a, b, bias, c);
 }
 
 }  // namespace tsr::cuda

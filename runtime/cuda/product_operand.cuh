@@ -65,7 +65,7 @@ struct Operand {
       Two<E> pair;
       memcpy(&pair, &a[i], sizeof pair);
       const int r = row + i % 2 * 8, c = column + i / 2 * 8;
-      a[i] = Unit<E>::pack(f(r, c, float(pair.x)), f(r, c + 1, float(pair.y)));
+      a[i] = Unit<E>::pack(f(r, c, float(pair[0])), f(r, c + 1, float(pair[1])));
     }
   }
   __device__ static void multiply(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { Unit<E>::multiply(sums, a, b); }

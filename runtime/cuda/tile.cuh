@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 
+#include "math.cuh"
 #include "ptx.cuh"
 #ifndef TSR_EMULATION  // which declares the types itself
 #include <cuda_bf16.h>
@@ -28,11 +29,6 @@ struct Unit<__half> {
   __device__ static uint32_t pack(float low, float high) { return ptx::pack_f16(low, high); }
 };
 
-/// Two neighbouring elements, read at once.
-template <class T>
-struct alignas(2 * sizeof(T)) Two {
-  T x, y;
-};
 template <class T>
 __device__ inline void store_two(T* p, float x, float y) { *reinterpret_cast<uint32_t*>(p) = Unit<T>::pack(x, y); }
 template <>

@@ -35,9 +35,9 @@ T epilogue(T x, cublasLtEpilogue_t kind) {
   return T(0.5) * x * (1 + T(tanh(T(0.7978845608028654) * (x + T(0.044715) * x * x * x))));
 }
 
-template <class T, class In>
-void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const In* a, const cublasLtMatrixLayoutOpaque& la, const In* b, const cublasLtMatrixLayoutOpaque& lb, const T* c,
-              const cublasLtMatrixLayoutOpaque& lc, T* d, const cublasLtMatrixLayoutOpaque& ld) {
+template <class T, class In, class Out>
+void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const In* a, const cublasLtMatrixLayoutOpaque& la, const In* b, const cublasLtMatrixLayoutOpaque& lb, const Out* c,
+              const cublasLtMatrixLayoutOpaque& lc, Out* d, const cublasLtMatrixLayoutOpaque& ld) {
   const int64_t m = ld.rows, n = ld.columns, k = op.transpose_a != CUBLAS_OP_N ? la.rows : la.columns;
   const int64_t a_row = op.transpose_a != CUBLAS_OP_N ? la.ld : 1, a_depth = op.transpose_a != CUBLAS_OP_N ? 1 : la.ld;
   const int64_t b_depth = op.transpose_b != CUBLAS_OP_N ? lb.ld : 1, b_column = op.transpose_b != CUBLAS_OP_N ? 1 : lb.ld;
@@ -50,9 +50,9 @@ void multiply(const cublasLtMatmulDescOpaque& op, T alpha, T beta, const In* a, 
     }
     for (int64_t i = 0; i < m; ++i) {
       T x = alpha * sums[size_t(i)];
-      if (beta != 0) x += beta * c[i + j * lc.ld];
+      if (beta != 0) x += beta * T(c[i + j * lc.ld]);
       if (op.bias != nullptr && (op.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) x += static_cast<const T*>(op.bias)[i];
-      d[i + j * ld.ld] = epilogue(x, op.epilogue);
+      d[i + j * ld.ld] = Out(epilogue(x, op.epilogue));
     }
   }
 }
@@ -64,12 +64,12 @@ bool whole(const void* p, const cublasLtMatrixLayoutOpaque& l) {
   return on_device(p, size_t(last) * size_of(l.type), "cublasLtMatmul");
 }
 
-template <class T, class In>
+template <class T, class In, class Out>
 void multiply_batch(const cublasLtMatmulDescOpaque& op, double alpha, double beta, const void* a, const cublasLtMatrixLayoutOpaque& la, const void* b,
                     const cublasLtMatrixLayoutOpaque& lb, const void* c, const cublasLtMatrixLayoutOpaque& lc, void* d, const cublasLtMatrixLayoutOpaque& ld) {
   for (int64_t i = 0; i < ld.batch; ++i)
-    multiply<T, In>(op, T(alpha), T(beta), static_cast<const In*>(a) + i * la.next, la, static_cast<const In*>(b) + i * lb.next, lb, static_cast<const T*>(c) + i * lc.next, lc,
-                static_cast<T*>(d) + i * ld.next, ld);
+    multiply<T, In, Out>(op, T(alpha), T(beta), static_cast<const In*>(a) + i * la.next, la, static_cast<const In*>(b) + i * lb.next, lb, static_cast<const Out*>(c) + i * lc.next, lc,
+                static_cast<Out*>(d) + i * ld.next, ld);
 }
 }  // namespace
 }  // namespace tsr::emulation
@@ -128,15 +128,17 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const v
                               size_t workspace_bytes, cudaStream_t stream) {
   const bool wide = ld->type == CUDA_R_64F;
   const double x = wide ? *static_cast<const double*>(alpha) : *static_cast<const float*>(alpha), y = wide ? *static_cast<const double*>(beta) : *static_cast<const float*>(beta);
-  const bool brief = la->type == CUDA_R_16BF && ld->type == CUDA_R_32F;  // 16 bits, added in float
-  if (lb->type != la->type || (la->type != ld->type && !brief) || (ld->type != CUDA_R_64F && ld->type != CUDA_R_32F)) return kInvalid;
+  const bool brief = la->type == CUDA_R_16BF && (ld->type == CUDA_R_32F || ld->type == CUDA_R_16BF), rounded = brief && ld->type == CUDA_R_16BF;  // 16 bits, added in float
+  if (lb->type != la->type || lc->type != ld->type || (la->type != ld->type && !brief) || (ld->type != CUDA_R_64F && ld->type != CUDA_R_32F && !rounded)) return kInvalid;
+  if (rounded && op->bias != nullptr) return kInvalid;  // of 16 bits, too: nobody calls it so
   if (workspace_bytes < kProductWorkspace || !on_device(workspace, workspace_bytes, "cublasLtMatmul's workspace")) return kInvalid;
   if (!whole(a, *la) || !whole(b, *lb) || !whole(d, *ld) || (y != 0 && !whole(c, *lc))) return kInvalid;
   if (op->bias != nullptr && !on_device(op->bias, size_t(ld->rows) * size_of(ld->type), "cublasLtMatmul's bias")) return kInvalid;
   enqueue(stream, [=, op = *op, la = *la, lb = *lb, lc = *lc, ld = *ld] {
-    if (wide) multiply_batch<double, double>(op, x, y, a, la, b, lb, c, lc, d, ld);
-    else if (brief) multiply_batch<float, __nv_bfloat16>(op, x, y, a, la, b, lb, c, lc, d, ld);
-    else multiply_batch<float, float>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    if (wide) multiply_batch<double, double, double>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    else if (rounded) multiply_batch<float, __nv_bfloat16, __nv_bfloat16>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    else if (brief) multiply_batch<float, __nv_bfloat16, float>(op, x, y, a, la, b, lb, c, lc, d, ld);
+    else multiply_batch<float, float, float>(op, x, y, a, la, b, lb, c, lc, d, ld);
   });
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import pickle
 import shutil
@@ -82,12 +83,12 @@ int call_emulated(const tsr::Program& p, const tsr::Function& f, Entry entry, co
 """
 
 
-def emit(functions: Sequence[Function], folder: Path) -> list[str]:
+def emit(functions: Sequence[Function], folder: Path, mixed: bool = False) -> list[str]:
     """Writes the CUDA files of functions f0, f1...; returns the stems."""
     stems = []
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
-        entry = Entry(f"f{number}", function if trains else None, None if trains else function)
+        entry = Entry(f"f{number}", function if trains else None, None if trains else function, None, mixed)
         for name, text in render_entry_cuda(
             plan_entry(entry, WHOLE), stem=f"f{number}", source="random.py", lines={}
         ).items():
@@ -118,13 +119,27 @@ def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(build_functions(functions, folder)))
 
 
-def build_functions(functions: Sequence[Function], folder: Path, mode: str = "fast") -> Path:
+def build_functions(
+    functions: Sequence[Function], folder: Path, mode: str = "fast", *, mixed: bool = False
+) -> Path:
     """The same library, not loaded: the address sanitizer's needs a process that has the sanitizer."""
     sources = {"call.h": CALL}
-    for stem, function in zip(emit(functions, folder), functions, strict=True):
+    for stem, function in zip(emit(functions, folder, mixed), functions, strict=True):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         sources[f"call_{stem}.cpp"] = SHIM.format(stem=stem, entry="train_step" if trains else "infer")
     return build_all(folder, sources, mode)
+
+
+def run_library(library: Path, mode: str, module: str) -> None:
+    """Calls ``run_cases`` of a module with a library; the address sanitizer's in a process that has loaded it."""
+    if mode != "asan":
+        importlib.import_module(module).run_cases(str(library))
+        return
+    sanitizer = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
+    environment = {**os.environ, "LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": "."}
+    code = f"import sys; from {module} import run_cases; run_cases(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(library)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def check_in_mode(

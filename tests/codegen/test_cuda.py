@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from tesserac.ir.program import Function, Input, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.resources import runtime_dir
 from tests.codegen.cuda_cases import CASES, Net
-from tests.codegen.cuda_support import WHOLE, build_functions, call, compile_on_host, emit, load
+from tests.codegen.cuda_support import WHOLE, build_functions, call, compile_on_host, emit, load, run_library
 from tests.codegen.test_cuda_experts import FUNCTIONS as MIXTURES
 from tests.codegen.test_cuda_transforms import CASES as TRANSFORMS
 from tests.emulation.building import SELECTED
@@ -90,20 +88,13 @@ def test_kernels_compute_what_the_evaluator_does(name: str, cases: ctypes.CDLL) 
 
 @pytest.mark.skipif("race" not in SELECTED, reason="another mode was asked for")
 def test_no_kernel_races(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = build_functions([make()[0] for make in CASES.values()], tmp_path, "race")
     monkeypatch.setenv("TSR_EMULATION_ORDER", "random")
-    run_cases(str(library))
+    run_library(build_functions([make()[0] for make in CASES.values()], tmp_path, "race"), "race", __name__)
 
 
 @pytest.mark.skipif(SELECTED != ("asan",), reason="a minute of compilation: make test-emulation MODE=asan")
 def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
-    """In a process that the sanitizer has been loaded into."""
-    library = build_functions([make()[0] for make in CASES.values()], tmp_path, "asan")
-    sanitizer = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
-    environment = {**os.environ, "LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": "."}
-    code = "import sys; from tests.codegen.test_cuda import run_cases; run_cases(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, str(library)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_library(build_functions([make()[0] for make in CASES.values()], tmp_path, "asan"), "asan", __name__)
 
 
 def run_cases(library: str) -> None:

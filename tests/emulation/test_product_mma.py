@@ -22,7 +22,7 @@ from tests.emulation.test_attention_mma import ROUNDOFF, rounded
 SOURCE = Path(__file__).with_name("product_mma.cu")
 NVCC = shutil.which("nvcc")
 Array = NDArray[np.float64]
-RELU, BIAS, GELU = 2, 1, 5  # of cuda::Epilogue: relu, bias, bias and gelu_tanh
+RELU, BIAS, GELU = 2, 1, 5  # relu, bias, bias and gelu_tanh
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ KINDS = (
     Kind("f16", "f16", mapped=True),
     Kind("tf32", "f32"),
     Kind("tf32", "f32", transposed=True, right_along=True),
+    Kind("bf16", "f32"),
 )
 
 
@@ -81,9 +82,9 @@ def request(kind: int, m: int, n: int, k: int, batch: int = 1, move: int = 0, ro
 
 CASES = {
     "small": request(0, 70, 45, 100, bias=1, epilogue=BIAS),
-    "odd": request(0, 33, 31, 37, move=1, room=3, residual=1),
-    "large": request(0, 130, 140, 40, batch=40, bias=1, epilogue=GELU),
-    "large-odd": request(0, 129, 9, 21, batch=70, move=1, room=5),
+    "odd": request(6, 33, 31, 37, move=1, room=3, residual=1),
+    "large": request(2, 130, 140, 40, batch=4, bias=1, epilogue=GELU),
+    "large-odd": request(6, 129, 9, 21, batch=7, move=1, room=5),
     "transposed": request(1, 65, 130, 70, epilogue=RELU),
     "along": request(2, 40, 150, 200, batch=2, residual=1),
     "mapped": request(3, 50, 66, 45, bias=1, epilogue=BIAS),
@@ -117,7 +118,7 @@ def matrices(x: Array, rows: int, columns: int, ld: int, transposed: bool) -> Ar
 
 
 def finished(r: Request, x: Array, bias: Array, residual: Array) -> Array:
-    """The epilogue, as the enumeration of runtime/cuda/matmul.cuh orders it."""
+    """The epilogue of product_mma.cu."""
     x = x + bias if r.bias else x
     if r.epilogue == RELU:
         x = np.maximum(x, 0)
@@ -160,5 +161,5 @@ def test_product(name: str, program: Path) -> None:
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_no_registers_are_spilled(arch: str, tmp_path: Path) -> None:
     found = compiled(SOURCE.read_text(encoding="utf-8"), arch, tmp_path)
-    assert len(found) == 9
+    assert len(found) == 7
     assert not [(x.entry, x.spills) for x in found if x.spills]

@@ -11,10 +11,12 @@ from tesserac.codegen.cuda.experts import emit_grouped, emit_routing
 from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
 from tesserac.codegen.cuda.passes import Extra
 from tesserac.codegen.cuda.pointwise import LANES, PointwiseRenderer, fits_vectors
+from tesserac.codegen.cuda.products import split
 from tesserac.codegen.cuda.reductions import render_reduction
 from tesserac.codegen.cuda.rows import RowRenderer
 from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product, emit_transpose
 from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type, wrapped
+from tesserac.codegen.cuda.tensor_cores import PIECE, emit_on_tensor_cores, takes_tensor_cores
 from tesserac.codegen.cuda.transforms import TransformEmitter
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
@@ -37,7 +39,7 @@ from tesserac.diagnostics import InternalError
 from tesserac.passes.plan import in_place_pairs
 
 _NAMES = """
-tsr Four load4 store4 at Call Context Parameters Matmul Epilogue matmul w g call context stream workspace key c
+tsr Two load2 store2 Four load4 store4 Neighbours at Call Context Parameters Matmul Epilogue matmul w g call context stream workspace key c
 u x y t row lane team tile terms out value across down outer from to int64_t uint64_t random_uniform
 random_normal infinity not_a_number exp log sin cos tanh sqrt rsqrt erf pow atan2 fabs floor blockIdx threadIdx
 gridDim blockDim shared warpSize dim3 warp_sum warp_max warp_min block_sum block_max block_min combine_rows
@@ -89,7 +91,8 @@ class KernelCatalogue:
     def function(self, launch: Launch) -> KernelFunction:
         """The function that carries out a launch."""
         blank = tuple(replace(slot, name="") for slot in launch.kernel.slots)
-        aligned = all(argument.offset % LANES == 0 for argument in launch.arguments)
+        unit = PIECE if isinstance(launch.kernel, ContractKernel) else LANES
+        aligned = all(argument.offset % unit == 0 for argument in launch.arguments)
         key = replace(launch.kernel, slots=blank), aligned
         if key not in self._known:
             self._known[key] = self._emit(launch, aligned)
@@ -108,7 +111,10 @@ class KernelCatalogue:
         if isinstance(kernel, RowKernel):
             return RowEmitter(kernel, name, self.names, scope, self.real, aligned).emit()
         if isinstance(kernel, ContractKernel):
-            emitted, rest, workspace = emit_product(kernel, name, self.real)
+            parts = split(kernel)
+            if takes_tensor_cores(kernel, parts):
+                return emit_on_tensor_cores(kernel, name, self.names, self.real, aligned)
+            emitted, rest, workspace = emit_product(kernel, parts, name, self.real)
             if rest is not None:
                 inner = RowEmitter(
                     rest, self.names.fresh(f"{name}_epilogue"), self.names, scope, self.real, aligned, workspace

@@ -17,27 +17,36 @@ POINTWISE_BLOCKS = 4096
 LANES = 4
 
 
-def fits_vectors(kernel: RowKernel) -> bool:
-    """Whether four neighbouring columns can be read and written at once."""
-    if kernel.domain[-1] % LANES or any(n.kind == "take" for n in kernel.nodes):
+def fits_vectors(kernel: RowKernel, lanes: int = LANES) -> bool:
+    """Whether ``lanes`` neighbouring columns can be read and written at once."""
+    if kernel.domain[-1] % lanes or any(n.kind == "take" for n in kernel.nodes):
         return False
     accesses = [n.strides for n in kernel.nodes if n.kind == "load" and n.extent == "full"] + [
         s.strides for s in kernel.stores
     ]
-    return all(s[-1] == 1 and all(x % LANES == 0 for x in s[:-1]) for s in accesses)
+    return all(s[-1] == 1 and all(x % lanes == 0 for x in s[:-1]) for s in accesses)
 
 
 class PointwiseRenderer:
     """Prepares one kernel without reductions for templates/cuda/pointwise.cu.j2."""
 
-    def __init__(self, kernel: RowKernel, slot_names: list[str], names: CppNames, real: str, vectors: bool) -> None:
+    def __init__(
+        self,
+        kernel: RowKernel,
+        slot_names: list[str],
+        names: CppNames,
+        real: str,
+        vectors: bool,
+        lanes: int = LANES,
+    ) -> None:
         self.kernel, self.slot_names, self.names, self.real, self.vectors = kernel, slot_names, names, real, vectors
+        self.lanes = lanes
         self.rows, self.width = kernel.domain[:-1], kernel.domain[-1]
         self.index = index_type(kernel)
         self.indices = ["row"] if len(self.rows) == 1 else [names.fresh(LOOP_NAMES[i]) for i in range(len(self.rows))]
         column = "(c + u)" if vectors else "c"
         self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real, column, self.index)
-        self.elements = count(kernel.domain) // (LANES if vectors else 1)
+        self.elements = count(kernel.domain) // (lanes if vectors else 1)
         self.blocks = min(-(-self.elements // BLOCK), POINTWISE_BLOCKS)
 
     def render(self) -> dict[str, Any]:
@@ -66,40 +75,46 @@ class PointwiseRenderer:
 
     def _declare_position(self) -> list[str]:
         if not self.rows:
-            return [f"const {self.index} c = at * {LANES};"] if self.vectors else []
-        width = self.width // LANES if self.vectors else self.width
-        column = f"at % {width}" + (f" * {LANES}" if self.vectors else "")
+            return [f"const {self.index} c = at * {self.lanes};"] if self.vectors else []
+        width = self.width // self.lanes if self.vectors else self.width
+        column = f"at % {width}" + (f" * {self.lanes}" if self.vectors else "")
         lines = [f"const {self.index} c = {column};", f"const {self.index} row = at / {width};"]
         return lines + row_indices(self.rows, self.indices, self.index, "row")
 
     def _vector_accesses(self) -> tuple[list[str], list[str]]:
-        loads, stores = [], []
+        loads, stores, lanes = [], [], self.lanes
+        kinds = {2: "Two", 4: "Four"}
         self.targets: list[str] = []
         for i, node in enumerate(self.kernel.nodes):
             if node.kind == "load" and node.extent == "full":
                 kind = CUDA_TYPE[self.kernel.slots[node.slot].dtype]
-                name = self.names.fresh(f"{node.name or 'value'}_4")
+                name = self.names.fresh(f"{node.name or 'value'}_{lanes}")
                 self.text.vectors[i] = name
-                loads.append(f"const Four<{kind}> {name} = load4({self._where(node.slot, node.strides)});")
+                where = self._where(node.slot, node.strides)
+                loads.append(f"const {kinds[lanes]}<{kind}> {name} = load{lanes}({where});")
         for store in self.kernel.stores:
             kind = CUDA_TYPE[self.kernel.slots[store.slot].dtype]
-            name = self.names.fresh(f"{self.slot_names[store.slot]}_4")
+            name = self.names.fresh(f"{self.slot_names[store.slot]}_{lanes}")
             self.targets.append(name)
-            loads.append(f"Four<{kind}> {name};")
-            stores.append(f"store4({self._where(store.slot, store.strides)}, {name});")
+            loads.append(f"{kinds[lanes]}<{kind}> {name};")
+            stores.append(f"store{lanes}({self._where(store.slot, store.strides)}, {name});")
         return loads, stores
 
     def _where(self, slot: int, strides: tuple[int, ...]) -> str:
         return f"{self.slot_names[slot]} + {offset_text(strides, [*self.indices, 'c'])}"
 
+    def start(self) -> dict[int, str]:
+        """Values that are there before the body, by node."""
+        return {}
+
     def _body(self) -> list[str]:
         scope = CppNames(parent=self.names, reserved=("c", "u", "at", "row"))
-        known: dict[int, str] = {}
+        known = self.start()
         uses = Counter(a for n in self.kernel.nodes for a in n.args)
         uses.update(s.node for s in self.kernel.stores)
         lines = []
         for i, node in enumerate(self.kernel.nodes):
-            if node.extent != "full":
+            if node.extent != "full" or i in known:
                 continue
             text, _ = self.text.full(i, known)
             if (uses[i] > 1 or len(text) > LONGEST) and i not in self.text.vectors:

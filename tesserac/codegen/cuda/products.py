@@ -9,6 +9,7 @@ from tesserac.codegen.cuda.layout import count
 from tesserac.codegen.lower import collapse
 from tesserac.codegen.records import ContractKernel, Node, RowKernel, Slot, Store
 from tesserac.codegen.views import dense_strides
+from tesserac.ir.types import DType
 from tesserac.passes.plan import in_place_pairs
 
 
@@ -73,10 +74,11 @@ def split(kernel: ContractKernel) -> Split:
     )
 
 
-def _takes_product(kernel: ContractKernel, store: Store) -> bool:
-    """Whether a product can be written where a store goes."""
+def _takes_product(kernel: ContractKernel, store: Store, dtype: DType | None = None) -> bool:
+    """Whether a product can be written where a store goes, in its own type or in ``dtype``."""
     return (
-        kernel.slots[store.slot].dtype is kernel.nodes[0].dtype
+        kernel.slots[store.slot].dtype is (dtype or kernel.nodes[0].dtype)
+        and store.mode == "set"
         and (store.strides[-1] == 1 or kernel.n == 1)
         and (kernel.m == 1 or store.strides[-2] >= kernel.n)
         and all(s >= kernel.n for s, n in zip(store.strides[:-2], kernel.outer, strict=True) if n > 1)
@@ -90,17 +92,27 @@ def _raw_store(kernel: ContractKernel) -> Store | None:
     return next((s for s in candidates if s.node == 0), candidates[0] if candidates else None)
 
 
+def keeps_product(kernel: ContractKernel) -> bool:
+    """Whether the raw product is one of the results."""
+    return any(s.node == 0 and _takes_product(kernel, s) for s in kernel.stores)
+
+
 def _fused_epilogue(kernel: ContractKernel) -> tuple[str, int] | None:
     """Name of the product's own epilogue and slot of the bias, where that does all there is to do."""
-    if len(kernel.stores) != 1 or not _takes_product(kernel, kernel.stores[0]):
+    if len(kernel.stores) != 1:
         return None
     nodes, node, activation = kernel.nodes, kernel.nodes[kernel.stores[0].node], ""
+    rounded = node.op == "cast" and node.dtype is DType.BF16
+    if not _takes_product(kernel, kernel.stores[0], node.dtype):
+        return None
+    if rounded:
+        node = nodes[node.args[0]]
     if node.op in ("relu", "gelu_tanh"):
         activation, node = node.op, nodes[node.args[0]]
     if node is nodes[0]:
         return activation or "none", -1
-    if node.op != "add" or 0 not in node.args:
-        return None
+    if rounded or node.op != "add" or 0 not in node.args:
+        return None  # a bias would have to have the type of the result
     other = nodes[node.args[1] if node.args[0] == 0 else node.args[0]]
     if (
         other.kind != "load"

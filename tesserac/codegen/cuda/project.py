@@ -73,7 +73,8 @@ def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mappi
             "cuda/kernels.cuh.j2",
             **common,
             kernels=kernels.functions,
-            tensor_cores=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
+            attention_mma=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
+            product_mma=any("product_mma(" in step for f in kernels.functions for step in f.emitted.steps),
         ),
         f"{stem}.program.cu": program,
     }

@@ -8,7 +8,7 @@ from tesserac.codegen.cpu.expressions import address
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.layout import BLOCK, count
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
-from tesserac.codegen.cuda.products import Product, product_elements, split
+from tesserac.codegen.cuda.products import Product, Split, product_elements
 from tesserac.codegen.cuda.steps import Emitted, Workspace
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
@@ -30,9 +30,10 @@ def _pointers(slots: tuple[Slot, ...], names: list[str]) -> str:
     )
 
 
-def emit_product(kernel: ContractKernel, name: str, real: str) -> tuple[Emitted, RowKernel | None, Workspace]:
+def emit_product(
+    kernel: ContractKernel, parts: Split, name: str, real: str
+) -> tuple[Emitted, RowKernel | None, Workspace]:
     """The product, the epilogue that is left as a row kernel (its last slot is the product), and their workspace."""
-    parts = split(kernel)
     workspace = Workspace()
     target = f"{{{parts.target}}}"
     if parts.target < 0:
