@@ -39,7 +39,8 @@ from tesserac.diagnostics import InternalError
 from tesserac.passes.plan import in_place_pairs
 
 _NAMES = """
-tsr Two load2 store2 Four load4 store4 Neighbours at Call Context Parameters Matmul Epilogue matmul w g call context stream workspace key c
+tsr Two load2 store2 Four load4 store4 Neighbours at Call Context Parameters Matmul Epilogue matmul w g call
+context stream workspace key c
 u x y t row lane team tile terms out value across down outer from to int64_t uint64_t random_uniform
 random_normal infinity not_a_number exp log sin cos tanh sqrt rsqrt erf pow atan2 fabs floor blockIdx threadIdx
 gridDim blockDim shared warpSize dim3 warp_sum warp_max warp_min block_sum block_max block_min combine_rows
