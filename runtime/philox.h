@@ -43,17 +43,17 @@ constexpr Pair random_pair(uint64_t seed, uint64_t stream, uint64_t index) {
   return (index & 1) ? Pair{r.w[2], r.w[3]} : Pair{r.w[0], r.w[1]};
 }
 
-// The same for the indices first + 0, 1, ..., one 64-bit lane each, several registers wide.
+// The same for the indices first + 0, step, 2 step, ..., one 64-bit lane each, several registers wide.
 template <int N>
 struct PairLanes {
   uint32_t a[N], b[N];
 };
 template <int N>
-TSR_INLINE PairLanes<N> random_pairs(uint64_t seed, uint64_t stream, uint64_t first) {
+TSR_INLINE PairLanes<N> random_pairs(uint64_t seed, uint64_t stream, uint64_t first, uint64_t step) {
   PairLanes<N> out;
   uint64_t c0[N], c1[N], c2[N], c3[N];
   for (int i = 0; i < N; ++i) {
-    const uint64_t block = (first + uint64_t(i)) >> 1;
+    const uint64_t block = (first + uint64_t(i) * step) >> 1;
     c0[i] = uint32_t(block), c1[i] = block >> 32, c2[i] = uint32_t(stream), c3[i] = stream >> 32;
   }
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
@@ -70,7 +70,7 @@ TSR_INLINE PairLanes<N> random_pairs(uint64_t seed, uint64_t stream, uint64_t fi
     k1 += 0xBB67AE85u;
   }
   for (int i = 0; i < N; ++i) {
-    const bool odd = ((first + uint64_t(i)) & 1) != 0;
+    const bool odd = ((first + uint64_t(i) * step) & 1) != 0;
     out.a[i] = uint32_t(odd ? c2[i] : c0[i]);
     out.b[i] = uint32_t(odd ? c3[i] : c1[i]);
   }
@@ -106,19 +106,19 @@ inline T random_normal(uint64_t seed, uint64_t stream, uint64_t index) {
   return detail::normal_from<T>(p.a, p.b);
 }
 
-/// random_uniform for the indices first, first + 1, ...: the same values.
+/// random_uniform for the indices first, first + step, ...: the same values.
 template <class T>
-TSR_INLINE Vec<T> random_uniform_vec(uint64_t seed, uint64_t stream, uint64_t first) {
-  const auto p = detail::random_pairs<lanes<T>>(seed, stream, first);
+TSR_INLINE Vec<T> random_uniform_vec(uint64_t seed, uint64_t stream, uint64_t first, uint64_t step = 1) {
+  const auto p = detail::random_pairs<lanes<T>>(seed, stream, first, step);
   Vec<T> v{};
   for (int i = 0; i < lanes<T>; ++i) v[i] = detail::unit_interval<T>(p.a[i], p.b[i]);
   return v;
 }
 
-/// random_normal for the indices first, first + 1, ...: the same values.
+/// random_normal for the indices first, first + step, ...: the same values.
 template <class T>
-TSR_INLINE Vec<T> random_normal_vec(uint64_t seed, uint64_t stream, uint64_t first) {
-  const auto p = detail::random_pairs<lanes<T>>(seed, stream, first);
+TSR_INLINE Vec<T> random_normal_vec(uint64_t seed, uint64_t stream, uint64_t first, uint64_t step = 1) {
+  const auto p = detail::random_pairs<lanes<T>>(seed, stream, first, step);
   Vec<T> v{};
   for (int i = 0; i < lanes<T>; ++i) v[i] = detail::normal_from<T>(p.a[i], p.b[i]);
   return v;

@@ -38,26 +38,49 @@ inline double normal_from(uint32_t a, uint32_t b, DType) {
   return std::sqrt(-2.0 * std::log((double(a) + 0.5) * 0x1p-32)) * std::cos(6.283185307179586477 * (double(b) * 0x1p-32));
 }
 
-// Element i takes words 0 and 1 (i even) or 2 and 3 (i odd) of block i / 2.
-inline Tensor random(uint64_t seed, uint64_t stream, List shape, DType type, double (*draw)(uint32_t, uint32_t, DType)) {
-  Tensor result{Sizes(shape)};
+// Of a tensor of the sizes `whole`, the part that begins with its element `first`. Element i of the whole takes words
+// 0 and 1 (i even) or 2 and 3 (i odd) of block i / 2.
+inline Tensor random(uint64_t seed, uint64_t stream, Sizes shape, DType type, double (*draw)(uint32_t, uint32_t, DType),
+                     const Sizes& whole, int64_t first) {
+  Tensor result{shape};
   double* const to = result.write();
   const int64_t count = result.count();
+  const Sizes steps = strides_of(whole);
 #pragma omp parallel for schedule(static) if (count > kParallel)
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t i = first + position(k, shape, steps);
     const Bits bits = philox(uint64_t(i) / 2, stream, seed);
     const int half = int(i % 2) * 2;
-    to[i] = draw(bits.word[half], bits.word[half + 1], type);
+    to[k] = draw(bits.word[half], bits.word[half + 1], type);
   }
   return result;
 }
 
+// The element of a tensor of the sizes `whole` that lies at `begins` on the axes `dims`, at 0 on the others.
+inline int64_t element_at(List whole, List dims, std::initializer_list<Tensor> begins) {
+  const Sizes steps = strides_of(Sizes(whole));
+  int64_t at = 0;
+  const int64_t* axis = dims.begin();
+  for (const Tensor& begin : begins) at += int64_t(*begin.data()) * steps[size_t(*axis++)];
+  return at;
+}
+
 inline Tensor random_uniform(const Call& call, uint64_t stream, List shape, DType type) {
-  return random(call.seed, stream + call.step, shape, type, uniform_from);
+  return random(call.seed, stream + call.step, shape, type, uniform_from, shape, 0);
+}
+
+inline Tensor random_uniform_part(const Call& call, uint64_t stream, List shape, DType type, List whole, List dims,
+                                  std::initializer_list<Tensor> begins) {
+  return random(call.seed, stream + call.step, shape, type, uniform_from, whole, element_at(whole, dims, begins));
 }
 
 inline Tensor random_normal(const Call& call, uint64_t stream, List shape, DType type) {
-  return random(call.seed, stream + call.step, shape, type, normal_from);
+  return random(call.seed, stream + call.step, shape, type, normal_from, shape, 0);
+}
+
+inline Tensor random_normal_part(const Call& call, uint64_t stream, List shape, DType type, List whole, List dims,
+                                 std::initializer_list<Tensor> begins) {
+  return random(call.seed, stream + call.step, shape, type, normal_from, whole, element_at(whole, dims, begins));
 }
 
 }  // namespace ref

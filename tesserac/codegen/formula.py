@@ -63,5 +63,5 @@ def _expression(values: StageValues, equation: Equation, depth: int) -> tuple[st
         return f"{names[0]}[{names[1]}]", 0
     if equation.op == "scatter_add":
         return f"rows {names[0]} += {names[1]}", 16
-    shown = ", ".join(f"{k}={v}" for k, v in attrs.items() if k in ("heads", "causal", "axis", "perm"))
-    return f"{equation.op}({', '.join(names)}{', ' + shown if shown else ''})", 0
+    shown = [f"{k}={v}" for k, v in attrs.items() if k in ("heads", "causal", "axis", "perm")]
+    return f"{equation.op}({', '.join([*names, *shown])})", 0

@@ -30,8 +30,9 @@ class Node:
 
     kind: ``constant`` (value), ``load`` (slot, strides over the domain), ``take`` (slot, args[0] = row number,
     strides over the domain, ``row_stride`` of the table), ``iota`` (strides, value = offset), ``random`` (op, strides,
-    attrs, row_stride = elements of the tensor), ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over
-    args[0]), ``sum_of_products`` (the contraction's own result), ``transformed`` (a part of a transform's).
+    attrs, row_stride = numbers per tile; args: where a part begins on some axes, ``steps`` in attrs: their strides),
+    ``op`` (elementwise op over args), ``reduce`` (op sum/max/min over args[0]), ``sum_of_products`` (the contraction's
+    own result), ``transformed`` (a part of a transform's).
     """
 
     kind: str

@@ -37,8 +37,8 @@ _BINARY = frozenset((
 
 _ROUTING = frozenset(("dispatch", "combine", "gate_dot"))
 
-# Ops with a tensor per expert among their operands, and how many operands come before those.
-_PER_EXPERT = {"grouped_contract": 2, "grouped_rows": 1}
+# Ops that take any number of operands (a tensor per expert, a scalar per axis) as a list, and how many come before it.
+_LISTS = {"grouped_contract": 2, "grouped_rows": 1, "random_uniform_part": 0, "random_normal_part": 0}
 
 # Ops whose results are bound as an array, even a single one.
 _SEVERAL = frozenset(("route", "grouped_outer", "grouped_sum"))
@@ -65,6 +65,8 @@ _CALLS: Mapping[str, str] = {
     "contract": "contract({spec}, {0}, {1})",
     "random_uniform": "random_uniform(call, {stream}, {shape}, {dtype})",
     "random_normal": "random_normal(call, {stream}, {shape}, {dtype})",
+    "random_uniform_part": "random_uniform_part(call, {stream}, {shape}, {dtype}, {whole}, {dims}, {0})",
+    "random_normal_part": "random_normal_part(call, {stream}, {shape}, {dtype}, {whole}, {dims}, {0})",
     "topk": "topk({0}, {k}{chosen})",
     "route": "route({0}, {experts})",
     "limit": "limit({0}, {1}, {experts}, {capacity}{chosen})",
@@ -236,9 +238,9 @@ class _Renderer:
             return f"{op}({', '.join(operands)})"
         if op == "concat":
             return f"concat({{{', '.join(operands)}}}, {_attribute(equation.attr('axis'))})"
-        if op in _PER_EXPERT:
-            shared = _PER_EXPERT[op]
-            operands[shared:] = [f"{{{', '.join(operands[shared:])}}}"]
+        if op in _LISTS:
+            before = _LISTS[op]
+            operands[before:] = [f"{{{', '.join(operands[before:])}}}"]
         if op in _TRANSFORMS:
             return f"{op}({', '.join([*operands, str(equation.attr('axis')), _attribute(equation.attr('norm'))])})"
         if op not in _CALLS:

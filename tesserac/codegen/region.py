@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from tesserac.codegen.records import Argument, Node, Slot, Store
 from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.views import View, apply, dense, dense_strides
-from tesserac.ir.program import Equation, Var
+from tesserac.ir.program import Attr, Equation, Var, sorted_attrs
+from tesserac.ops.attributes import integers
 from tesserac.ops.base import spec_of
+from tesserac.ops.random import whole_strides
 
 Chain = tuple[Equation, ...]
 
@@ -148,7 +150,7 @@ class Region:
             return self._add(
                 Node("constant", "row", var.type.dtype, value=self.values.constant(equation), name=var.name)
             )
-        if equation.op in ("iota", "random_uniform", "random_normal"):
+        if equation.op == "iota" or spec_of(equation.op).kind == "random":
             return self._indexed(equation, extent, chain)
         if equation.op == "take":
             return self._take(equation, extent, chain)
@@ -233,6 +235,8 @@ class Region:
         if equation.op == "iota":
             axis = equation.attr("axis")
             start = View(shape, tuple(1 if i == axis else 0 for i in range(len(shape))))
+        elif "whole" in equation.attributes:
+            start = View(shape, whole_strides(equation.attributes))
         else:
             start = dense(shape)
         view = start
@@ -243,22 +247,36 @@ class Region:
             view = result
         strides = self.over_domain(view, extent)
         kind = "full" if strides[-1] else "row"
-        size = 1
-        for n in shape:
-            size *= n
+        op, begins, attrs = self._begins(equation)
         return self._add(
             Node(
-                "iota" if equation.op == "iota" else "random",
+                "iota" if op == "iota" else "random",
                 kind,
                 var.type.dtype,
-                op=equation.op,
+                op=op,
+                args=begins,
                 strides=strides,
                 value=float(view.offset),
-                row_stride=size,
-                attrs=equation.attrs,
+                row_stride=shape[0] * start.strides[0] if shape else 1,
+                attrs=attrs,
                 name=var.name,
             )
         )
+
+    def _begins(self, equation: Equation) -> tuple[str, tuple[int, ...], tuple[tuple[str, Attr], ...]]:
+        """Of what op a value is a part, where the part begins on some axes, and attributes with those axes' strides."""
+        if "whole" not in equation.attributes:
+            return equation.op, (), equation.attrs
+        steps, dims = whole_strides(equation.attributes), integers(equation.attributes, "dims")
+        attrs: dict[str, Attr] = {"stream": equation.attr("stream"), "steps": tuple(steps[axis] for axis in dims)}
+        begins = tuple(self._everywhere(var) for var in equation.operands)
+        return equation.op.removesuffix("_part"), begins, sorted_attrs(attrs)
+
+    def _everywhere(self, scalar: Var) -> int:
+        """The node of a scalar that every element of the domain reads."""
+        rows = Var(scalar.name, scalar.type.with_shape(self.row_domain))
+        spread = Equation("broadcast", (scalar,), (rows,), sorted_attrs({"shape": self.row_domain, "axes": ()}))
+        return self.node(scalar, "row", (spread,))
 
     def _take(self, equation: Equation, extent: str, chain: Chain) -> int:
         """Rows of a table by number: an indirect load along the columns."""

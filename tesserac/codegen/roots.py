@@ -35,9 +35,9 @@ def _pointwise(region: Region, equation: Equation) -> None:
     extent = region.extent_of(equation.result.type.sizes)
     if extent == "row" and equation.op != "take" and not _reads_member(region, equation):
         raise Incompatible("a row value of another region")
-    args = tuple(region.node(v, extent) for v in equation.operands) if equation.op != "take" else ()
     var = equation.result
-    if equation.operands and equation.op != "take":
+    if equation.operands and spec_of(equation.op).kind == "elementwise":
+        args = tuple(region.node(v, extent) for v in equation.operands)
         kind = "full" if any(region.nodes[a].extent == "full" for a in args) else "row"
         region.nodes.append(
             Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name)

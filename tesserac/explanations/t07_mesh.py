@@ -8,7 +8,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0701",
         "Not on a mesh yet",
-        "The program asks for a mesh of several devices, and for GPUs, or for an op that cannot be cut over ranks yet. "
+        "The program asks for a mesh of several devices, and for GPUs. "
         "`tesserac plan` shows how it would be cut.",
         'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8]):\n    return x * 2\n',
         "For GPUs: --target cpu. Or compile the same source for one device with --mesh none.",

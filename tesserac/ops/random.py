@@ -6,6 +6,7 @@ and stream + step. Element i takes words 0 and 1 (i even) or 2 and 3 (i odd): th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -64,22 +65,29 @@ def _cut(ins: Types, outs: Types, attrs: Attrs, size: int) -> tuple[Factors, ...
 
 
 def _local(b: Builder, e: Equation, operands: Sequence[Var], attrs: dict[str, Attr], cuts: Cuts) -> tuple[Var, ...]:
-    """A rank draws the numbers that its part of the whole tensor has."""
-    dims = tuple(i for i in range(e.result.type.rank) if cuts.get(LETTERS[i]))
-    if not dims:
-        return b.ops(e.op, (), attrs)
+    """A rank draws the numbers that its part of the whole tensor has; a part may be cut again."""
     shape = sizes_of(attrs, "shape")
-    starts = [start_of(b, cuts[LETTERS[i]], shape[i]) for i in dims]
-    return b.ops(f"{e.op}_part", starts, {**attrs, "whole": e.result.type.shape, "dims": dims})
+    starts = dict(zip(integers(attrs, "dims") if operands else (), operands, strict=True))
+    for i in range(len(shape)):
+        if cuts.get(LETTERS[i]):
+            start = start_of(b, cuts[LETTERS[i]], shape[i])
+            starts[i] = b.op("add", starts[i], start, named="first") if i in starts else start
+    if not starts:
+        return b.ops(e.op, (), attrs)
+    whole = attrs.get("whole", e.result.type.shape)
+    return b.ops(f"{e.op.removesuffix('_part')}_part", tuple(starts.values()),
+                 {**attrs, "whole": whole, "dims": tuple(starts)})
 
 
 def _factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
     # Slices pass, because every element depends on its global index alone.
-    return Factors((), (tuple(LETTERS[: outs[0].rank]),))
+    return Factors(tuple(() for _ in ins), (tuple(LETTERS[: outs[0].rank]),))
 
 
-def _part_factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
-    return Factors(tuple(() for _ in ins), ((None,) * outs[0].rank,))
+def whole_strides(attrs: Attrs) -> tuple[int, ...]:
+    """How far apart the numbers of neighbouring elements of a part are in the whole tensor, axis by axis."""
+    sizes = sizes_of(attrs, "whole")
+    return tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
 def _numbers_of_part(shape: Sequence[int], whole: Sequence[int], starts: Mapping[int, int]) -> Array:
@@ -127,8 +135,8 @@ def _register(name: str, doc: str, draw: Callable[[Array, Array, bool], Array]) 
                     mesh=MeshRule(_cut, _local), flops=_flops, samples=samples))
     register(OpSpec(f"{name}_part", f"the part of {name} of the shape `whole` that begins at the operands on the axes "
                     "`dims`", "random", None, infer, evaluate,
-                    attrs=(*attrs, ("whole", REQUIRED), ("dims", REQUIRED)), factors=_part_factors, flops=_flops,
-                    samples=part_samples))
+                    attrs=(*attrs, ("whole", REQUIRED), ("dims", REQUIRED)), factors=_factors,
+                    mesh=MeshRule(_cut, _local), flops=_flops, samples=part_samples))
 
 
 _register("random_uniform", "uniform numbers in [0, 1)", _uniform)

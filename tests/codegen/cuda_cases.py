@@ -158,6 +158,20 @@ def pointwise(*shape: int) -> Case:
     return n.infer(n.b.op("select", keep, mixed, n.b.op("relu", y)), n.b.op("cast", keep, dtype=DType.I32), keep)
 
 
+def parts() -> Case:
+    """Random numbers of a part of a larger tensor: where it begins is known at run time."""
+    n = Net(29)
+    row, column = (n.b.add_input(Input(Var(name, TensorType(DType.I32)), name)) for name in ("row", "column"))
+    n.values |= {"row": np.array(2, np.int32), "column": np.array(5, np.int32)}
+    x = n.data("x", 4, 6, 7)
+    where = {"dtype": DType.F32, "whole": (8, 6, 15), "dims": (0, 2)}
+    (noise,) = n.b.ops("random_normal_part", (row, column), {"shape": x.type.shape, "stream": 11, **where})
+    (chance,) = n.b.ops("random_uniform_part", (row, column), {"shape": x.type.shape, "stream": 12, **where})
+    rows = {"shape": (4, 1), "dtype": DType.F32, "stream": 13, "whole": (8, 3), "dims": (1,)}
+    (thin,) = n.b.ops("random_uniform_part", (n.b.scalar(2, DType.I32),), rows)
+    return n.infer(n.b.op("mul", n.b.op("exp", x), noise), chance, thin)
+
+
 def lines() -> Case:
     """Functions along an axis."""
     n = Net(5)
@@ -233,6 +247,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "moved_long": lambda: moved(3, 700, 9),
     "pointwise_four": lambda: pointwise(3, 5, 264),
     "pointwise_one": lambda: pointwise(7, 11),
+    "parts": parts,
     "lines": lines,
     "hostile": hostile,
 }

@@ -22,6 +22,7 @@ from tesserac.ir.text import parse_function, print_function
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate
 from tests.codegen.compiled import call, compile_functions
+from tests.codegen.cuda_cases import parts
 from tests.strategies import inputs_for, programs
 
 BATCH = 10
@@ -82,6 +83,17 @@ def test_threads_share_a_long_kernel_without_rows() -> None:
     assert "#pragma omp parallel for" in header
     assert "columns<float, 1024>" in header
     check([function], CompileOptions())
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_parts_of_random_tensors(tiled: bool) -> None:
+    """Where a part begins is known at run time; its rows may be apart in the whole, and as short as one element."""
+    function, values = parts()
+    options = CompileOptions() if tiled else CompileOptions(tile_rows=0)
+    with tempfile.TemporaryDirectory() as folder:
+        found = call(compile_functions([function], Path(folder), options), 0, function, values, seed=5, step=3)
+    for name, want in evaluate(function, values, dtype=np.float64, seed=5, step=3).items():
+        assert agrees(found[name], np.asarray(want)), name
 
 
 def test_threads_do_not_share_a_row_that_a_kernel_keeps() -> None:

@@ -27,8 +27,8 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 SEED, STEP = 0x9876543210, 3
 DTYPES = {np.dtype("f8"): DType.F64, np.dtype("i8"): DType.I64, np.dtype("i4"): DType.I32, np.dtype("?"): DType.BOOL,
           np.dtype("u1"): DType.U8, np.dtype("f4"): DType.F32, np.dtype("i2"): DType.I16, np.dtype("i1"): DType.I8}
-# What passes make after the reference has been taken: of one rank, and of rows of all experts in one array.
-LATER = {"grouped_number", "grouped_table", "random_normal_part", "random_uniform_part"}
+# What passes make after the reference has been taken: of rows of all experts in one array.
+LATER = {"grouped_number", "grouped_table"}
 KINDS = {"fused", "transform", "layout", "complex", "collective", "rank"}
 PRIMITIVES = [s for s in all_specs() if s.kind not in KINDS and s.expand is None and s.name not in LATER]
 

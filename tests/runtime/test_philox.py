@@ -20,6 +20,10 @@ static void draw(Files& files, uint64_t first, long n) {
     store(uniform.get() + i, random_uniform_vec<T>(42, stream_id("layer.W"), first + i));
     store(normal.get() + i, random_normal_vec<T>(42, stream_id("layer.W"), first + i));
   }
+  for (long i = 0; i < lanes<T>; ++i) {  // read across rows of three numbers
+    const auto apart = random_uniform_vec<T>(42, stream_id("layer.W"), first + 1, 3);
+    if (apart[i] != random_uniform<T>(42, stream_id("layer.W"), first + 1 + 3 * i)) uniform.get()[0] = -1;
+  }
   for (long i = 0; i < n; ++i) {
     one.get()[i] = random_uniform<T>(42, stream_id("layer.W"), first + i);
     one.get()[n + i] = random_normal<T>(42, stream_id("layer.W"), first + i);

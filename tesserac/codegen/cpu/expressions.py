@@ -11,6 +11,7 @@ from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import Node, Slot
 from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
+from tesserac.ops.attributes import integers
 from tesserac.ops.base import spec_of
 
 CPP_TYPE = {
@@ -135,9 +136,12 @@ class Expressions:
 
     def _random_args(self, node: Node, column: str = "") -> str:
         """Seed, stream and global index: a tile's values follow those of the tiles before it."""
-        stream = dict(node.attrs)["stream"]
-        index = address(f"tile * {node.row_stride}", node.strides[:-1], self.indices)
-        return f"key.seed, {stream}u + key.step, uint64_t({index}{' + ' + column if column else ''})"
+        steps = integers(dict(node.attrs), "steps") if node.args else ()
+        index = address(f"tile * {node.row_stride}", steps, [self.row(a) for a in node.args])
+        index = address(index, node.strides, [*self.indices, column] if column else self.indices)
+        step = node.strides[-1]
+        apart = f", {step}" if column and step != 1 else ""
+        return f"key.seed, {dict(node.attrs)['stream']}u + key.step, uint64_t({index}){apart}"
 
     # -- columns --------------------------------------------------------------------------------------
 
@@ -159,8 +163,6 @@ class Expressions:
             offset = " + ".join(p for p in (start, str(int(node.value)) if node.value else "") if p)
             return (f"{text} + {self.real}({offset})", 6) if offset else (text, CALL if node.strides[-1] == 1 else 5)
         if node.kind == "random":
-            if node.strides[-1] != 1:
-                raise InternalError("a random value is read across its rows")
             return f"tsr::{node.op}_vec<{self.real}>({self._random_args(node, f'{self.column}.begin')})", CALL
         if node.kind != "op":
             raise InternalError(f"node {node.kind} along columns")

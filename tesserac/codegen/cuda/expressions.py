@@ -13,6 +13,7 @@ from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import Node, Slot
 from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
+from tesserac.ops.attributes import integers
 from tesserac.ops.base import spec_of
 
 CUDA_TYPE = {**CPP_TYPE, DType.BF16: "__nv_bfloat16"}
@@ -128,11 +129,11 @@ class Expressions:
                 return text, CALL if re.fullmatch(r"\w+|\(c \+ u\)", text) else 6
             return f"{scalar_type(node.dtype, self.real)}({text})", CALL
         if node.kind == "random":
+            steps = integers(dict(node.attrs), "steps") if node.args else ()
+            begins = [f"int64_t({self.row(a)})" for a in node.args]
+            index = offset_text((*steps, *strides), (*begins, *indices))
             stream = dict(node.attrs)["stream"]
-            return (
-                f"{node.op}<{self.real}>(key->seed, {stream}u + key->step, uint64_t({offset_text(strides, indices)}))",
-                CALL,
-            )
+            return f"{node.op}<{self.real}>(key->seed, {stream}u + key->step, uint64_t({index}))", CALL
         if node.kind != "op":
             raise InternalError(f"node {node.kind} as an expression")
         if node.op == "cast":

@@ -78,22 +78,10 @@ def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
         roles[role] = rank_program(forward, mesh, following(forward, mesh, known))
         for item in function.parameters:
             placed.setdefault(item.path, roles[role].sharded.inputs[item.path])
-    _refuse_random(roles)
     functions: dict[str, Function] = {role: program.function for role, program in roles.items()}
     local = replace(entry, train=functions.get("train"), infer=functions.get("infer"),
                     validate=functions.get("validate"))
     return Meshed(entry.mesh, entry, local, roles)
-
-
-def _refuse_random(roles: Mapping[str, RankProgram]) -> None:
-    """T0701 for random numbers of which a rank draws its part: kernels cannot count them yet."""
-    found = {e.span for program in roles.values() for e in program.function.equations
-             if e.op in ("random_uniform_part", "random_normal_part")}
-    diagnostics = Diagnostics()
-    for span in sorted(found, key=str):
-        diagnostics.error("T0701", "a rank cannot draw its part of these random numbers yet", span,
-                          help=["--mesh none, or a dropout rate of 0"])
-    diagnostics.raise_if_errors()
 
 
 def planned(function: Function, mesh: Mesh, settings: Settings = NOTHING) -> RankProgram:
