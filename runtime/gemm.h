@@ -108,6 +108,7 @@ TSR_INLINE void TileSums<T>::form(const T* a, const T* b, int depth, Vec<T> (&ac
 #pragma GCC unroll 1
   for (int k = 0; k < depth; ++k) {
     Vec<T> row[Width];
+    if (TransposeA) __builtin_prefetch(a + kRowsAhead * Lda), __builtin_prefetch(a + kRowsAhead * Lda + Rows - 1);
 #pragma GCC unroll 16
     for (int j = 0; j < Width; ++j) {
       __builtin_prefetch(b + kRowsAhead * Ldb + j * L);  // rows lie further apart than a cache's own look ahead reaches
