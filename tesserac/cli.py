@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "Say how a program would be cut over a mesh of devices, and why.",
     "run": "Build a source into a cache folder and run the program.",
     "ckpt": "Look into the checkpoints that several ranks wrote, or merge one into a single file.",
+    "tune": "Try the schedules of CUDA kernels and write down the fastest.",
     "verify": "Run every CUDA kernel alone against the evaluator.",
     "ops": "List the operators of the language.",
     "doctor": "Say which compilers and tools are there, and what is missing.",

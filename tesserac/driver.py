@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tesserac.codegen.cpu.project import EntryPlans
     from tesserac.passes.mesh.settings import PlanToml
     from tesserac.passes.plan import Plan
+    from tesserac.tuning import Tuning
 
 After = Callable[[str, Function], None]
 """Called with the name of every pass and the function it made."""
@@ -42,7 +43,8 @@ class CompileOptions:
 
     ``reassociate`` reorders matrix chains, which changes rounding. ``target`` is cpu or cuda. ``portable``: the
     binaries hold the kernels for several instruction sets and choose when they start. ``planning``: what plan.toml says
-    of programs on a mesh; ``lock``: name and text of a lock file that has the plan.
+    of programs on a mesh; ``lock``: name and text of a lock file that has the plan; ``tuning``: what
+    CUDA kernels choose.
     """
 
     elaboration: Options = field(default_factory=Options)
@@ -54,6 +56,7 @@ class CompileOptions:
     architectures: tuple[str, ...] = ()
     planning: PlanToml | None = None
     lock: tuple[str, str] | None = None
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,8 @@ def compile_source(
         raise CompileError(diagnostics.items)
     sources = {block.file: text for block in unit.sources}
     project = emit(program, file, sources, options, after)
-    return replace(project, warnings=warnings, seconds={"parse and elaborate": front, **project.seconds})
+    seconds = {"parse and elaborate": front, **project.seconds}
+    return replace(project, warnings=(*warnings, *project.warnings), seconds=seconds)
 
 
 @dataclass(slots=True)
@@ -298,7 +302,11 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
               after: After | None = None) -> Project:
     """A program to a project of CUDA sources: for nvcc, or with ``emulate`` for a C++ compiler."""
     from tesserac.codegen.cuda.emulate import ENGINE, emulated_files
-    from tesserac.codegen.cuda.project import render_cuda_makefile, render_entry_cuda  # the seam to the other back end
+    from tesserac.codegen.cuda.project import (  # the seam to the other back end
+        entry_files,
+        render_cuda_makefile,
+        rendered,
+    )
     from tesserac.codegen.jinja import render_template
     from tesserac.codegen.reference import render_reference_file
     from tesserac.includes import runtime_headers
@@ -308,10 +316,13 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     lines = {name: text.splitlines() for name, text in sources.items()}
     files: dict[str, str] = {}
     plans, described, named, unit = [], [], _named(program), unit_name(file)
+    choosing: dict[str, str] = {}
     start = time.perf_counter()
     for row in named:
         plans.append(plan_entry(row.entry, options, after, seconds))
-        files.update(render_entry_cuda(plans[-1], stem=row.stem, source=file, lines=lines))
+        kernels = rendered(plans[-1], lines, options.tuning.schedules if options.tuning else {})
+        files.update(entry_files(kernels, plans[-1], stem=row.stem, source=file))
+        choosing.update({f.digest: f.name for f in kernels.kernels.functions if f.choices})
         references = _references(plans[-1], row.stem)
         files[f"{row.stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
         files[f"{row.stem}.main.cpp"] = render_template("project/main.cpp.j2", title=row.entry.label, stem=row.stem,
@@ -329,7 +340,8 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     if options.emulate:
         files.update(emulated_files(files))
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
-    return Project(files, {r.entry.label: r.file for r in named}, "", tuple(plans), program, seconds=seconds)
+    remarks = options.tuning.remarks(choosing, options.architectures).items if options.tuning else ()
+    return Project(files, {r.entry.label: r.file for r in named}, "", tuple(plans), program, tuple(remarks), seconds)
 
 
 def reference_function(function: Function) -> Function:

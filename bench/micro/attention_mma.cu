@@ -10,6 +10,7 @@ template <int Batch, int Length, int Heads, int Width, bool Causal>
 struct Sizes {
   static constexpr int batch = Batch, queries = Length, keys = Length, heads = Heads, kv_heads = Heads, head_dim = Width, value_dim = Width;
   static constexpr bool causal = Causal;
+  static constexpr int warps = 4;
   static constexpr int64_t row = Heads * Width, all = Batch * Length * row;
   static constexpr int64_t q_row = row, k_row = row, v_row = row, o_row = row, d_o_row = row, dq_row = row, dk_row = row, dv_row = row;
   static constexpr int64_t one = Length * row, q_batch = one, k_batch = one, v_batch = one, o_batch = one, d_o_batch = one, dq_batch = one, dk_batch = one, dv_batch = one;

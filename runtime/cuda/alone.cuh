@@ -76,6 +76,16 @@ class AloneRun {
     return 2e3 * clock * processors * (tensor_cores ? products : lanes);
 #endif
   }
+  /// Name and architecture of the device; empty in emulation.
+  static std::string device() {
+#ifdef TSR_EMULATION
+    return "";
+#else
+    cudaDeviceProp found;
+    if (cudaGetDeviceProperties(&found, 0) != cudaSuccess) return "";
+    return std::string(found.name) + " (sm_" + std::to_string(10 * found.major + found.minor) + ")";
+#endif
+  }
   const char* error() const { return error_.c_str(); }
 
  private:
@@ -112,4 +122,8 @@ class AloneRun {
   }                                                                                                                                           \
   extern "C" double tsr_alone_copy_rate(size_t bytes, int repeats) { return tsr_alone_state().copy_rate(bytes, repeats); }                    \
   extern "C" double tsr_alone_peak(int tensor_cores) { return tsr::cuda::AloneRun::peak(tensor_cores != 0); }                                 \
+  extern "C" const char* tsr_alone_device() {                                                                                                 \
+    static const std::string name = tsr::cuda::AloneRun::device();                                                                            \
+    return name.c_str();                                                                                                                      \
+  }                                                                                                                                           \
   extern "C" const char* tsr_alone_error() { return tsr_alone_state().error(); }

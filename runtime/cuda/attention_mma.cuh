@@ -40,16 +40,16 @@ template <class A, class B>
 struct Choice<false, A, B> {
   using type = B;
 };
-/// One of three cuts, for heads of at most 64, 128 and 256 columns.
+/// One of three cuts, for heads of at most 64, 128 and 256 columns. A::warps, 4 or 8, is of the first; it changes no result.
 template <class A, class Narrow, class Middle, class Wide>
 using ByWidth = typename Choice<Sizes<A>::widest <= 64, Narrow, typename Choice<Sizes<A>::widest <= 128, Middle, Wide>::type>::type;
 
 template <class A>
-using ForwardCut = ByWidth<A, Cut<4, 2, 64>, Cut<4, 2, 32>, Cut<8, 1, 32>>;
+using ForwardCut = ByWidth<A, Cut<A::warps, 2, 64>, Cut<4, 2, 32>, Cut<8, 1, 32>>;
 template <class A>
-using QueriesCut = ByWidth<A, Cut<4, 2, 32>, Cut<4, 1, 64>, Cut<4, 1, 16>>;
+using QueriesCut = ByWidth<A, Cut<A::warps, 2, 32>, Cut<4, 1, 64>, Cut<4, 1, 16>>;
 template <class A>
-using KeysCut = ByWidth<A, Cut<4, 1, 64>, Cut<4, 1, 32>, Cut<4, 1, 32>>;
+using KeysCut = ByWidth<A, Cut<A::warps, 1, 64>, Cut<4, 1, 32>, Cut<4, 1, 32>>;
 
 /// Whether some of the rows from `row` on and of the keys from `key` on do not see each other, by the mask or for being none.
 template <class A, int Rows, int Keys>

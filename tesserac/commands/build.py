@@ -26,6 +26,7 @@ from tesserac.parser import read_source
 @click.option("--emulate", is_flag=True, help="With --target cuda: for this processor, under an emulation of CUDA.")
 @click.option("--arch", metavar="sm_80,...", help="With --target cuda: GPUs to compile for  [default: this machine's]")
 @click.option("--plan", "lock", metavar="FILE", help="Take the plan for the mesh from a lock file of `tesserac plan`.")
+@click.option("--tuning", metavar="FILE", help="With --target cuda: schedules of kernels that `tesserac tune` found.")
 @click.option("--portable", is_flag=True, help="Kernels for several instruction sets in one binary.")
 @click.option("--reassociate", is_flag=True, help="Reorder chains of products where that saves work; changes rounding.")
 @click.option("--print-after", metavar="PASS|all", help="Print the program after a pass.")
@@ -51,6 +52,7 @@ def command(
     emulate: bool,
     arch: str | None,
     lock: str | None,
+    tuning: str | None,
     portable: bool,
     reassociate: bool,
     print_after: str | None,
@@ -68,11 +70,12 @@ def command(
     from tesserac.build import Request, build, check_target, parse_emit
     from tesserac.nvcc import architectures
     from tesserac.summary import print_summary, print_times
+    from tesserac.tuning import load_tuning
 
     if target is None:
-        target = "cuda" if emulate or arch or (emit and "cuda" in emit.split(",")) else "cpu"
-    if target == "cpu" and (emulate or arch):
-        raise click.BadOptionUsage("emulate" if emulate else "arch", "--emulate and --arch go with --target cuda.")
+        target = "cuda" if emulate or arch or tuning or (emit and "cuda" in emit.split(",")) else "cpu"
+    if target == "cpu" and (emulate or arch or tuning):
+        raise click.BadOptionUsage("target", "--emulate, --arch and --tuning go with --target cuda.")
     archs = architectures(arch)
     if isinstance(archs, str):
         raise click.BadOptionUsage("arch", archs)
@@ -85,6 +88,9 @@ def command(
     if lock is not None:
         options = replace(options, lock=(lock, read_source(Path(lock))))
         source = replace(source, sidecars=(*source.sidecars, Path(lock)))
+    if tuning is not None:
+        options = replace(options, tuning=load_tuning(tuning))
+        source = replace(source, sidecars=(*source.sidecars, Path(tuning)))
     source = replace(source, options=replace(options, emulate=emulate, architectures=archs))
     if print_after or stop_after:
         from tesserac.inspection.stages import print_passes

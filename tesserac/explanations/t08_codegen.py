@@ -100,4 +100,23 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Choose from the names in the message: sm_80 is the A100, sm_90a the H100 and H200. Newer GPUs than those "
         "named run the program, too: it carries PTX of the oldest.",
     ),
+    Explanation(
+        "T0813",
+        "a tuning file does not fit",
+        "`tesserac tune` writes which sizes the CUDA kernels of one program choose, kernel by kernel, by what they "
+        "compute. The file is no such file, another version of tesserac wrote it, it was made for another program or "
+        "for other sizes, or it names a choice that a kernel does not have.",
+        "tesserac build other_model.py --target cuda --tuning tuning.json",
+        "Tune again with the flags of the build, or build without --tuning: results are the same bits with and "
+        "without it.",
+    ),
+    Explanation(
+        "T0814",
+        "a tuning file that fits in part",
+        "Some kernels of the program are not in the file, because the source or the sizes have changed since, or the "
+        "file was measured on another GPU than the build is for. The program is built, and right, but not as fast "
+        "as it could be.",
+        "tesserac build model.py --target cuda --tuning tuning.json --arch sm_80   # measured on an sm_90",
+        "Run `tesserac tune` again with the flags of the build, on a machine with such a GPU.",
+    ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,7 +35,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel: its largest error and what is allowed; ``seconds`` is 0 where time means nothing."""
+    """One kernel: its largest error and what is allowed; ``seconds`` is 0 where time means nothing.
+
+    ``bits`` is a hash of everything it wrote.
+    """
 
     name: str
     place: str
@@ -46,6 +50,7 @@ class Row:
     note: str = ""
     tensor: bool = False
     failed: bool = False
+    bits: str = ""
 
     @property
     def good(self) -> bool:
@@ -92,16 +97,18 @@ def _row(layout: Layout, library: Kernels, reference: Mapping[Var, Array], repea
         return Row(
             item.function.name, place, float("inf"), allowed, 0, launch.flops, launch.bytes, str(failed), failed=True
         )
-    worst, note = 0.0, ""
+    worst, note, bits = 0.0, "", hashlib.sha256()
     for owner in layout.written:
         library.read(layout.buffers[owner].offset, layout.buffers[owner].host)
+        bits.update(layout.buffers[owner].host.tobytes())
         error, missing = _compare(owner, layout, read, reference)
         worst, note = max(worst, error), note or missing
     seconds = 0.0
     if repeats:
         seconds = library.run(item.number, layout.offsets(launch), layout.workspace, layout.key, repeats)
     tensor = bool(types & {DType.BF16, DType.F16})
-    return Row(item.function.name, place, worst, allowed, seconds, launch.flops, launch.bytes, note, tensor)
+    row = Row(item.function.name, place, worst, allowed, seconds, launch.flops, launch.bytes, note, tensor)
+    return replace(row, bits=bits.hexdigest())
 
 
 def _compare(

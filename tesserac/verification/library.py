@@ -64,6 +64,7 @@ class Kernels:
         self._library.tsr_alone_error.restype = ctypes.c_char_p
         self._library.tsr_alone_copy_rate.restype = ctypes.c_double
         self._library.tsr_alone_peak.restype = ctypes.c_double
+        self._library.tsr_alone_device.restype = ctypes.c_char_p
 
     def open(self, size: int) -> None:
         """Allocates ``size`` bytes on the device, in place of what was there."""
@@ -94,6 +95,10 @@ class Kernels:
     def peak(self, tensor_cores: bool) -> float:
         """Floating-point operations per second that the device can do; 0 where that is not known."""
         return float(self._library.tsr_alone_peak(int(tensor_cores)))
+
+    def device(self) -> str:
+        """The device's name and architecture: ``NVIDIA H200 (sm_90)``; empty for the emulation."""
+        return str(self._library.tsr_alone_device().decode("utf-8", "replace"))
 
     def _check(self, code: int) -> None:
         if code != 0:

@@ -36,7 +36,7 @@ def verify_program(
         label = plans.entry.label
         stem = entry_stems(project.program)[label]
         kernels = alone_kernels(plans, lines)
-        chosen = _chosen(kernels, kernel)
+        chosen = chosen_kernels(kernels, kernel)
         if not chosen:
             continue
         console.stage = "compilation of the emitted code"
@@ -74,7 +74,7 @@ def verify_program(
     return 1 if wrong else 0
 
 
-def _chosen(kernels: Sequence[Alone], name: str | None) -> list[int]:
+def chosen_kernels(kernels: Sequence[Alone], name: str | None) -> list[int]:
     """Numbers of the kernels called ``name``, or whose names begin so; of all without a name."""
     names = [item.function.name for item in kernels]
     exact = [i for i, n in enumerate(names) if name in (None, n)]

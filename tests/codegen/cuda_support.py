@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesserac.codegen.cuda.project import render_entry_cuda
+from tesserac.codegen.cuda.schedule import Schedule
 from tesserac.driver import CompileOptions, plan_entry
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Entry, Function
@@ -83,14 +84,20 @@ int call_emulated(const tsr::Program& p, const tsr::Function& f, Entry entry, co
 """
 
 
-def emit(functions: Sequence[Function], folder: Path, mixed: bool = False) -> list[str]:
-    """Writes the CUDA files of functions f0, f1...; returns the stems."""
+def emit(
+    functions: Sequence[Function],
+    folder: Path,
+    mixed: bool = False,
+    schedules: Sequence[Mapping[str, Schedule]] = (),
+) -> list[str]:
+    """Writes the CUDA files of functions f0, f1... (with ``schedules`` each, by digest); returns the stems."""
     stems = []
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         entry = Entry(f"f{number}", function if trains else None, None if trains else function, None, mixed)
+        own = schedules[number] if schedules else {}
         for name, text in render_entry_cuda(
-            plan_entry(entry, WHOLE), stem=f"f{number}", source="random.py", lines={}
+            plan_entry(entry, WHOLE), stem=f"f{number}", source="random.py", lines={}, schedules=own
         ).items():
             (folder / name).write_text(text, encoding="utf-8")
         stems.append(f"f{number}")
@@ -114,17 +121,24 @@ def build_all(folder: Path, sources: Mapping[str, str], mode: str) -> Path:
     return build(folder, "all.cpp", mode, program=False)
 
 
-def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:
+def compile_on_host(
+    functions: Sequence[Function], folder: Path, schedules: Sequence[Mapping[str, Schedule]] = ()
+) -> ctypes.CDLL:
     """A library with ``call_f0``, ``call_f1``... that executes the emitted CUDA thread by thread."""
-    return ctypes.CDLL(str(build_functions(functions, folder)))
+    return ctypes.CDLL(str(build_functions(functions, folder, schedules=schedules)))
 
 
 def build_functions(
-    functions: Sequence[Function], folder: Path, mode: str = "fast", *, mixed: bool = False
+    functions: Sequence[Function],
+    folder: Path,
+    mode: str = "fast",
+    *,
+    mixed: bool = False,
+    schedules: Sequence[Mapping[str, Schedule]] = (),
 ) -> Path:
     """The same library, not loaded: the address sanitizer's needs a process that has the sanitizer."""
     sources = {"call.h": CALL}
-    for stem, function in zip(emit(functions, folder, mixed), functions, strict=True):
+    for stem, function in zip(emit(functions, folder, mixed, schedules), functions, strict=True):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         sources[f"call_{stem}.cpp"] = SHIM.format(stem=stem, entry="train_step" if trains else "infer")
     return build_all(folder, sources, mode)

@@ -10,6 +10,7 @@ template <int Batch, int Queries, int Keys, int Heads, int KvHeads, int HeadDim,
 struct Sizes {
   static constexpr int batch = Batch, queries = Queries, keys = Keys, heads = Heads, kv_heads = KvHeads, head_dim = HeadDim, value_dim = ValueDim;
   static constexpr bool causal = Causal;
+  static constexpr int warps = 4;
   // Queries and their gradient have room between rows, as parts of a wider matrix do.
   static constexpr int64_t q_row = Heads * HeadDim + 16, q_batch = Queries * q_row, dq_row = q_row, dq_batch = q_batch;
   static constexpr int64_t k_row = KvHeads * HeadDim, k_batch = Keys * k_row, dk_row = k_row, dk_batch = k_batch;

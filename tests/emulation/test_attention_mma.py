@@ -190,7 +190,8 @@ def test_no_registers_are_spilled(arch: str, tmp_path: Path) -> None:
     widths = (64, 128, 192, 256)
     for width in widths:
         sizes = (
-            f"batch = 8, queries = 2000, keys = 2000, heads = 16, kv_heads = 4, head_dim = {width}, value_dim = {width}"
+            f"batch = 8, queries = 2000, keys = 2000, heads = 16, kv_heads = 4, warps = 4, "
+            f"head_dim = {width}, value_dim = {width}"
         )
         names = ("q", "k", "v", "o", "d_o", "dq", "dk", "dv")
         distances = ", ".join(f"{n}_row = {width * 16}, {n}_batch = {width * 16 * 2000}" for n in names)

@@ -10,6 +10,7 @@ from tesserac.codegen.comments import short_name
 from tesserac.codegen.cpu.project import EntryPlans
 from tesserac.codegen.cuda.kernels import KernelFunction
 from tesserac.codegen.cuda.project import rendered
+from tesserac.codegen.cuda.schedule import Schedule
 from tesserac.codegen.cuda.steps import pointer_type, wrapped_call
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.records import Launch
@@ -33,9 +34,11 @@ class Alone:
     stage: StagePlan
 
 
-def alone_kernels(plans: EntryPlans, lines: Mapping[str, list[str]]) -> list[Alone]:
+def alone_kernels(
+    plans: EntryPlans, lines: Mapping[str, list[str]], schedules: Mapping[str, Schedule] = {}
+) -> list[Alone]:
     """The kernels of an entry in the order in which they are emitted."""
-    kernels = rendered(plans, lines).kernels
+    kernels = rendered(plans, lines, schedules).kernels
     numbers = {function.name: number for number, function in enumerate(kernels.functions)}
     found: dict[int, Alone] = {}
     for label, plan in plans.roles():

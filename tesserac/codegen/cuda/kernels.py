@@ -10,10 +10,11 @@ from tesserac.codegen import comments
 from tesserac.codegen.cuda.experts import emit_grouped, emit_routing
 from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
 from tesserac.codegen.cuda.passes import Extra
-from tesserac.codegen.cuda.pointwise import LANES, PointwiseRenderer, fits_vectors
+from tesserac.codegen.cuda.pointwise import LANES, POINTWISE_BLOCKS, PointwiseRenderer, fits_vectors
 from tesserac.codegen.cuda.products import split
 from tesserac.codegen.cuda.reductions import render_reduction
 from tesserac.codegen.cuda.rows import RowRenderer
+from tesserac.codegen.cuda.schedule import Choice, Schedule, choices, digest, unfit
 from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product, emit_transpose
 from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type, wrapped
 from tesserac.codegen.cuda.tensor_cores import PIECE, emit_on_tensor_cores, takes_tensor_cores
@@ -37,6 +38,7 @@ from tesserac.codegen.records import (
 from tesserac.codegen.views import dense_strides
 from tesserac.diagnostics import InternalError
 from tesserac.passes.plan import in_place_pairs
+from tesserac.tuning import misfit
 
 _NAMES = """
 tsr Two load2 store2 Four load4 store4 Neighbours at Call Context Parameters Matmul Epilogue matmul w g call
@@ -70,22 +72,32 @@ PREFIX = {
 
 @dataclass
 class KernelFunction:
-    """One emitted function: ``emitted`` says what it is and how to launch it; ``calls`` per run of the program."""
+    """One emitted function: ``emitted`` says what it is and how to launch it; ``calls`` per run of the program.
+
+    ``digest`` is the hash of what it computes, ``choices`` what it may choose freely, ``schedule`` what was chosen.
+    """
 
     name: str
     text: str
     emitted: Emitted
     launch: Launch
+    digest: str
+    choices: tuple[Choice, ...]
+    schedule: Schedule
     calls: int = 0
 
 
 @dataclass
 class KernelCatalogue:
-    """Emits kernels on first use; ``lines`` are the source lines by file, for the comments."""
+    """Emits kernels on first use; ``lines`` are the source lines by file, for the comments.
+
+    ``schedules`` are what kernels choose, by digest, where it is not the usual.
+    """
 
     real: str
     names: CppNames
     lines: Mapping[str, list[str]]
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
     functions: list[KernelFunction] = field(default_factory=list)
     _known: dict[tuple[Kernel, bool], KernelFunction] = field(default_factory=dict)
 
@@ -105,34 +117,40 @@ class KernelCatalogue:
         backward = "_backward" if isinstance(kernel, AttentionKernel) and kernel.backward else ""
         name = self.names.fresh(f"{PREFIX[type(kernel).__name__]}{backward}_{comments.subject(kernel)}")
         scope = CppNames(parent=self.names, reserved=RUNTIME_NAMES)
-        emitted = self._body(kernel, name, scope, aligned)
-        return KernelFunction(name, comments.comment(launch, self.lines) + emitted.text, emitted, launch)
+        found = choices(kernel, 8 if self.real == "double" else 4)
+        content = digest(kernel, aligned, self.real)
+        schedule = self.schedules.get(content, {})
+        if wrong := unfit(schedule, found):
+            raise misfit(f"the tuning file does not fit kernel {name}: {wrong}", [])
+        schedule = {choice.name: schedule.get(choice.name, choice.usual) for choice in found}
+        emitted = self._body(kernel, name, scope, aligned, schedule)
+        text = comments.comment(launch, self.lines) + emitted.text
+        return KernelFunction(name, text, emitted, launch, content, found, schedule)
 
-    def _body(self, kernel: Kernel, name: str, scope: CppNames, aligned: bool) -> Emitted:
+    def _body(self, kernel: Kernel, name: str, scope: CppNames, aligned: bool, schedule: Schedule) -> Emitted:
         if isinstance(kernel, RowKernel):
-            return RowEmitter(kernel, name, self.names, scope, self.real, aligned).emit()
+            return RowEmitter(kernel, name, self.names, scope, self.real, aligned, schedule).emit()
         if isinstance(kernel, ContractKernel):
             parts = split(kernel)
             if takes_tensor_cores(kernel, parts):
-                return emit_on_tensor_cores(kernel, name, self.names, self.real, aligned)
+                return emit_on_tensor_cores(kernel, name, self.names, self.real, aligned, schedule)
             emitted, rest, workspace = emit_product(kernel, parts, name, self.real)
             if rest is not None:
-                inner = RowEmitter(
-                    rest, self.names.fresh(f"{name}_epilogue"), self.names, scope, self.real, aligned, workspace
-                ).emit()
+                own = self.names.fresh(f"{name}_epilogue")
+                inner = RowEmitter(rest, own, self.names, scope, self.real, aligned, schedule, workspace).emit()
                 raw = emitted.raw or f"at<{self.real}>(workspace, {workspace.of('product')})"
                 text = "// its epilogue, on the product in memory\n" + inner.text
                 steps = [s.replace(f"{{{len(kernel.slots)}}}", raw) for s in inner.steps]
                 return Emitted(emitted.text + text, emitted.steps + steps, workspace.size, inner.takes_key)
             return emitted
         if isinstance(kernel, AttentionKernel):
-            return emit_attention(kernel, name, self.real)
+            return emit_attention(kernel, name, self.real, schedule)
         if isinstance(kernel, LineKernel):
-            return emit_line(kernel, name, scope)
+            return emit_line(kernel, name, scope, schedule)
         if isinstance(kernel, TransposeKernel):
-            return emit_transpose(kernel, name, scope)
+            return emit_transpose(kernel, name, scope, schedule)
         if isinstance(kernel, FftKernel):
-            return TransformEmitter(kernel, name, scope, self.real).emit()
+            return TransformEmitter(kernel, name, scope, self.real, schedule).emit()
         if isinstance(kernel, RoutingKernel):
             return emit_routing(kernel)
         if isinstance(kernel, GroupedKernel):
@@ -150,6 +168,7 @@ class RowEmitter:
     scope: CppNames
     real: str
     aligned: bool
+    schedule: Schedule
     workspace: Workspace = field(default_factory=Workspace)
 
     def emit(self) -> Emitted:
@@ -160,12 +179,16 @@ class RowEmitter:
         takes_key = any(n.kind == "random" for n in self.kernel.nodes)
         if is_pointwise(self.kernel):
             vectors = self.aligned and fits_vectors(self.kernel)
-            pointwise = PointwiseRenderer(self.kernel, slot_names, self.scope, self.real, vectors)
+            block, blocks = self.schedule["block"], self.schedule.get("blocks", POINTWISE_BLOCKS)
+            pointwise = PointwiseRenderer(
+                self.kernel, slot_names, self.scope, self.real, vectors, block=block, most_blocks=blocks
+            )
             values = pointwise.render()
             text = render_template("cuda/pointwise.cu.j2", name=self.name, parameters=PARAMETERS, **values)
             text, used = self._with_parameters(text, slot_names, [], takes_key)
-            return Emitted(text, [self._launch(pointwise.blocks, used, [], takes_key)], self.workspace.size, takes_key)
-        plan = layout(self.kernel)
+            steps = [self._launch(pointwise.blocks, block, used, [], takes_key)]
+            return Emitted(text, steps, self.workspace.size, takes_key)
+        plan = layout(self.kernel, self.schedule.get("block", BLOCK))
         rows = RowRenderer(self.kernel, slot_names, self.scope, self.real, plan)
         values = rows.render()
         places = {key: self._place(f"{key}", e) for key, e in rows.extras.items()}
@@ -180,7 +203,7 @@ class RowEmitter:
             **values,
         )
         text, used = self._with_parameters(text, slot_names, extras, takes_key)
-        steps = [self._launch(plan.blocks, used, list(places.values()), takes_key)]
+        steps = [self._launch(plan.blocks, plan.block, used, list(places.values()), takes_key)]
         if all(phase is not None and phase.kind == "direct" for phase in plan.phases):
             text, steps = "", []  # all there is to do is to add up what lies in memory
         for number, store in enumerate(self.kernel.stores):
@@ -212,9 +235,9 @@ class RowEmitter:
         key = ["const RandomKey* __restrict__ key"] if takes_key else []
         return text.replace(PARAMETERS, wrapped(pointers + extras + key)), used
 
-    def _launch(self, blocks: int, used: list[int], extras: list[str], takes_key: bool) -> str:
+    def _launch(self, blocks: int, block: int, used: list[int], extras: list[str], takes_key: bool) -> str:
         arguments = [f"{{{i}}}" for i in used] + extras + (["key"] if takes_key else [])
-        return f"{self.name}<<<{blocks}, {BLOCK}, 0, stream>>>({', '.join(arguments)});"
+        return f"{self.name}<<<{blocks}, {block}, 0, stream>>>({', '.join(arguments)});"
 
     def _second(
         self, number: int, store: Store, plan: Layout, places: Mapping[tuple[int, str], str]

@@ -64,17 +64,18 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """``team`` threads share a row (0: there are no rows to share, every thread has its own elements)."""
+    """``team`` threads share a row, ``blocks`` of ``block`` threads share all of them."""
 
     team: int
     blocks: int
     phases: tuple[Phase | None, ...]
     columns: int = 1
+    block: int = BLOCK
 
     @property
     def teams(self) -> int:
         """Teams of the whole grid."""
-        return self.blocks * (BLOCK // self.team)
+        return self.blocks * (self.block // self.team)
 
 
 def is_pointwise(kernel: RowKernel) -> bool:
@@ -87,8 +88,8 @@ def is_pointwise(kernel: RowKernel) -> bool:
     )
 
 
-def layout(kernel: RowKernel) -> Layout:
-    """The layout of a row kernel that is not pointwise."""
+def layout(kernel: RowKernel, block: int = BLOCK) -> Layout:
+    """The layout of a row kernel that is not pointwise. Blocks of another size leave teams as they are."""
     rows, width = count(kernel.domain[:-1]), kernel.domain[-1]
     sums = any(s.mode in ("sum", "max", "min") and s.strides[-1] != 0 for s in kernel.stores)
     team = WARP if width <= WARP_ROW and (width < BLOCK or rows >= 256) else BLOCK
@@ -97,10 +98,11 @@ def layout(kernel: RowKernel) -> Layout:
     columns = -(-width // team)
     walked = sum(s.mode in ("sum", "max", "min") and any(s.strides) for s in kernel.stores)
     phases = tuple(_phase(kernel, s, columns, walked) for s in kernel.stores)
-    blocks = -(-rows // (BLOCK // team))
+    blocks = -(-rows // (block // team))
     if any(p is not None and p.kind in ("total", "columns") for p in phases):
-        blocks = min(-(-blocks // 4), PARTIAL_BLOCKS)
-    return Layout(team, min(blocks, MAX_BLOCKS), phases, columns)
+        usual = -(-rows // (BLOCK // team))
+        blocks = min(-(-usual // 4), PARTIAL_BLOCKS) * BLOCK // block  # as many teams: each leaves a part of the sums
+    return Layout(team, min(blocks, MAX_BLOCKS), phases, columns, block)
 
 
 def _phase(kernel: RowKernel, store: Store, columns: int, sums: int) -> Phase | None:

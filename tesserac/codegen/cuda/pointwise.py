@@ -14,6 +14,8 @@ from tesserac.codegen.records import RowKernel
 from tesserac.codegen.sharing import LONGEST
 
 POINTWISE_BLOCKS = 4096
+"""Blocks of a kernel at most; beyond, threads go on with further elements."""
+
 LANES = 4
 
 
@@ -38,6 +40,8 @@ class PointwiseRenderer:
         real: str,
         vectors: bool,
         lanes: int = LANES,
+        block: int = BLOCK,
+        most_blocks: int = POINTWISE_BLOCKS,
     ) -> None:
         self.kernel, self.slot_names, self.names, self.real, self.vectors = kernel, slot_names, names, real, vectors
         self.lanes = lanes
@@ -47,7 +51,7 @@ class PointwiseRenderer:
         column = "(c + u)" if vectors else "c"
         self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real, column, self.index)
         self.elements = count(kernel.domain) // (lanes if vectors else 1)
-        self.blocks = min(-(-self.elements // BLOCK), POINTWISE_BLOCKS)
+        self.block, self.blocks = block, min(-(-self.elements // block), most_blocks)
 
     def render(self) -> dict[str, Any]:
         """Values for the template."""
@@ -68,7 +72,7 @@ class PointwiseRenderer:
             "stores": stores,
             "elements": self.elements,
             "index": self.index,
-            "block": BLOCK,
+            "block": self.block,
             "flat": not self.rows and not self.vectors,
             "vectors": self.vectors,
         }

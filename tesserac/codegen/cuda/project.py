@@ -14,6 +14,7 @@ from tesserac.codegen.cpu.project import EntryPlans
 from tesserac.codegen.cpu.tables import Parameter, parameter_rows, parameters_of
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cuda.program import FunctionRenderer
+from tesserac.codegen.cuda.schedule import Schedule
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.diagnostics import InternalError
@@ -30,9 +31,11 @@ class Rendered:
     parameters: list[Parameter]
 
 
-def rendered(plans: EntryPlans, lines: Mapping[str, list[str]]) -> Rendered:
-    """Emits the kernels of an entry; names and order depend on the plans alone."""
-    kernels = KernelCatalogue(CPP_TYPE[_real_type(plans)], CppNames(reserved=RUNTIME_NAMES), lines)
+def rendered(
+    plans: EntryPlans, lines: Mapping[str, list[str]], schedules: Mapping[str, Schedule] = {}
+) -> Rendered:
+    """Emits the kernels of an entry; names and order depend on the plans alone. ``schedules``: see KernelCatalogue."""
+    kernels = KernelCatalogue(CPP_TYPE[_real_type(plans)], CppNames(reserved=RUNTIME_NAMES), lines, schedules)
     parameters = parameters_of(plans.entry)
     declared = dict(plans.entry.roles())
     functions = [
@@ -42,12 +45,24 @@ def rendered(plans: EntryPlans, lines: Mapping[str, list[str]]) -> Rendered:
     return Rendered(kernels, functions, parameters)
 
 
-def render_entry_cuda(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[str, list[str]]) -> dict[str, str]:
+def render_entry_cuda(
+    plans: EntryPlans,
+    *,
+    stem: str,
+    source: str,
+    lines: Mapping[str, list[str]],
+    schedules: Mapping[str, Schedule] = {},
+) -> dict[str, str]:
     """``{stem}.kernels.cuh`` and ``{stem}.program.cu`` of an entry that was scheduled with ``Tile(enabled=False)``.
 
-    ``stem`` is a C++ identifier, ``source`` the file that comments name, ``lines`` the source lines by file.
+    ``stem`` is a C++ identifier, ``source`` the file that comments name, ``lines`` the source lines by file,
+    ``schedules`` what kernels choose, by their digest.
     """
-    found = rendered(plans, lines)
+    return entry_files(rendered(plans, lines, schedules), plans, stem=stem, source=source)
+
+
+def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -> dict[str, str]:
+    """The same of an entry whose kernels have been emitted."""
     kernels, functions, parameters = found.kernels, found.functions, found.parameters
     common: dict[str, Any] = {
         "title": plans.entry.label,

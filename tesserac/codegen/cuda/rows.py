@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from tesserac.codegen.cuda.expressions import Expressions, at, nested, offset_text, scalar_type
-from tesserac.codegen.cuda.layout import BLOCK, MAX_COLUMNS, Layout, count, index_type, levels
+from tesserac.codegen.cuda.layout import MAX_COLUMNS, Layout, count, index_type, levels
 from tesserac.codegen.cuda.passes import LOOP_NAMES, Extra, Pass, drop_unused, mentions, row_indices
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import Node, RowKernel, Store
@@ -61,14 +61,14 @@ class RowRenderer:
             "width": self.width,
             "rows": count(self.rows),
             "team": self.plan.team,
-            "block": BLOCK,
+            "block": self.plan.block,
             "declared": declared,
             "unrolled": unrolled,
             "columns": self.plan.columns,
             "uses_lane": any(p.columns for p in passes)
             or mentions([*self.row_end, *self.finish], "lane")
             or bool(self.finish_columns),
-            "lane": "threadIdx.x" if self.plan.team == BLOCK else "lane",
+            "lane": "threadIdx.x" if self.plan.team == self.plan.block else "lane",
         }
 
     # -- stores in two phases -----------------------------------------------------------------------------
@@ -113,13 +113,13 @@ class RowRenderer:
                 self._extra(number, "place", "int", count(self.rows))
 
     def _finish_total(self, store: Store, name: str, total: str, identity: str) -> None:
-        if self.plan.team == BLOCK:
+        if self.plan.team == self.plan.block:
             self.finish.append(f"if (threadIdx.x == 0) {name}[blockIdx.x] = {total};")
             return
         value = total if self.plan.team == 1 else f"lane == 0 ? {total} : {identity}"
         whole = self.names.fresh(f"{total}_of_block")
         kind = "double" if store.mode == "sum" else self.real
-        self.finish.append(f"const {kind} {whole} = block_{store.mode}<{BLOCK}, {kind}>({value});")
+        self.finish.append(f"const {kind} {whole} = block_{store.mode}<{self.plan.block}, {kind}>({value});")
         self.finish.append(f"if (threadIdx.x == 0) {name}[blockIdx.x] = {whole};")
 
     def _is_full(self, store: Store) -> bool:
@@ -208,7 +208,9 @@ class RowRenderer:
                     )
                 )
                 continue
-            over = {1: name, BLOCK: f"block_{node.op}<{BLOCK}>({name})"}.get(self.plan.team, f"warp_{node.op}({name})")
+            block = self.plan.block
+            over = f"block_{node.op}<{block}>({name})" if self.plan.team == block else f"warp_{node.op}({name})"
+            over = name if self.plan.team == 1 else over
             lines.append(self.text.declare_row(i, over))
         return lines
 
@@ -258,7 +260,7 @@ class RowRenderer:
 
     def _row_stores(self) -> None:
         """What happens once the row's own values are known."""
-        once = {1: "", BLOCK: "if (threadIdx.x == 0) "}.get(self.plan.team, "if (lane == 0) ")
+        once = {1: "", self.plan.block: "if (threadIdx.x == 0) "}.get(self.plan.team, "if (lane == 0) ")
         repeated = Pass()
         for number, store in enumerate(self.kernel.stores):
             phase = self.plan.phases[number]

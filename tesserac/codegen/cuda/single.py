@@ -6,16 +6,19 @@ import re
 
 from tesserac.codegen.cpu.expressions import address
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
-from tesserac.codegen.cuda.layout import BLOCK, count
+from tesserac.codegen.cuda.layout import count
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
 from tesserac.codegen.cuda.products import Product, Split, product_elements
+from tesserac.codegen.cuda.schedule import Schedule
 from tesserac.codegen.cuda.steps import Emitted, Workspace
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import AttentionKernel, ContractKernel, LineKernel, RowKernel, Slot, TransposeKernel
 from tesserac.ir.types import DType
 
-LINE_BLOCK = 128
+WAVELET_BLOCK = 128
+"""kWaveletThreads of runtime/cuda/wavelet.cuh."""
+
 WAVELET_BLOCKS = 128
 """Blocks of wavelet transforms whose lines lie in device memory."""
 
@@ -60,7 +63,7 @@ def _product_call(kernel: ContractKernel, name: str, product: Product, target: s
     return f"{around}matmul<{real}>(context, {name}, {a}, {b}, {bias}, {c});"
 
 
-def emit_attention(kernel: AttentionKernel, name: str, real: str) -> Emitted:
+def emit_attention(kernel: AttentionKernel, name: str, real: str, schedule: Schedule) -> Emitted:
     """Flash attention of the runtime: on tensor cores where operands have 16 bits."""
     brief = kernel.slots[0].dtype is DType.BF16
     types = f"{CUDA_TYPE[DType.BF16]}, {real}" if brief else real
@@ -68,7 +71,7 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str) -> Emitted:
     names = ("q", "k", "v", "o", "lse", "d_o", "dq", "dk", "dv")
     used = [i for i in range(len(kernel.slots)) if i != 4]
     strides = [(names[i], *kernel.strides[i]) for i in used]
-    text = render_template("cuda/attention.cu.j2", name=name, k=kernel, strides=strides)
+    text = render_template("cuda/attention.cu.j2", name=name, k=kernel, strides=strides, warps=schedule.get("warps", 4))
     pointers = ", ".join(f"{{{i}}}" for i in range(len(kernel.slots)))
     if not kernel.backward:
         call = f"attention_forward{mma}<{name}, {types}>"
@@ -81,7 +84,7 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str) -> Emitted:
     return Emitted(text, [step], workspace.size)
 
 
-def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames) -> Emitted:
+def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames, schedule: Schedule) -> Emitted:
     """A transposition in tiles of 32 x 32, one block each."""
     names = [scope.fresh(slot.name) for slot in kernel.slots]
     across, down = -(-kernel.columns // 32), -(-kernel.rows // 32)
@@ -99,6 +102,7 @@ def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames) -> Emitt
         const_kind=f"const {CUDA_TYPE[kernel.slots[0].dtype]}",
         across=across,
         down=down,
+        threads=schedule["rows"],
         rows=kernel.rows,
         columns=kernel.columns,
         lds=kernel.source,
@@ -106,10 +110,11 @@ def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames) -> Emitt
         source=address(names[0], [s for _, s, _ in kernel.outer], variables),
         target=address(names[1], [t for _, _, t in kernel.outer], variables),
     )
-    return Emitted(text, [f"{name}<<<{across * down * count(sizes)}, dim3(32, 8), 0, stream>>>({{0}}, {{1}});"])
+    grid, block = across * down * count(sizes), f"dim3(32, {schedule['rows']})"
+    return Emitted(text, [f"{name}<<<{grid}, {block}, 0, stream>>>({{0}}, {{1}});"])
 
 
-def emit_line(kernel: LineKernel, name: str, scope: CppNames) -> Emitted:
+def emit_line(kernel: LineKernel, name: str, scope: CppNames, schedule: Schedule) -> Emitted:
     """A function along one axis, one thread per line."""
     names = [scope.fresh(slot.name) for slot in kernel.slots]
     sizes = tuple(n for n, _ in kernel.outer)
@@ -129,16 +134,15 @@ def emit_line(kernel: LineKernel, name: str, scope: CppNames) -> Emitted:
         "cuda/line.cu.j2",
         name=name,
         parameters=_pointers(kernel.slots, names),
-        block=LINE_BLOCK,
+        block=schedule["block"],
         lines=lines,
         function=kernel.function,
         position=row_indices(sizes, variables, "int64_t", "row") if sizes else [],
         arguments=arguments + [str(n) for n in kernel.sizes],
     )
-    blocks = min(-(-lines // LINE_BLOCK), BLOCK * BLOCK)
-    return Emitted(
-        text, [f"{name}<<<{blocks}, {LINE_BLOCK}, 0, stream>>>({', '.join(f'{{{i}}}' for i in range(len(names)))});"]
-    )
+    blocks = min(-(-lines // schedule["block"]), 1 << 16)
+    pointers = ", ".join(f"{{{i}}}" for i in range(len(names)))
+    return Emitted(text, [f"{name}<<<{blocks}, {schedule['block']}, 0, stream>>>({pointers});"])
 
 
 def _emit_wavelet(
@@ -153,7 +157,7 @@ def _emit_wavelet(
         "cuda/wavelet.cu.j2",
         name=name,
         parameters=_pointers(kernel.slots, names),
-        block=LINE_BLOCK,
+        block=WAVELET_BLOCK,
         lines=lines,
         function=function,
         position=position,
@@ -167,4 +171,4 @@ def _emit_wavelet(
     if outside:
         pointers.append(f"at<{real}>(workspace, {workspace.add('lines', WAVELET_BLOCKS * size)})")
     blocks = min(lines, WAVELET_BLOCKS if outside else 65535)
-    return Emitted(text, [f"{name}<<<{blocks}, {LINE_BLOCK}, 0, stream>>>({', '.join(pointers)});"], workspace.size)
+    return Emitted(text, [f"{name}<<<{blocks}, {WAVELET_BLOCK}, 0, stream>>>({', '.join(pointers)});"], workspace.size)

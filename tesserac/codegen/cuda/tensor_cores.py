@@ -50,6 +50,10 @@ class Shape:
     ldb: int
 
 
+TILES = (64, 128)
+"""Rows and columns of a block: SmallCut and LargeCut of runtime/cuda/product_mma.cuh, which add up in the same order."""
+
+
 def takes_tensor_cores(kernel: ContractKernel, parts: Split) -> bool:
     """Whether the kernel of runtime/cuda/product_mma.cuh is the better one, given what cuBLASLt would leave over."""
     if any(kernel.slots[matrix.slot].dtype is not DType.BF16 for matrix in (kernel.a, kernel.b)):
@@ -62,7 +66,16 @@ def takes_tensor_cores(kernel: ContractKernel, parts: Split) -> bool:
     return kernel.k <= TERMS_PER_BYTE * bytes_saved
 
 
-def emit_on_tensor_cores(kernel: ContractKernel, name: str, names: CppNames, real: str, aligned: bool) -> Emitted:
+def usual_tile(kernel: ContractKernel) -> int:
+    """Rows and columns of a block: has_large_tiles of runtime/cuda/product_mma.cuh."""
+    shape = _shape(kernel)
+    large = -(-shape.m // 128) * -(-kernel.n // 128) * count(_outer(kernel, shape.items)) >= 128
+    return 128 if large else 64
+
+
+def emit_on_tensor_cores(
+    kernel: ContractKernel, name: str, names: CppNames, real: str, aligned: bool, schedule: Mapping[str, int]
+) -> Emitted:
     """The struct and its launch. ``aligned``: buffers begin at multiples of 16 bytes."""
     shape = _shape(kernel)
     scope = CppNames(parent=names, reserved=MEMBERS)
@@ -87,7 +100,9 @@ def emit_on_tensor_cores(kernel: ContractKernel, name: str, names: CppNames, rea
         **values,
     )
     pointers = ", ".join([f"{{{i}}}" for i in range(len(kernel.slots))] + (["key"] if random else []))
-    return Emitted(text, [f"mma::product_mma(stream, {name}{{{{{pointers}}}}});"], takes_key=random)
+    cut = {64: "Small", 128: "Large"}[schedule["tile"]]
+    call = "product_mma" if schedule["tile"] == usual_tile(kernel) else f"launch_product<mma::{cut}Cut>"
+    return Emitted(text, [f"mma::{call}(stream, {name}{{{{{pointers}}}}});"], takes_key=random)
 
 
 def _operand(

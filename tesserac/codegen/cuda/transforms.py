@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tesserac.codegen.cuda.expressions import Expressions, at, literal
@@ -66,28 +66,41 @@ class FftSizes:
     bytes: int
 
 
-def fft_sizes(kernel: FftKernel, itemsize: int) -> FftSizes:
-    """How the kernel's lines are transformed."""
+def _as_computed(kernel: FftKernel) -> FftKernel:
+    """All bins of real numbers are computed as of complex ones."""
+    return replace(kernel, form="complex") if kernel.form == "real" else kernel
+
+
+def fft_lines(kernel: FftKernel, itemsize: int) -> tuple[int, tuple[int, ...]]:
+    """How many lines a block takes, and how many it may: half as many and twice, where shared memory has room."""
+    usual = fft_sizes(_as_computed(kernel), itemsize)
+    most = min(math.prod((*kernel.outer, kernel.count)), SHARED_BYTES // (usual.bytes // usual.lines))
+    other = () if usual.outside else (usual.lines // 2, 2 * usual.lines)
+    return usual.lines, tuple(sorted((usual.lines, *(n for n in other if 1 <= n <= most))))
+
+
+def fft_sizes(kernel: FftKernel, itemsize: int, lines: int = 0) -> FftSizes:
+    """How the kernel's lines are transformed, ``lines`` of them by a block (0: as many as is usual)."""
     halved = kernel.form != "complex" and kernel.n % 2 == 0
     length = kernel.n // 2 if halved else kernel.n
     passes = length
     if length > 1 and prime_factors(length)[-1] > LARGEST_PRIME:
         passes = 1 << (2 * length - 2).bit_length()
     line = 2 * (max(passes, length + 1) | 1) * 2 * itemsize
-    count = math.prod((*kernel.outer, kernel.count))
-    lines = max(1, min(POINTS // passes, count, USUAL_BYTES // line))
-    if kernel.upright:  # neighbouring lines are what a warp reads at once
-        lines = max(lines, min(UPRIGHT_LINES, count, UPRIGHT_BYTES // line))
+    if not lines:
+        count = math.prod((*kernel.outer, kernel.count))
+        lines = max(1, min(POINTS // passes, count, USUAL_BYTES // line))
+        if kernel.upright:  # neighbouring lines are what a warp reads at once
+            lines = max(lines, min(UPRIGHT_LINES, count, UPRIGHT_BYTES // line))
     return FftSizes(passes, tuple(radices(passes)), lines, line > SHARED_BYTES, lines * line)
 
 
 class TransformEmitter:
     """Text and launch of one transform."""
 
-    def __init__(self, kernel: FftKernel, name: str, names: CppNames, real: str) -> None:
-        if kernel.form == "real":  # all bins of real numbers: as of complex ones
-            kernel = replace(kernel, form="complex")
-        self.kernel, self.name, self.real = kernel, name, real
+    def __init__(self, kernel: FftKernel, name: str, names: CppNames, real: str, schedule: Mapping[str, int]) -> None:
+        kernel = _as_computed(kernel)
+        self.kernel, self.name, self.real, self.lines = kernel, name, real, schedule.get("lines", 0)
         if any(store.mode != "set" or store.across_tiles for store in kernel.stores):
             raise InternalError("a transform that adds up its results")
         self.scope = CppNames(parent=names, reserved=("read", "write", "line", "k", "i", "c", "v"))
@@ -101,7 +114,7 @@ class TransformEmitter:
     def emit(self) -> Emitted:
         """A struct with what the transform reads and writes, its plan, and the launch."""
         k = self.kernel
-        sizes = fft_sizes(k, 8 if self.real == "double" else 4)
+        sizes = fft_sizes(k, 8 if self.real == "double" else 4, self.lines)
         random = any(n.kind == "random" for n in (*k.before, *k.nodes))
         members = [f"{pointer_type(s)} {n};" for s, n in zip(k.slots, self.slot_names, strict=True)]
         before, after = self._before(), self._after()
