@@ -121,11 +121,9 @@ def build_all(folder: Path, sources: Mapping[str, str], mode: str) -> Path:
     return build(folder, "all.cpp", mode, program=False)
 
 
-def compile_on_host(
-    functions: Sequence[Function], folder: Path, schedules: Sequence[Mapping[str, Schedule]] = ()
-) -> ctypes.CDLL:
+def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:
     """A library with ``call_f0``, ``call_f1``... that executes the emitted CUDA thread by thread."""
-    return ctypes.CDLL(str(build_functions(functions, folder, schedules=schedules)))
+    return ctypes.CDLL(str(build_functions(functions, folder)))
 
 
 def build_functions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,39 +14,45 @@ from tesserac.codegen.cuda.schedule import Choice, Schedule, schedules, unfit
 from tesserac.diagnostics import CompileError
 from tesserac.driver import plan_entry
 from tesserac.ir.program import Entry, Function
-from tests.codegen.cuda_cases import CASES
-from tests.codegen.cuda_support import WHOLE, call, compile_on_host
+from tests.codegen.cuda_cases import CASES, attention
+from tests.codegen.cuda_support import WHOLE, build_functions, call
+from tests.codegen.test_cuda_mixed import CASES as MIXED
 from tests.codegen.test_cuda_transforms import values_for
 from tests.codegen.test_fft import one_op
 
 NAMES = ("norm_short", "norm_warp", "norm_block", "embedding", "attention_groups", "moved", "pointwise_four", "lines")
-FUNCTIONS = [*(CASES[name]() for name in NAMES), (one_op("fft_pair", (20, 128), 1, "backward"), {})]
+FUNCTIONS = {
+    False: [*(CASES[name]() for name in NAMES), (one_op("fft_pair", (20, 128), 1, "backward"), {})],
+    True: [attention(1, 40, 40, 2, 2, 8, True), MIXED["dropped"][0](), MIXED["transposed"][0]()],
+}
+"""In float32, and with operands of bf16: on tensor cores."""
 
 
-def entry_of(function: Function) -> Entry:
+def entry_of(function: Function, mixed: bool = False) -> Entry:
     """As tests/codegen/cuda_support.py makes it."""
     trains = any(o.name.startswith("grad:") for o in function.outputs)
-    return Entry("f", function if trains else None, None if trains else function)
+    return Entry("f", function if trains else None, None if trains else function, None, mixed)
 
 
-def variants(function: Function) -> list[dict[str, Schedule]]:
+def variants(function: Function, mixed: bool) -> list[dict[str, Schedule]]:
     """The second schedule of every kernel, then the third and so on, by digest."""
-    found = rendered(plan_entry(entry_of(function), WHOLE), {}).kernels.functions
+    found = rendered(plan_entry(entry_of(function, mixed), WHOLE), {}).kernels.functions
     lists = {f.digest: schedules(f.choices) for f in found if f.choices}
     most = max(map(len, lists.values()))
     return [{d: own[n] for d, own in lists.items() if n < len(own)} for n in range(1, most)]
 
 
-def test_every_schedule_computes_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_every_schedule_computes_the_same_bits(mixed: bool, tmp_path: Path) -> None:
     functions: list[Function] = []
     chosen: list[Mapping[str, Schedule]] = []
     data = []
-    for function, values in FUNCTIONS:
-        for own in [{}, *variants(function)]:
+    for function, values in FUNCTIONS[mixed]:
+        for own in [{}, *variants(function, mixed)]:
             functions.append(function)
             chosen.append(own)
             data.append(values or values_for(function))
-    library = compile_on_host(functions, tmp_path, chosen)
+    library = ctypes.CDLL(str(build_functions(functions, tmp_path, mixed=mixed, schedules=chosen)))
     usual: dict[str, np.ndarray] = {}
     for number, (function, own) in enumerate(zip(functions, chosen, strict=True)):
         found = call(library, number, function, data[number], seed=5, step=3)
@@ -53,7 +60,7 @@ def test_every_schedule_computes_the_same_bits(tmp_path: Path) -> None:
         assert found.keys() == usual.keys()
         for name, array in found.items():
             np.testing.assert_array_equal(array, usual[name], err_msg=f"{name} with {own}")
-    assert len(functions) >= len(FUNCTIONS) + 18
+    assert len(functions) >= 2 * len(FUNCTIONS[mixed])
     texts = [(tmp_path / f"f{i}.kernels.cuh").read_text() for i in range(len(functions))]
     assert len(set(texts)) == len(texts)  # each was emitted as chosen
 

@@ -74,7 +74,8 @@ def _of_rows(kernel: RowKernel) -> tuple[Choice, ...]:
     if is_pointwise(kernel):
         block = Choice("block", BLOCK, (128, 256, 512))
         many = count(kernel.domain) > 4 * BLOCK * FEW_BLOCKS
-        return (block, Choice("blocks", POINTWISE_BLOCKS, (FEW_BLOCKS, POINTWISE_BLOCKS, 1 << 16))) if many else (block,)
+        blocks = Choice("blocks", POINTWISE_BLOCKS, (FEW_BLOCKS, POINTWISE_BLOCKS, 1 << 16))
+        return (block, blocks) if many else (block,)
     plan = layout(kernel)
     kinds = {phase.kind for phase in plan.phases if phase is not None}
     if plan.team > WARP or "total" in kinds:

@@ -51,7 +51,7 @@ class Shape:
 
 
 TILES = (64, 128)
-"""Rows and columns of a block: SmallCut and LargeCut of runtime/cuda/product_mma.cuh, which add up in the same order."""
+"""Rows and columns of a block: SmallCut and LargeCut of runtime/cuda/product_mma.cuh, whose sums have one order."""
 
 
 def takes_tensor_cores(kernel: ContractKernel, parts: Split) -> bool:
