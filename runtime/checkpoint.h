@@ -219,7 +219,7 @@ class Checkpoints {
     for (const Indexed& item : all_tensors(session, optimizer)) {
       const Stored::Whole* const stored = file->find(item.header.name);
       if (!stored || !same_shape(whole_of(*item.tensor), stored->about)) throw file->damaged("the moments of '" + std::string(item.tensor->name) + "' are missing");
-      file->verify(*stored, rectangle_of(*item.tensor, ranks_));
+      if (holds(*item.tensor, ranks_)) file->verify(*stored, rectangle_of(*item.tensor, ranks_));
     }
   }
 
@@ -227,6 +227,7 @@ class Checkpoints {
     const int count = session->program().param_count;
     std::vector<char> memory;
     for (const Indexed& item : all_tensors(*session, optimizer)) {
+      if (!holds(*item.tensor, ranks_)) continue;
       const Stored::Whole& whole = *file.find(item.header.name);
       const StoredTensor part = file.part(whole, rectangle_of(*item.tensor, ranks_), &memory);
       const int moment = item.index / count - 1;

@@ -65,7 +65,10 @@ inline void describe_mesh(const Program& program, const Mesh& mesh) {
   printf("  (plan %s)\n", mesh.plan);
   for (int i = 0; i < program.param_count; ++i) {
     const Tensor& param = program.params[i];
-    if (param.cut) printf("    %-32s %s of %s\n", param.name, shape_text(param.shape, param.rank).c_str(), shape_text(param.cut->shape, param.rank).c_str());
+    if (!param.cut) continue;
+    const std::string part = shape_text(param.shape, param.rank), whole = shape_text(param.cut->shape, param.rank);
+    const std::string owner = param.cut->owner_axis < 0 ? "" : format(" on rank %d of %s", param.cut->owner, mesh.names[param.cut->owner_axis]);
+    printf("    %-32s %s%s\n", param.name, (part == whole ? part : part + " of " + whole).c_str(), owner.c_str());
   }
   if (mesh.collective_count > 0) printf("\nexchanges\n  %4s %-15s %-6s %-16s %12s\n", "", "kind", "axis", "source", "bytes/rank");
   for (int i = 0; i < mesh.collective_count; ++i)
@@ -74,7 +77,9 @@ inline void describe_mesh(const Program& program, const Mesh& mesh) {
 
 inline void describe_text(const Program& program, int threads) {
   printf("%s, from %s, by tesserac %s\n", program.name, program.source_file, program.version);
-  printf("\nparameters: %lld in %d tensors\n", static_cast<long long>(parameter_count(program)), program.param_count);
+  int tensors = 0;
+  for (int i = 0; i < program.param_count; ++i) tensors += first_in_place(program.params[i]);
+  printf("\nparameters: %lld in %d tensors%s\n", static_cast<long long>(parameter_count(program)), tensors, tensors < program.param_count ? format(" on every rank, of %d", program.param_count).c_str() : "");
   for (int i = 0; i < program.param_count; ++i) describe_tensor(program.params[i], init_text(program.params[i]));
   if (program.optimizer.kind) printf("\noptimizer fixed by the source: %s, lr %g\n", program.optimizer.kind, program.optimizer.lr);
   if (program.train) describe_function(program, *program.train, "training step", threads, true);

@@ -70,6 +70,7 @@ inline void initialise(const Tensor& param, uint64_t seed, char* arena) {
 
 inline void initialise(const Program& program, uint64_t seed, char* arena, const Ranks* ranks = nullptr) {
   for (int i = 0; i < program.param_count; ++i) {
+    if (!holds(program.params[i], ranks)) continue;
     if (program.params[i].cut) initialise_part(program.params[i], seed, arena, ranks);
     else initialise(program.params[i], seed, arena);
   }

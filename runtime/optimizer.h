@@ -64,6 +64,7 @@ class Updater {
     partial_.resize(chunks_.size());
     if (!ranks) return;
     for (int i = 0; i < program.param_count; ++i) {
+      if (!first_in_place(program.params[i])) continue;
       std::vector<Chunk> own;
       add_chunks(program.params[i], &own);
       counts_.insert(counts_.end(), own.size(), speaks_for(program.params[i], *program.mesh, *ranks));

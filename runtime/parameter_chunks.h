@@ -32,7 +32,8 @@ inline void add_chunks(const Tensor& tensor, std::vector<Chunk>* out) {
 
 inline std::vector<Chunk> parameter_chunks(const Program& program) {
   std::vector<Chunk> out;
-  for (int i = 0; i < program.param_count; ++i) add_chunks(program.params[i], &out);
+  for (int i = 0; i < program.param_count; ++i)
+    if (first_in_place(program.params[i])) add_chunks(program.params[i], &out);
   return out;
 }
 

@@ -42,8 +42,7 @@ struct Held {
 // Every part of a tensor once, with the rank that writes it. Of the ranks with equal parts it is another one for every
 // `index`, so that all of them have something to do.
 inline std::vector<Held> holders(const Tensor& tensor, int index, const Mesh& mesh) {
-  unsigned cut = 0;
-  for (int d = 0; tensor.cut && d < tensor.rank; ++d) cut |= tensor.cut->axes[d];
+  const unsigned cut = dividing_axes(tensor);
   int world = 1, copies = 1;
   for (int axis = 0; axis < mesh.axis_count; ++axis) {
     world *= mesh.sizes[axis];
@@ -52,6 +51,7 @@ inline std::vector<Held> holders(const Tensor& tensor, int index, const Mesh& me
   std::vector<Held> out;
   for (int rank = 0; rank < world; ++rank) {
     const Seat seat(mesh, rank);
+    if (!holds(tensor, &seat)) continue;
     int copy = 0;
     for (int axis = 0; axis < mesh.axis_count; ++axis)
       if (!(cut >> axis & 1u)) copy = copy * mesh.sizes[axis] + seat.coordinate(axis);

@@ -18,9 +18,12 @@ constexpr int kMaxAxes = 4;
 
 // Of what a tensor is a part, where several ranks run a program: `shape` is the whole one's; bit a of `axes[d]` says that
 // dimension d is cut along axis a of the mesh. Of several axes that cut one dimension the first is the outermost.
+// `owner_axis`: of the ranks along this axis that number `owner` alone has the tensor (-1: all have). What others have
+// instead shares its place in the arena; those rows of the table differ in name and owner only.
 struct Cut {
   int64_t shape[kMaxRank];
   unsigned axes[kMaxRank];
+  int owner_axis = -1, owner = 0;
 };
 
 // How a parameter gets its first values. Every element is a function of (seed, name, global

@@ -69,11 +69,25 @@ inline Corner corner_of(const Tensor& tensor, const Where* ranks) {
   return out;
 }
 
+// Whether this rank, or another, has any of a tensor; without ranks, the first one.
+template <class Where>
+inline bool holds(const Tensor& tensor, const Where* ranks) {
+  if (!tensor.cut || tensor.cut->owner_axis < 0) return true;
+  return tensor.cut->owner == (ranks ? ranks->coordinate(tensor.cut->owner_axis) : 0);
+}
+
+// The axes along which ranks have different parts of a tensor, or only one has it, as bits.
+inline unsigned dividing_axes(const Tensor& tensor) {
+  unsigned out = 0;
+  for (int d = 0; tensor.cut && d < tensor.rank; ++d) out |= tensor.cut->axes[d];
+  if (tensor.cut && tensor.cut->owner_axis >= 0) out |= 1u << tensor.cut->owner_axis;
+  return out;
+}
+
 // Whether this rank is the one, of those with equal parts of a tensor, that speaks for it: the first along every axis
-// that does not cut it.
+// that does not divide it.
 inline bool speaks_for(const Tensor& tensor, const Mesh& mesh, const Ranks& ranks) {
-  unsigned cut = 0;
-  for (int d = 0; tensor.cut && d < tensor.rank; ++d) cut |= tensor.cut->axes[d];
+  const unsigned cut = dividing_axes(tensor);
   for (int axis = 0; axis < mesh.axis_count; ++axis)
     if (!(cut >> axis & 1u) && ranks.coordinate(axis) != 0) return false;
   return true;

@@ -70,9 +70,11 @@ class Selftest {
       }
       std::vector<char> dense(dense_bytes(param) + sizeof(double));
       store_reals(param.dtype, values.data(), dense.data(), static_cast<size_t>(scalars));
-      const std::vector<char> mine = part_of(program_.params[p], ranks_, dense);
-      unpack(program_.params[p], mine.data(), session_.params());
-      if (single_) unpack(program_.params[p], mine.data(), single_->params());
+      if (holds(program_.params[p], ranks_)) {
+        const std::vector<char> mine = part_of(program_.params[p], ranks_, dense);
+        unpack(program_.params[p], mine.data(), session_.params());
+        if (single_) unpack(program_.params[p], mine.data(), single_->params());
+      }
       load_reals(format_of(param.dtype), dense.data(), values.data(), static_cast<size_t>(scalars));  // what the program sees, exactly
       for (int plane = 0; plane < planes(param); ++plane)  // the reference's parameters lie in planes, too
         for (int64_t i = plane; i < scalars; i += planes(param)) params_.push_back(values[static_cast<size_t>(i)]);
@@ -202,7 +204,7 @@ class Selftest {
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
       first.push_back(gradient(session_, param));
-      compare(std::string("gradient ") + param.name, part_of_planes(param, ranks_, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
+      if (holds(param, ranks_)) compare(std::string("gradient ") + param.name, part_of_planes(param, ranks_, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
       at += elements(whole_of(param)) * planes(param);
     }
     session_.train(inputs.own_pointers.data(), again.pointers.data(), seed_, 0);
@@ -229,8 +231,10 @@ class Selftest {
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
       const std::vector<double> values = gradient(*single_, param), part = part_of_planes(param, ranks_, at);
-      all.insert(all.end(), values.begin(), values.end());
-      want.insert(want.end(), part.begin(), part.end());
+      if (holds(param, ranks_)) {
+        all.insert(all.end(), values.begin(), values.end());
+        want.insert(want.end(), part.begin(), part.end());
+      }
       at += elements(whole_of(param)) * planes(param);
     }
     compare("1 thread: all gradients", want.data(), all.data(), all.size(), largest(grads->data(), params_.size()));

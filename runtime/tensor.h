@@ -101,9 +101,14 @@ inline DType real_type(const Program& program) {
   return function && function->output_count > 0 ? scalar_type(function->outputs[0].dtype) : DType::f32;
 }
 
+// Of the parameters that share a place in the arena, because ranks have one each, the first; true for all others.
+inline bool first_in_place(const Tensor& param) { return !param.cut || param.cut->owner_axis < 0 || param.cut->owner == 0; }
+
+// Elements that one rank has.
 inline int64_t parameter_count(const Program& program) {
   int64_t count = 0;
-  for (int i = 0; i < program.param_count; ++i) count += elements(program.params[i]);
+  for (int i = 0; i < program.param_count; ++i)
+    if (first_in_place(program.params[i])) count += elements(program.params[i]);
   return count;
 }
 

@@ -221,6 +221,7 @@ class Trainer {
     else if (std::isfinite(updater_.norm(session_.grads()))) return;
     for (int i = 0; i < program_.param_count && culprit.empty(); ++i) {
       const Tensor& param = program_.params[i];
+      if (!holds(param, ranks_)) continue;
       const int64_t length = row_length(param), rows = row_count(param);
       const Format scalar = format_of(scalar_type(param.dtype));
       for (int64_t line = 0; line < planes(param) * rows && culprit.empty(); ++line) {

@@ -111,6 +111,7 @@ inline void load_weights(const Program& program, const std::string& path, char* 
   const auto each = [&](const auto& use) {
     std::vector<char> memory;
     for (int i = 0; i < program.param_count; ++i) {
+      if (!holds(program.params[i], ranks)) continue;
       const Stored::Whole& whole = *file.find(program.params[i].name);
       const Rectangle where = rectangle_of(program.params[i], ranks);
       if (file.summed()) file.verify(whole, where);

@@ -33,7 +33,8 @@ inline void gather(const Tensor& param, const char* arena, Ranks* ranks, char* o
   if (!param.cut) return pack(param, arena, out);
   const size_t bytes = dense_bytes(param), element = dtype_size(param.dtype), row = static_cast<size_t>(row_length(param)) * element;
   std::vector<char> mine(bytes + sizeof(Corner)), all(mine.size() * static_cast<size_t>(ranks->size()));
-  const Corner corner = corner_of(param, ranks);
+  Corner corner = corner_of(param, ranks);
+  if (!holds(param, ranks)) corner.at[0] = -1;
   pack(param, arena, mine.data());
   memcpy(mine.data() + bytes, &corner, sizeof corner);
   ranks->all_gather(Ranks::kOwn, Ranks::kWorld, mine.data(), all.data(), mine.size());
@@ -41,6 +42,7 @@ inline void gather(const Tensor& param, const char* arena, Ranks* ranks, char* o
     const char* const from = all.data() + static_cast<size_t>(r) * mine.size();
     Corner at;
     memcpy(&at, from + bytes, sizeof at);
+    if (at.at[0] < 0) continue;
     each_row(param, at, [&](int64_t i, int64_t first) { memcpy(out + static_cast<size_t>(first) * element, from + static_cast<size_t>(i) * row, row); });
   }
 }

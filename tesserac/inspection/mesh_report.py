@@ -13,6 +13,7 @@ from tesserac.inspection.mesh_plan import plan_text, summary_text
 from tesserac.ir.program import Entry, Function
 from tesserac.parser import read_source
 from tesserac.passes.mesh.advice import LARGE, advice, refused
+from tesserac.passes.mesh.entry import needed_whole
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.hardware import load
 from tesserac.passes.mesh.lock import lock_text
@@ -75,7 +76,8 @@ def plan_report(source: Source, options: PlanOptions) -> PlanReport:
     parts = []
     for entry, role, function in planned:
         assert entry.mesh is not None
-        found = plan(function, entry.mesh, hardware, with_pins(settings, entry.pins, function))
+        settled = replace(with_pins(settings, entry.pins, function), whole=needed_whole(entry, settings))
+        found = plan(function, entry.mesh, hardware, settled)
         parts.append(_entry(found, entry, role, texts, options, report))
         if options.write_lock:
             Path(options.write_lock).write_text(lock_text(found.function, found.mesh, found.found), encoding="utf-8")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import re
+import shutil
+from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import load_file
+
+from tesserac.checkpoints import merge, newest, read_index
 from tests.comm.projects import build, losses, run, slow
 
 MIXTURE = """
@@ -26,8 +32,8 @@ def step(batch):
 DATA = ("--data", "x=normal", "--data", "y=normal", "--optimizer", "momentum", "--lr", "0.05", "--steps", "20")
 
 
-@slow
 def test_experts_on_two_ranks_train_as_on_one() -> None:
+    """A rank holds its experts' parameters alone: the arena shrinks, and no gradient of an expert travels."""
     alone, spread = build(MIXTURE, "none"), build(MIXTURE, "ep=2")
     kernels = (spread.parent / f"{spread.name}.kernels.h").read_text()
     assert kernels.count("exchange::exchange_rows(") == 2  # there and back; x needs no gradient
@@ -35,3 +41,31 @@ def test_experts_on_two_ranks_train_as_on_one() -> None:
     expected, found = (losses(run(p, n, "train", *DATA)) for p, n in ((alone, 1), (spread, 2)))
     assert len(found) == 20
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    experts, gate = 4 * (8 * 12 + 12 + 12 * 8 + 8), 8 * 4
+    for program, count in ((alone, experts + gate), (spread, experts // 2 + gate)):
+        text = run(program, 1, "describe")
+        assert f"parameters: {count} in " in text
+    sums = re.findall(r"all_reduce +ep +model.py:\d+ +(\d+)\n", text)  # of the loss, and of gradients
+    assert [int(n) for n in sums] == [4, 4 * gate]
+    assert "moe.experts.2.b1                 12 on rank 1 of ep" in text
+
+
+@slow
+def test_checkpoints_of_experts_go_on_anywhere(tmp_path: Path) -> None:
+    """What four ranks wrote goes on with two and with one, and four go on bit for bit; merged it is the weights."""
+    programs = {1: build(MIXTURE, "none"), 2: build(MIXTURE, "ep=2"), 4: build(MIXTURE, "ep=4")}
+    straight = losses(run(programs[4], 4, "train", *DATA))
+    first = (*DATA[:-1], "12")
+    run(programs[4], 4, "train", *first, "--checkpoint", tmp_path / "c", "--save", tmp_path / "w.safetensors")
+    merge(read_index(newest(tmp_path / "c")), tmp_path / "merged.safetensors")
+    direct, merged = load_file(tmp_path / "w.safetensors"), load_file(tmp_path / "merged.safetensors")
+    assert len(direct) == 17
+    assert all(np.array_equal(direct[name], merged[name]) for name in direct)
+    for ranks, program in programs.items():
+        copy = tmp_path / f"c{ranks}"
+        shutil.copytree(tmp_path / "c", copy)
+        rest = losses(run(program, ranks, "train", *DATA, "--checkpoint", copy, "--resume"))
+        np.testing.assert_allclose(rest, straight[12:], rtol=0 if ranks == 4 else 1e-6)
+    start = ("--weights", tmp_path / "w.safetensors", "--steps", "1")
+    each = [losses(run(p, n, "train", *DATA[:-2], *start)) for n, p in programs.items()]
+    np.testing.assert_allclose(each, each[0][0], rtol=1e-6)

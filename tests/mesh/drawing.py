@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from random import Random
 
@@ -15,6 +16,7 @@ from tesserac.ir.types import TensorType
 from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
+from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, partition
 from tesserac.passes.mesh.placements import REPLICATED, Placement, Shard, local_type
 from tesserac.passes.mesh.program import rank_program
@@ -38,11 +40,17 @@ def draw_assignment(function: Function, mesh: Mesh, rng: Random) -> Assignment:
         for equation in forms:
             chosen.append(_pick(strategies(equation, size), rng))
         mixtures = _mixtures(replace(function, equations=tuple(forms)), size, set(modes), rng)
+        held: dict[str, Placement] = {}
+        if rng.random() < 0.7:
+            mixtures, held = owned_experts(replace(function, equations=tuple(forms)), mixtures, size)
         chosen = [mixtures.get(i, strategy) for i, strategy in enumerate(chosen)]
         modes.update(s.name for s in mixtures.values() if s.name == EXPERTS)
         forms = [after(equation, strategy, size) for equation, strategy in zip(forms, chosen, strict=True)]
-        found[name] = AxisAssignment(tuple(chosen), _placements(inputs, size, rng), _placements(outputs, size, rng))
-    return found
+        placed = {path: held.get(path, place) for path, place in _placements(inputs, size, rng, held).items()}
+        found[name] = AxisAssignment(tuple(chosen), placed, _placements(outputs, size, rng))
+    slots = {path: place.slot for axis in found.values() for path, place in axis.inputs.items() if place.slot}
+    return {name: replace(axis, inputs={path: place if place.slot else axis.inputs[slots.get(path, path)]
+                                        for path, place in axis.inputs.items()}) for name, axis in found.items()}
 
 
 def _mixtures(function: Function, size: int, taken: set[str], rng: Random) -> dict[int, Strategy]:
@@ -59,10 +67,11 @@ def _pick(legal: tuple[Strategy, ...], rng: Random) -> Strategy:
     return chosen
 
 
-def _placements(types: dict[str, TensorType], size: int, rng: Random) -> dict[str, Placement]:
+def _placements(types: dict[str, TensorType], size: int, rng: Random,
+                uncut: Collection[str] = ()) -> dict[str, Placement]:
     found = {}
     for name, type_ in types.items():
-        cuts = [Shard(axis) for axis, n in enumerate(type_.sizes) if n % size == 0]
+        cuts = [] if name in uncut else [Shard(axis) for axis, n in enumerate(type_.sizes) if n % size == 0]
         found[name] = rng.choice([REPLICATED, *cuts])
         types[name] = local_type(type_, (found[name],), (size,))
     return found

@@ -14,8 +14,9 @@ from tesserac.ir.program import Function, Input, Output, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
+from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.partition import AxisAssignment
-from tesserac.passes.mesh.placements import REPLICATED, Shard
+from tesserac.passes.mesh.placements import REPLICATED, Placement, Shard
 from tesserac.passes.mesh.program import RankProgram, rank_program
 from tesserac.passes.mesh.simulate import run_ranks, simulate
 from tesserac.passes.mesh.strategy import strategies
@@ -26,11 +27,15 @@ from tests.strategies import inputs_for
 PLAIN = Mixture(tokens=16, experts=4)
 
 
-def cut(function: Function, size: int, mode: str) -> RankProgram:
+def cut(function: Function, size: int, mode: str, owned: bool = False) -> RankProgram:
     """Mixtures in one way, everything else by tokens where its first operand is, or repeated."""
     function = expand_derivatives(function)
     own = mixture_strategies(function, size, mode)
     assert own
+    held: dict[str, Placement] = {}
+    if owned:
+        own, held = owned_experts(function, own, size)
+        assert held
     lies = {i.var.name: REPLICATED if i.is_parameter else Shard(0) for i in function.inputs}
     chosen = []
     for i, equation in enumerate(function.equations):
@@ -39,7 +44,7 @@ def cut(function: Function, size: int, mode: str) -> RankProgram:
         strategy = own.get(i) or next((s for s in legal if s.operands[:1] == (first,) and first.is_cut), legal[0])
         chosen.append(strategy)
         lies.update((v.name, p) for v, p in zip(equation.results, strategy.results, strict=False))
-    inputs = {i.path: lies[i.var.name] for i in function.inputs}
+    inputs = {i.path: lies[i.var.name] for i in function.inputs} | held
     return rank_program(function, mesh_of(f"ep={size}"), {"ep": AxisAssignment(tuple(chosen), inputs)})
 
 
@@ -59,6 +64,20 @@ def test_rows_go_to_their_experts_and_back(size: int):
     assert kinds.count(("exchange_rows", "forward")) == 2
     assert kinds.count(("exchange_rows", "backward")) == 2
     assert kinds.count(("all_gather", "forward")) == 1
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_parameters_of_experts_lie_at_their_ranks(size: int):
+    """A rank has the tensors of its experts alone, and nothing of them or of their gradients travels."""
+    function = mixture(Mixture(tokens=16, experts=4, deep=True))
+    program = cut(function, size, EXPERTS, owned=True)
+    assert apart(function, program, inputs_for(function, 3)) < 1e-12
+    held = [i.path for i in program.function.parameters if "experts." in i.path]
+    assert held == [f"experts.{e}.{name}" for name in ("w1", "b1", "w2", "b2") for e in range(4 // size)]
+    assert {o.name for o in program.function.outputs if "experts." in o.name} == {f"grad:{path}" for path in held}
+    others = sum(i.var.type.bytes for i in program.function.parameters if "experts." not in i.path)
+    assert sum(c.sent for c in program.collectives if c.phase == "gradient") == others
+    assert not any(e.op in ("own_experts", "spread_experts") for e in program.function.equations)
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -87,6 +106,7 @@ def test_any_routing(name: str, mode: str):
     (path,) = (i.path for i in function.data if i.var.type.dtype.is_integer)
     inputs[path] = ROUTINGS[name].astype(inputs[path].dtype)
     assert apart(function, cut(function, 4, mode), inputs) < 1e-12
+    assert mode == TOKENS or apart(function, cut(function, 4, mode, owned=True), inputs) < 1e-12
 
 
 def test_random_meshes_and_strategies():

@@ -45,7 +45,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
     """``{stem}.kernels.h`` and ``{stem}.program.cpp``. ``stem`` is a C++ identifier."""
     real = CPP_TYPE[_real_type(plans)]
     kernels = KernelCatalogue(real, CppNames(reserved=RUNTIME_NAMES), lines)
-    parameters = parameters_of(plans.entry)
+    parameters = parameters_of(plans.entry, plans.meshed)
     declared = dict(plans.entry.roles())
     exchanges = Exchanges(plans.meshed)
     functions = [

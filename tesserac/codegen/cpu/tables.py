@@ -25,13 +25,15 @@ class Parameter:
     """One member of the struct Parameters, and with it one row of the parameter table.
 
     A complex parameter has two members, its real and its imaginary plane, the second right behind the first; its row
-    goes with the first. ``declared`` is the parameter as the source knows it, ``item`` what the member holds.
+    goes with the first. ``declared`` is the parameter as the source knows it, ``item`` what the member holds. Other
+    ranks may have the parameters ``others`` in its place.
     """
 
     item: Input
     declared: Input
     member: str
     elements: int
+    others: tuple[str, ...] = ()
 
     @property
     def type(self) -> TensorType:
@@ -50,7 +52,8 @@ class Parameter:
         padded = f", rows {row} apart" if self.type.rank > 1 and row != self.type.sizes[-1] else ""
         plane = plane_of(self.item.path)
         part = "" if plane is None else {"re": ", real parts", "im": ", imaginary parts"}[plane[1]]
-        return f"{self.declared.path} ({', '.join(map(str, self.type.sizes))}{padded}){part}"
+        others = f"; on other ranks {', '.join(self.others)}" if self.others else ""
+        return f"{self.declared.path} ({', '.join(map(str, self.type.sizes))}{padded}){part}{others}"
 
 
 def declared_parameters(entry: Entry) -> list[Input]:
@@ -62,15 +65,20 @@ def declared_parameters(entry: Entry) -> list[Input]:
     return list(items.values())
 
 
-def parameters_of(entry: Entry) -> list[Parameter]:
-    """Members of the struct Parameters, in the order of the declared parameters."""
+def parameters_of(entry: Entry, meshed: Meshed | None = None) -> list[Parameter]:
+    """Members of the struct Parameters, in the order of the declared parameters; ``meshed`` for their comments."""
     names = CppNames()
     rows = []
+    others: dict[str, tuple[str, ...]] = {}
+    for item in declared_parameters(meshed.whole) if meshed is not None else ():
+        if meshed is not None and meshed.slot(item.path) != item.path:
+            others[meshed.slot(item.path)] = (*others.get(meshed.slot(item.path), ()), item.path)
     for declared in declared_parameters(entry):
         for item in plane_items(declared):
             view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
             size = item.var.type.dtype.itemsize
-            rows.append(Parameter(item, declared, names.of(item.path), storage_bytes(view, size) // size))
+            rows.append(Parameter(item, declared, names.of(item.path), storage_bytes(view, size) // size,
+                                  others.get(declared.path, ())))
     return rows
 
 
@@ -89,8 +97,8 @@ class Cuts:
 
     def rows(self) -> list[str]:
         """``static const Cut kCut = {{32, 48}, {0, 1}};``"""
-        return [f"static const Cut {name} = {{{{{_listed(cut.sizes)}}}, {{{_listed(cut.axes)}}}}};"
-                for cut, name in self.names.items()]
+        return [f"static const Cut {name} = {{{{{_listed(cut.sizes)}}}, {{{_listed(cut.axes)}}}"
+                f"{', ' + _listed(cut.owner) if cut.owner is not None else ''}}};" for cut, name in self.names.items()]
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -131,19 +139,21 @@ def tensor_row(
 
 
 def parameter_rows(parameters: Sequence[Parameter], cuts: Cuts | None = None) -> list[str]:
-    """The parameter table."""
+    """The parameter table: that of the whole program, whose reference reads parameters in this order."""
     cuts = cuts or Cuts(None)
+    held = {p.declared.path: p for p in parameters if plane_of(p.item.path) in (None, (p.declared.path, "re"))}
+    if cuts.meshed is not None:
+        held = {i.path: held[cuts.meshed.slot(i.path)] for i in declared_parameters(cuts.meshed.whole)}
     return [
         tensor_row(
-            p.declared.path,
+            path,
             p.declared.var.type,
             p.declared,
             row_stride=padded_row(p.type.sizes),
             offset=f"offsetof(Parameters, {p.member})",
-            cut=cuts.of(p.declared.path),
+            cut=cuts.of(path),
         )
-        for p in parameters
-        if plane_of(p.item.path) in (None, (p.declared.path, "re"))
+        for path, p in held.items()
     ]
 
 

@@ -9,19 +9,25 @@ from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Entry, Function
 from tesserac.passes.differentiate import expand_derivatives
+from tesserac.passes.mesh.experts import EXPERTS, mixture_strategies
 from tesserac.passes.mesh.follow import following
 from tesserac.passes.mesh.hardware import load
-from tesserac.passes.mesh.placements import Placements
+from tesserac.passes.mesh.owned import owned_experts
+from tesserac.passes.mesh.placements import Placements, slot_of
 from tesserac.passes.mesh.planning import NOTHING, Settings, assignment, plan, with_pins
 from tesserac.passes.mesh.program import RankProgram, rank_program
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Of what a tensor is a part: the whole one's sizes and, for every dimension, the mesh axes that cut it as bits."""
+    """Of what a tensor is a part: the whole one's sizes and, for every dimension, the mesh axes that cut it as bits.
+
+    ``owner``: the number of an axis and of the rank there that holds it, where only one does.
+    """
 
     sizes: tuple[int, ...]
     axes: tuple[int, ...]
+    owner: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,19 @@ class Meshed:
             if lies is None or path not in types:
                 continue
             sizes = types[path].sizes
-            bits = [0] * len(sizes)
+            bits, owner = [0] * len(sizes), None
             for number, placement in enumerate(lies):
                 if placement.is_cut:
                     bits[placement.dim] |= 1 << number
-            return Cut(sizes, tuple(bits)) if any(bits) else None
+                if placement.kind == "O":
+                    owner = (number, placement.dim)
+            return Cut(sizes, tuple(bits), owner) if any(bits) or owner is not None else None
         return None
+
+    def slot(self, path: str) -> str:
+        """The path of the parameter of one rank's program that stands for a parameter of the whole one."""
+        return next((slot_of(path, program.sharded.inputs[path]) for program in self.roles.values()
+                     if path in program.sharded.inputs), path)
 
 
 def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
@@ -70,7 +83,8 @@ def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
     for role, function in entry.roles():
         forward = expand_derivatives(function)
         if role == "train":
-            roles[role] = planned(forward, entry.mesh, with_pins(settings, entry.pins, forward))
+            pinned = with_pins(settings, entry.pins, forward)
+            roles[role] = planned(forward, mesh, replace(pinned, whole=needed_whole(entry, settings)))
             placed = dict(roles[role].sharded.inputs)
             continue
         kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}
@@ -82,6 +96,22 @@ def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
     local = replace(entry, train=functions.get("train"), infer=functions.get("infer"),
                     validate=functions.get("validate"))
     return Meshed(entry.mesh, entry, local, roles)
+
+
+def needed_whole(entry: Entry, settings: Settings = NOTHING) -> frozenset[str]:
+    """Paths of experts' parameters that functions besides the training step use in a way that needs all of them."""
+    mesh = entry.mesh
+    found: set[str] = set()
+    axes = [] if mesh is None else [axis for axis in mesh.axes if settings.role(axis).name == "expert"]
+    for role, function in entry.roles():
+        if role == "train" or mesh is None:
+            continue
+        forward = expand_derivatives(function)
+        for axis in axes:
+            chosen = mixture_strategies(forward, mesh.sizes[axis], EXPERTS)
+            held = owned_experts(forward, chosen, mesh.sizes[axis])[1]
+            found |= {item.path for item in forward.parameters if item.path not in held}
+    return frozenset(found)
 
 
 def planned(function: Function, mesh: Mesh, settings: Settings = NOTHING) -> RankProgram:

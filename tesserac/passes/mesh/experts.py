@@ -20,7 +20,7 @@ from tesserac.passes.mesh.strategy import Strategy
 
 TOKENS, EXPERTS = "tokens", "experts"
 MODES = (TOKENS, EXPERTS)
-_GROUPED = {"grouped_contract": 1, "grouped_rows": 0}
+GROUPED = {"grouped_contract": 1, "grouped_rows": 0}
 """Ops over the rows of all experts, and where their offsets stand among the operands."""
 
 
@@ -92,8 +92,8 @@ class _Region:
             fits = own[0] == (None if equation.op == "dispatch" else first)
             gates = (Shard(0),) * (len(own) - 3)
             return (first, Placement("T", 0), Placement("T", 0), *gates) if routed and fits else None
-        if equation.op in _GROUPED:
-            at = _GROUPED[equation.op]
+        if equation.op in GROUPED:
+            at = GROUPED[equation.op]
             if equation.operands[at] != self._offsets or equation.attr("experts") != self._experts:
                 return None
             return tuple(p if p is not None else placed(v.type, VARYING)
@@ -145,8 +145,11 @@ class Mixtures:
         self._exchanges: dict[str, _Exchange] = {}
 
     def emit(self, equation: Equation, operands: Sequence[Var], rows: int, modes: Mapping[str, tuple[str, int]],
-             attrs: dict[str, Attr]) -> tuple[Var, ...]:
-        """The results here. ``modes``: the axis and its size by mode; ``rows``: how many the first result has here."""
+             attrs: dict[str, Attr], owned: bool = False) -> tuple[Var, ...]:
+        """The results here. ``modes``: the axis and its size by mode; ``rows``: how many the first result has here.
+
+        ``owned``: of the operands that are experts' tensors, those of this rank's experts come first (``owned.py``).
+        """
         b = self._b
         if equation.op == "route":
             return self._route(equation, operands, modes.get(EXPERTS), attrs)
@@ -165,9 +168,10 @@ class Mixtures:
             count = operands[1].type.shape[0]
             returned = b.ops("exchange_rows", (operands[0], exchange.offsets), {**where, "rows": count, "back": True})
             return b.ops("combine", (*returned, *operands[1:]), attrs)
-        if equation.op in _GROUPED:
-            at = _GROUPED[equation.op] + 1
-            own = b.ops("own_experts", operands[at:], where, "own")
+        if equation.op in GROUPED:
+            at = GROUPED[equation.op] + 1
+            own = operands[at:][: (len(operands) - at) // size] if owned else b.ops("own_experts", operands[at:], where,
+                                                                                    "own")
             attrs["experts"] = tuple(range(len(own)))
             if "rows" in attrs:
                 attrs["rows"] = rows

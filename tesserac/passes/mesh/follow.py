@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tesserac.diagnostics import InternalError
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function
 from tesserac.passes.mesh.conversions import backward_collective, collective
+from tesserac.passes.mesh.experts import EXPERTS, mixture_strategies
+from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment
 from tesserac.passes.mesh.placements import REPLICATED, Placement, Placements
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
@@ -26,14 +29,26 @@ def following(function: Function, mesh: Mesh, inputs: Mapping[str, Placements]) 
     for position, (axis, size) in enumerate(mesh.sizes.items()):
         start = {item.path: inputs[item.path][position] for item in function.inputs if item.path in inputs}
         lies = {item.var.name: start.get(item.path, REPLICATED) for item in function.inputs}
+        mixtures = _mixtures(function, size, start)
         chosen = []
         for number, equation in enumerate(forms):
-            strategy = _cheapest(equation, lies, size)
+            strategy = mixtures.get(number) or _cheapest(equation, lies, size)
             chosen.append(strategy)
             if equation.op not in REQUESTS:
                 lies.update((v.name, p) for v, p in zip(equation.results, strategy.results, strict=True))
             forms[number] = after(equation, strategy, size)
         found[axis] = AxisAssignment(tuple(chosen), start)
+    return found
+
+
+def _mixtures(function: Function, size: int, lies: Mapping[str, Placement]) -> dict[int, Strategy]:
+    """Mixtures whose experts' parameters lie at the experts' ranks send rows there, as training does."""
+    if not any(place.kind == "O" for place in lies.values()):
+        return {}
+    whole = {item.path for item in function.parameters if lies.get(item.path, REPLICATED).kind != "O"}
+    found, held = owned_experts(function, mixture_strategies(function, size, EXPERTS), size, whole)
+    if any(held.get(path) != place for path, place in lies.items() if place.kind == "O"):
+        raise InternalError(f"{function.name} needs experts' parameters elsewhere than training has them")
     return found
 
 

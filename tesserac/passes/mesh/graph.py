@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
+from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.pins import Restriction, restricted
 from tesserac.passes.mesh.placements import REPLICATED, Shard
 from tesserac.passes.mesh.problem import Choice, Chosen, Node
@@ -48,23 +49,31 @@ def _input(item: Input, wrt: set[str]) -> Node:
     return Node(item.var.name, (), (item.var,), None, TRAINED if trained else 1.0, item.is_parameter, trained)
 
 
-def mixtures_of(function: Function, sizes: Mapping[str, int],
-                roles: Mapping[str, Role]) -> dict[str, dict[str, Strategy]]:
+def mixtures_of(function: Function, sizes: Mapping[str, int], roles: Mapping[str, Role],
+                whole: Mapping[str, Collection[str]] | None = None) -> dict[str, dict[str, Choice]]:
     """How mixtures of experts run on every axis that may cut tokens, by the name of an equation's first result.
 
-    Axes of experts give every rank some of them; all others cut tokens. Tokens have to divide all of these axes.
+    Axes of experts give every rank some of them, with their parameters, which are in it by name, but for those that
+    are ``whole`` on the axis; all others cut tokens. Tokens have to divide all of these axes.
     """
     tokens = {axis: n for axis, n in sizes.items() if roles[axis].name in ("data", "expert")}
     routes = [e.operands[0].type.sizes[0] for e in function.equations if e.op == "route"]
     if not routes or any(n % math.prod(tokens.values()) for n in routes):
         return {}
-    found = {}
+    found: dict[str, dict[str, Choice]] = {}
+    names = {item.path: item.var.name for item in function.inputs}
     for axis, size in tokens.items():
         modes = (EXPERTS, TOKENS) if roles[axis].name == "expert" else (TOKENS,)
         tried = (mixture_strategies(function, size, mode) for mode in modes)
         chosen: dict[int, Strategy] = next((t for t in tried if t), {})
-        found[axis] = {function.equations[at].results[0].name: strategy for at, strategy in chosen.items()}
+        chosen, held = owned_experts(function, chosen, size, (whole or {}).get(axis, ()))
+        found[axis] = {function.equations[at].results[0].name: _choice(s) for at, s in chosen.items()}
+        found[axis] |= {names[path]: Choice(str(place), (), (place,)) for path, place in held.items()}
     return found
+
+
+def _choice(strategy: Strategy) -> Choice:
+    return Choice(strategy.name, strategy.operands, strategy.results, strategy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ class Domains:
 
     def __init__(self, nodes: Sequence[Node], kinds: Kinds, sizes: Mapping[str, int], roles: Mapping[str, Role],
                  pinned: Sequence[Restriction] = (),
-                 mixtures: Mapping[str, Mapping[str, Strategy]] | None = None) -> None:
+                 mixtures: Mapping[str, Mapping[str, Choice]] | None = None) -> None:
         self.nodes = nodes
         self.sizes = dict(sizes)
         self.roles = dict(roles)
@@ -151,8 +160,7 @@ class Domains:
         own = self._mixtures.get(axis, {})
         for i, node in enumerate(self.nodes):
             if node.key in own:
-                strategy = own[node.key]
-                found.append((Choice(strategy.name, strategy.operands, strategy.results, strategy),))
+                found.append((own[node.key],))
                 continue
             held = tuple((b, choices[i]) for b, choices in others.items())
             key = (self._signatures[i], axis, held, node.key in self._stream)
@@ -166,7 +174,7 @@ class Domains:
         for other, choice in held:
             if choice.strategy is not None:
                 equation = after(equation, choice.strategy, self.sizes[other])
-        return [Choice(s.name, s.operands, s.results, s) for s in strategies(equation, self.sizes[axis])]
+        return [_choice(s) for s in strategies(equation, self.sizes[axis])]
 
     def _placed(self, node: Node, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
         """An input lies whole or cut along one of its axes; so does an output that is not a scalar."""

@@ -20,7 +20,15 @@ from tesserac.passes.mesh.conversions import Step, convert, version_tree
 from tesserac.passes.mesh.expansion import early_stops, inner_strategies
 from tesserac.passes.mesh.experts import MODES, Mixtures
 from tesserac.passes.mesh.local import emit_local, local_attrs
-from tesserac.passes.mesh.placements import REPLICATED, Placement, Placements, local_type, placed
+from tesserac.passes.mesh.placements import (
+    REPLICATED,
+    Placement,
+    Placements,
+    local_placements,
+    local_type,
+    placed,
+    slot_of,
+)
 from tesserac.passes.mesh.refusals import illegal, uneven
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
 from tesserac.passes.simplify import without_unused
@@ -47,7 +55,8 @@ class Sharded:
     """The program of one rank: ``function`` has local shapes and collectives, and asks for gradients as the whole did.
 
     ``inputs``, ``outputs``: placements by path and name. ``placements``: those of the values of ``function`` by name.
-    ``whole`` is the function that was partitioned.
+    ``whole`` is the function that was partitioned. A parameter that one rank of an axis holds has its ``slot``'s input
+    and gradient here.
     """
 
     mesh: Mesh
@@ -107,6 +116,7 @@ class _Partition:
         self._values: dict[str, _Value] = {}
         self._needed: dict[str, list[Placements]] = {}
         self._outputs: dict[str, Placements] = {}
+        self._slots: list[Input] = []  # parameters of which another one's input takes the place
         for name, axis in zip(mesh.axes, self._axes, strict=True):
             if len(axis.strategies) != len(function.equations):
                 raise InternalError(f"axis {name} has {len(axis.strategies)} strategies for "
@@ -115,11 +125,14 @@ class _Partition:
     def run(self) -> Sharded:
         body = self._flattened()
         self._collect_needs(body)
-        inputs = {item.path: self._input(item) for item in self._function.inputs}
-        for item in body:
-            with self._builder.at(item.equation.span):
-                self._emit(item)
-        outputs = tuple(self._output(o) for o in self._function.outputs)
+        inputs = {item.path: self._placements(item) for item in self._function.inputs}
+        for item in self._function.inputs:
+            self._input(item, inputs)
+        self._share_inputs(inputs)
+        for here in body:
+            with self._builder.at(here.equation.span):
+                self._emit(here)
+        outputs = tuple(self._output(o) for o in self._function.outputs if not self._elsewhere(o))
         local = without_unused(self._builder.finish(self._function.name, outputs))
         there = {v.name for v in local.variables()}
         placements = {var.name: lies for value in self._values.values() for lies, var in value.versions.items()
@@ -219,15 +232,38 @@ class _Partition:
 
     # -------------------------------------------------------------------------------------- emission
 
-    def _input(self, item: Input) -> Placements:
-        lies = tuple(axis.inputs.get(item.path, REPLICATED) for axis in self._axes)
+    def _placements(self, item: Input) -> Placements:
+        return tuple(axis.inputs.get(item.path, REPLICATED) for axis in self._axes)
+
+    def _input(self, item: Input, inputs: Mapping[str, Placements]) -> None:
+        lies = inputs[item.path]
+        slot = slot_of(item.path, lies)
+        if slot != item.path:
+            if local_placements(lies) != local_placements(inputs[slot]):
+                raise InternalError(f"{item.path} and {slot} lie differently, and share an input")
+            self._slots.append(item)
+            return
         try:
             type_ = local_type(item.var.type, lies, self._sizes)
         except ValueError as error:
             raise uneven(item, str(error)) from None
         local = self._builder.add_input(replace(item, var=Var(item.var.name, type_)))
         self._define(item.var, lies, local, item.span)
-        return lies
+
+    def _share_inputs(self, inputs: Mapping[str, Placements]) -> None:
+        """Parameters of other ranks are, here, the one in their slot."""
+        here = {item.path: item.var.name for item in self._function.inputs}
+        for item in self._slots:
+            lies = inputs[item.path]
+            held = self._values[here[slot_of(item.path, lies)]]
+            self._define(item.var, lies, held.versions[held.produced], item.span)
+
+    def _elsewhere(self, output: Output) -> bool:
+        """Whether an output is the gradient of a parameter in another one's slot; records how it lies."""
+        if output.name.removeprefix("grad:") not in {item.path for item in self._slots}:
+            return False
+        self._outputs[output.name] = self._values[output.var.name].produced
+        return True
 
     def _emit(self, item: _Placed) -> None:
         equation = item.equation
@@ -255,7 +291,8 @@ class _Partition:
             return emit_local(self._builder, item.equation, operands, shapes, cuts)
         attrs = local_attrs(item.equation, [v.type.sizes for v in operands], shapes, cuts)
         rows = shapes[0][0]
-        return self._mixtures.emit(item.equation, operands, rows, modes, attrs)
+        owned = any(p.kind == "O" for s in item.chosen for p in s.operands)
+        return self._mixtures.emit(item.equation, operands, rows, modes, attrs, owned)
 
     def _cuts(self, item: _Placed) -> Cuts:
         found: dict[str, tuple[tuple[str, int], ...]] = {}
@@ -269,11 +306,14 @@ class _Partition:
         loss, *wrt = equation.operands
         values = [self._values[v.name] for v in wrt]
         made = [v.versions[v.produced] for v in values]
-        operands = (self._version(loss, self._replicated), *made)
-        results = tuple(Var(self._builder.fresh(v.name), m.type) for v, m in zip(equation.results, made, strict=True))
-        self._builder.append(Equation("backward", operands, results, (), equation.span))
-        for var, value, local in zip(equation.results, values, results, strict=True):
-            self._define(var, tuple(p.dual for p in value.produced), local, equation.span)
+        found: dict[Var, Var] = {}  # one for all parameters of a slot
+        for var, m in zip(equation.results, made, strict=True):
+            if m not in found:
+                found[m] = Var(self._builder.fresh(var.name), m.type)
+        operands = (self._version(loss, self._replicated), *found)
+        self._builder.append(Equation("backward", operands, tuple(found.values()), (), equation.span))
+        for var, value, m in zip(equation.results, values, made, strict=True):
+            self._define(var, tuple(p.dual for p in value.produced), found[m], equation.span)
 
     def _output(self, output: Output) -> Output:
         value = self._values[output.var.name]

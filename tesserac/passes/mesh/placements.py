@@ -9,7 +9,7 @@ axis, in mesh order; a tensor axis that several of them cut is cut by the first 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tesserac.ir.types import TensorType
 
@@ -18,11 +18,13 @@ from tesserac.ir.types import TensorType
 class Placement:
     """One placement on one mesh axis: ``kind`` is S, P, R or R*; ``dim`` belongs to S and is -1 for the others.
 
-    Two more kinds occur within a mixture of experts only (see ``experts.py``): T and E.
+    Three more kinds occur in mixtures of experts only: T and E (see ``experts.py``), and O, a parameter that the rank
+    number ``dim`` holds in the input ``slot`` of its program, and no other rank (see ``owned.py``).
     """
 
     kind: str
     dim: int = -1
+    slot: str = ""
 
     @property
     def dual(self) -> Placement:
@@ -34,7 +36,12 @@ class Placement:
     @property
     def is_own(self) -> bool:
         """Whether what ranks hold makes up no whole that anything else could use."""
-        return self.kind in ("T", "E")
+        return self.kind in ("T", "E", "O")
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the ranks of the axis together hold the value once, part by part or whole at one of them."""
+        return self.kind in ("S", "T", "E", "O")
 
     @property
     def is_cut(self) -> bool:
@@ -42,12 +49,17 @@ class Placement:
         return self.kind == "S"
 
     def __str__(self) -> str:
-        return f"S({self.dim})" if self.is_cut else self.kind
+        return f"{self.kind}({self.dim})" if self.kind in ("S", "O") else self.kind
 
 
 def Shard(dim: int) -> Placement:
     """Cut along axis ``dim`` of the tensor."""
     return Placement("S", dim)
+
+
+def Owned(rank: int, slot: str) -> Placement:
+    """Held by one rank of the axis alone, in the input with this path."""
+    return Placement("O", rank, slot)
 
 
 PARTIAL = Placement("P")
@@ -72,6 +84,16 @@ def local_type(type_: TensorType, placements: Sequence[Placement], sizes: Sequen
                 raise ValueError(f"{type_} cannot be cut into {size} along axis {placement.dim}")
             shape[placement.dim] //= size
     return type_.with_shape(tuple(shape))
+
+
+def slot_of(path: str, placements: Placements) -> str:
+    """The path of the input that a parameter has in the program of the rank that holds it."""
+    return next((p.slot for p in placements if p.slot), path)
+
+
+def local_placements(placements: Placements) -> Placements:
+    """How what a rank holds lies, whichever rank that is."""
+    return tuple(replace(p, dim=0) if p.kind == "O" else p for p in placements)
 
 
 def shown(placements: Iterable[Placement]) -> str:

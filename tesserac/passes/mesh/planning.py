@@ -34,7 +34,7 @@ class Settings:
     """What the user settled: roles by axis (others go by name), pins, bytes of a device (None: the hardware's), ZeRO.
 
     ``zero``: 1 divides the optimizer's moments among the ranks of data axes, 3 the parameters as well. ``lock``: name
-    and text of a lock file that has the plan.
+    and text of a lock file that has the plan. ``whole``: paths of experts' parameters that all ranks need.
     """
 
     roles: Mapping[str, Role] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class Settings:
     memory: float | None = None
     zero: int = 0
     lock: tuple[str, str] | None = None
+    whole: frozenset[str] = frozenset()
 
     def role(self, axis: str) -> Role:
         """The role of an axis."""
@@ -110,14 +111,14 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
         forms += [form for form in (split_projections(forward),) if form is not forward]
     if settings.lock is not None:
         form = locked_form(settings.lock[1], forms)
-        searcher = Searcher(form, mesh, hardware, roles, settings.pins)
+        searcher = Searcher(form, mesh, hardware, roles, settings.pins, settings.whole)
         found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], form, mesh, searcher))
         return described(form, mesh, hardware, settings, searcher, found, (), time.perf_counter() - begin)
     limit = settings.memory if settings.memory is not None else hardware.memory
     tried = [_cheapest(form, mesh, hardware, settings, roles, limit) for form in forms]
     best = min(range(len(forms)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))
     searcher, found = tried[best]
-    scored = tuple(_score(t, searcher.function, mesh, hardware) for t in templates(mesh, roles))
+    scored = tuple(_score(t, searcher.function, mesh, hardware, settings) for t in templates(mesh, roles))
     return described(searcher.function, mesh, hardware, settings, searcher, found, scored,
                      time.perf_counter() - begin)
 
@@ -128,14 +129,14 @@ def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Setti
     if settings.zero == 3:
         roles = {axis: replace(role, must_cut_weights=role.stores_weights)
                  for axis, role in storing_weights(roles).items()}
-    searcher = Searcher(forward, mesh, hardware, roles, settings.pins)
+    searcher = Searcher(forward, mesh, hardware, roles, settings.pins, settings.whole)
     starts = []
     if len(mesh.axes) > 1 and not settings.pins:  # on one axis the search is exact
-        scored = [_score(t, forward, mesh, hardware) for t in templates(mesh, roles) if t.reachable]
+        scored = [_score(t, forward, mesh, hardware, settings) for t in templates(mesh, roles) if t.reachable]
         starts = [dict(s.found.plan) for s in scored if not s.found.cost.impossible]
     searcher, found = _with_exchanges(searcher, searcher.run(starts=starts), forward, mesh, hardware)
     if found.memory > limit:
-        searcher = Searcher(forward, mesh, hardware, storing_weights(searcher.roles), settings.pins)
+        searcher = Searcher(forward, mesh, hardware, storing_weights(searcher.roles), settings.pins, settings.whole)
         found = within_memory(searcher, limit)
     return searcher, found
 
@@ -157,8 +158,9 @@ def _memory(joint: Function, settings: Settings, searcher: Searcher) -> Memory:
     return replace(found, moments=-(-found.moments // data)) if settings.zero == 1 else found
 
 
-def _score(template: Template, forward: Function, mesh: Mesh, hardware: Hardware) -> Scored:
-    return Scored(template, Searcher(forward, mesh, hardware, dict(template.roles)).run())
+def _score(template: Template, forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings) -> Scored:
+    searcher = Searcher(forward, mesh, hardware, dict(template.roles), whole=settings.whole)
+    return Scored(template, searcher.run())
 
 
 def _with_exchanges(searcher: Searcher, found: Found, forward: Function, mesh: Mesh,
@@ -168,7 +170,7 @@ def _with_exchanges(searcher: Searcher, found: Found, forward: Function, mesh: M
         return searcher, found
     roles = {axis: replace(role, collectives=role.collectives | {"all_to_all"}) if role.name == "tensor" else role
              for axis, role in searcher.roles.items()}
-    other = Searcher(forward, mesh, hardware, roles, searcher.pins)
+    other = Searcher(forward, mesh, hardware, roles, searcher.pins, searcher.whole)
     tried = other.run(starts=[dict(found.plan)])
     much = tried.cost.nanoseconds < BETTER * found.cost.nanoseconds
     return (other, tried) if found.cost.impossible or much else (searcher, found)

@@ -48,7 +48,7 @@ class Choice:
     def cuts(self) -> bool:
         """Whether ranks share the work."""
         if self.strategy is None:
-            return any(p.is_cut for p in self.results)
+            return any(p.is_divided for p in self.results)
         return self.strategy.cuts or self.name in MODES
 
     def __str__(self) -> str:
@@ -135,7 +135,7 @@ class Problem:
         return moved, held
 
     def _pieces(self, places: Iterable[tuple[str, Placement]]) -> int:
-        return math.prod(self.sizes[axis] for axis, place in places if place.is_cut or place.kind in ("T", "E"))
+        return math.prod(self.sizes[axis] for axis, place in places if place.is_divided)
 
     def _own_cost(self, i: int, picked: Mapping[str, Choice]) -> Cost:
         """A node's work, the collectives within it, and the price of the memory that it keeps."""
@@ -225,7 +225,7 @@ class Problem:
         traffic = self._traffic(var, i, self._bytes[var.name] / self._others(i, k, fixed, axis))
         found = []
         if others != Cost() or smaller != Cost():
-            found.append(_table([i], [smaller if place.is_cut else others for place in produced]))
+            found.append(_table([i], [smaller if place.is_divided else others for place in produced]))
         if not wanted:
             return found
         scope = sorted(wanted)

@@ -8,7 +8,7 @@ a template's plan never ends above the template.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tesserac.ir.mesh import Mesh
@@ -16,7 +16,7 @@ from tesserac.ir.program import Function
 from tesserac.passes.mesh.elimination import minimise
 from tesserac.passes.mesh.graph import Domains, mixtures_of, nodes_of
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.mesh.pins import restrictions
+from tesserac.passes.mesh.pins import Restriction, restrictions
 from tesserac.passes.mesh.problem import Choice, Node, Problem
 from tesserac.passes.mesh.roles import Kinds, Role
 from tesserac.passes.mesh.settings import Pin
@@ -55,21 +55,31 @@ class Found:
 
 
 class Searcher:
-    """Searches plans of one function on one mesh with given roles."""
+    """Searches plans of one function on one mesh with given roles.
+
+    ``whole``: paths of experts' parameters that every rank needs.
+    """
 
     def __init__(self, function: Function, mesh: Mesh, hardware: Hardware, roles: Mapping[str, Role],
-                 pins: Sequence[Pin] = ()) -> None:
-        self.pins = tuple(pins)
+                 pins: Sequence[Pin] = (), whole: Collection[str] = ()) -> None:
+        self.pins, self.whole = tuple(pins), frozenset(whole)
         self.function, self.mesh, self.hardware, self.roles = function, mesh, hardware, dict(roles)
         self.kinds = Kinds(function)
         self.costs = {axis: AxisCosts(size, hardware.link(mesh, axis), hardware, self.roles[axis].collectives)
                       for axis, size in mesh.sizes.items()}
         self.problem = Problem(nodes_of(function), mesh.sizes, self.costs, hardware)
-        self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles,
-                               restrictions(self.pins, function, self.problem.nodes, mesh),
-                               mixtures_of(function, mesh.sizes, self.roles))
+        pinned = restrictions(self.pins, function, self.problem.nodes, mesh)
+        self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles, pinned,
+                               mixtures_of(function, mesh.sizes, self.roles, self._whole(pinned)))
         self.order = sorted(mesh.axes, key=lambda a: (self.roles[a].order, -mesh.sizes[a], mesh.axes.index(a)))
         self._exact, self._width = True, 0
+
+    def _whole(self, pinned: Sequence[Restriction]) -> dict[str, set[str]]:
+        """Experts' parameters that may not lie at the experts' ranks, by axis: those with pins, and ``whole``."""
+        paths = {item.var.name: item.path for item in self.function.inputs}
+        return {axis: {paths[key] for rule in pinned if rule.axis == axis
+                       and (key := self.problem.nodes[rule.node].key) in paths} | self.whole
+                for axis in self.mesh.axes}
 
     def run(self, price: float = 0.0, starts: Sequence[Plan] = ()) -> Found:
         """The cheapest plan that descent finds from nothing and from each of the given plans."""

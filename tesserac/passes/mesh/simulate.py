@@ -20,7 +20,7 @@ from tesserac.ops.mesh import COLLECTIVES
 from tesserac.ops.mesh_experts import counts_of
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.partition import Sharded
-from tesserac.passes.mesh.placements import Placements
+from tesserac.passes.mesh.placements import Placements, slot_of
 
 Wide = np.dtype[np.generic] | None
 Group = Sequence[Array]
@@ -135,6 +135,11 @@ def split(array: Array, placements: Placements, mesh: Mesh, rank: int) -> Array:
     return array
 
 
+def holds(placements: Placements, mesh: Mesh, rank: int) -> bool:
+    """Whether a rank has any of a value that lies so."""
+    return all(p.kind != "O" or p.dim == place for place, p in zip(mesh.coordinates(rank), placements, strict=True))
+
+
 def join(parts: Sequence[Array], placements: Placements, mesh: Mesh) -> Array:
     """The whole array from all ranks' parts; InternalError where ranks that must agree do not."""
     grid = list(parts)
@@ -144,6 +149,8 @@ def join(parts: Sequence[Array], placements: Placements, mesh: Mesh) -> Array:
             grid = [np.concatenate(row, axis=placement.dim) for row in rows]
         elif placement.kind == "P":
             grid = [_reduced(row, "sum") for row in rows]
+        elif placement.kind == "O":
+            grid = [row[placement.dim] for row in rows]
         else:
             if not all(np.array_equal(row[0], other, equal_nan=other.dtype.kind in "fc") for row in rows
                        for other in row[1:]):
@@ -163,8 +170,10 @@ def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, function: Functio
     function = differentiate(sharded.function) if function is None else function
     mine = []
     for rank in range(math.prod(mesh.shape)):
-        mine.append({item.var.name: checked(item.var, split(np.asarray(inputs[item.path]), sharded.inputs[item.path],
-                                                            mesh, rank), wide) for item in function.inputs})
+        held = {slot_of(path, lies): path for path, lies in sharded.inputs.items() if holds(lies, mesh, rank)}
+        mine.append({item.var.name: checked(item.var, split(np.asarray(inputs[held[item.path]]),
+                                                            sharded.inputs[item.path], mesh, rank), wide)
+                     for item in function.inputs})
     values = run_ranks(function, mesh, mine, wide, seed, step)
     for var in function.variables():
         if var.name in sharded.placements and not any(p.is_own for p in sharded.placements[var.name]):
@@ -172,4 +181,7 @@ def simulate(sharded: Sharded, inputs: Mapping[str, Array], *, function: Functio
                 join([v[var.name] for v in values], sharded.placements[var.name], mesh)
             except InternalError as error:
                 raise InternalError(f"{var}: {error}") from None
-    return {o.name: join([v[o.var.name] for v in values], sharded.outputs[o.name], mesh) for o in function.outputs}
+    slots = {f"grad:{path}": f"grad:{slot_of(path, lies)}" for path, lies in sharded.inputs.items()}
+    made = {o.name: o.var.name for o in function.outputs}
+    return {name: join([v[made[slots.get(name, name)]] for v in values], lies, mesh)
+            for name, lies in sharded.outputs.items()}

@@ -89,7 +89,7 @@ class AxisCosts:
         return Cost(nanoseconds, 1, round(wire_bytes(kind, traffic.bytes, self.ranks)))
 
     def _move(self, traffic: Traffic, source: Placement, target: Placement) -> Cost:
-        if {source.kind, target.kind} & {"T", "E"}:  # a mixture's own rows, which nothing else can read
+        if source.is_own or target.is_own:  # a mixture's own rows, which nothing else can read
             return Cost(impossible=True)
         forward = collective(source, target)
         found = self._collective(forward, traffic, overlapped=False)
