@@ -1,5 +1,6 @@
 // What kernels of a program on a mesh do with other ranks, or because they know their coordinate: tensors in padded rows
-// are packed, exchanged as dense arrays, and unpacked where they belong. `work` is memory for the dense arrays.
+// are packed, exchanged as dense arrays, and unpacked where they belong. `work` is memory for the dense arrays. R is Ranks,
+// or what has its calls for the memory of a device and overloads of pack, unpack, clear and copy.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -47,7 +48,7 @@ inline void runs(const Grid& grid, const F& f) {
 
 // Both return the end of the dense array.
 template <class T>
-inline T* pack(const Grid& grid, const T* from, T* dense) {
+inline T* pack(Ranks&, const Grid& grid, const T* from, T* dense) {
   runs(grid, [&](int64_t offset, int64_t length) {
     memcpy(dense, from + offset, static_cast<size_t>(length) * sizeof(T));
     dense += length;
@@ -55,7 +56,7 @@ inline T* pack(const Grid& grid, const T* from, T* dense) {
   return dense;
 }
 template <class T>
-inline const T* unpack(const Grid& grid, const T* dense, T* to) {
+inline const T* unpack(Ranks&, const Grid& grid, const T* dense, T* to) {
   runs(grid, [&](int64_t offset, int64_t length) {
     memcpy(to + offset, dense, static_cast<size_t>(length) * sizeof(T));
     dense += length;
@@ -63,11 +64,11 @@ inline const T* unpack(const Grid& grid, const T* dense, T* to) {
   return dense;
 }
 template <class T>
-inline void clear(const Grid& grid, T* at) {
+inline void clear(Ranks&, const Grid& grid, T* at) {
   runs(grid, [&](int64_t offset, int64_t length) { memset(at + offset, 0, static_cast<size_t>(length) * sizeof(T)); });
 }
 template <class T>
-inline void copy(const Grid& from_grid, const T* from, const Grid& to_grid, T* to) {
+inline void copy(Ranks&, const Grid& from_grid, const T* from, const Grid& to_grid, T* to) {
   int64_t at[kMaxRank] = {};
   for (int64_t left = elements(to_grid); left > 0; --left) {
     int64_t source = 0, target = 0;
@@ -92,67 +93,68 @@ struct Term {
 };
 
 // Sums (largest, smallest values) over the ranks of an axis, of several tensors in one go.
-template <class T, int N>
-inline void all_reduce(Ranks& ranks, int axis, int number, Reduce kind, const Term<T> (&terms)[N], T* work) {
+template <class R, class T, int N>
+inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Term<T> (&terms)[N], T* work) {
   T* end = work;
-  for (const Term<T>& term : terms) end = pack(term.in_grid, term.in, end);
+  for (const Term<T>& term : terms) end = pack(ranks, term.in_grid, term.in, end);
   ranks.all_reduce(number, axis, kind, type_of<T>(), work, end - work);
   const T* dense = work;
-  for (const Term<T>& term : terms) dense = unpack(term.out_grid, dense, term.out);
+  for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
 }
 
 // The parts of all ranks one after another along `dim`.
-template <class T>
-inline void all_gather(Ranks& ranks, int axis, int number, int dim, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
-  T* const whole = pack(in_grid, in, work);
+template <class R, class T>
+inline void all_gather(R& ranks, int axis, int number, int dim, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
+  T* const whole = pack(ranks, in_grid, in, work);
   ranks.all_gather(number, axis, work, whole, static_cast<size_t>(whole - work) * sizeof(T));
   const Grid part = part_of(out_grid, dim, ranks.size(axis));
   const T* dense = whole;
-  for (int k = 0; k < ranks.size(axis); ++k) dense = unpack(part, dense, out + start_of(part, dim, k));
+  for (int k = 0; k < ranks.size(axis); ++k) dense = unpack(ranks, part, dense, out + start_of(part, dim, k));
 }
 
 // This rank's part along `dim` of the sum over the ranks.
-template <class T>
-inline void reduce_scatter(Ranks& ranks, int axis, int number, int dim, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
+template <class R, class T>
+inline void reduce_scatter(R& ranks, int axis, int number, int dim, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
   const Grid part = part_of(in_grid, dim, ranks.size(axis));
   T* end = work;
-  for (int k = 0; k < ranks.size(axis); ++k) end = pack(part, in + start_of(part, dim, k), end);
+  for (int k = 0; k < ranks.size(axis); ++k) end = pack(ranks, part, in + start_of(part, dim, k), end);
   ranks.reduce_scatter(number, axis, Reduce::sum, type_of<T>(), work, end, elements(part));
-  unpack(out_grid, end, out);
+  unpack(ranks, out_grid, end, out);
 }
 
 // What was cut along `concat` is cut along `split` instead.
-template <class T>
-inline void all_to_all(Ranks& ranks, int axis, int number, int split, int concat, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
+template <class R, class T>
+inline void all_to_all(R& ranks, int axis, int number, int split, int concat, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
   const int n = ranks.size(axis);
   const Grid mine = part_of(in_grid, split, n), theirs = part_of(out_grid, concat, n);
   T* end = work;
-  for (int k = 0; k < n; ++k) end = pack(mine, in + start_of(mine, split, k), end);
+  for (int k = 0; k < n; ++k) end = pack(ranks, mine, in + start_of(mine, split, k), end);
   ranks.all_to_all(number, axis, work, end, static_cast<size_t>(elements(mine)) * sizeof(T));
   const T* dense = end;
-  for (int k = 0; k < n; ++k) dense = unpack(theirs, dense, out + start_of(theirs, concat, k));
+  for (int k = 0; k < n; ++k) dense = unpack(ranks, theirs, dense, out + start_of(theirs, concat, k));
 }
 
 // Which of `parts` parts of an axis belongs to this rank.
-inline int place(const Ranks& ranks, int axis, int parts) { return ranks.coordinate(axis) * parts / ranks.size(axis); }
+template <class R>
+inline int place(const R& ranks, int axis, int parts) { return ranks.coordinate(axis) * parts / ranks.size(axis); }
 
-template <class T>
-inline void shard_slice(Ranks& ranks, int axis, int dim, int parts, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
+template <class R, class T>
+inline void shard_slice(R& ranks, int axis, int dim, int parts, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
   const Grid part = part_of(in_grid, dim, parts);
-  copy(part, in + start_of(part, dim, place(ranks, axis, parts)), out_grid, out);
+  copy(ranks, part, in + start_of(part, dim, place(ranks, axis, parts)), out_grid, out);
 }
 
-template <class T>
-inline void shard_embed(Ranks& ranks, int axis, int dim, int parts, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
-  clear(out_grid, out);
+template <class R, class T>
+inline void shard_embed(R& ranks, int axis, int dim, int parts, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
+  clear(ranks, out_grid, out);
   const Grid part = part_of(out_grid, dim, parts);
-  copy(in_grid, in, part, out + start_of(part, dim, place(ranks, axis, parts)));
+  copy(ranks, in_grid, in, part, out + start_of(part, dim, place(ranks, axis, parts)));
 }
 
-template <class T>
-inline void keep_first(Ranks& ranks, int axis, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
-  if (ranks.coordinate(axis) == 0) copy(in_grid, in, out_grid, out);
-  else clear(out_grid, out);
+template <class R, class T>
+inline void keep_first(R& ranks, int axis, const T* in, const Grid& in_grid, T* out, const Grid& out_grid) {
+  if (ranks.coordinate(axis) == 0) copy(ranks, in_grid, in, out_grid, out);
+  else clear(ranks, out_grid, out);
 }
 
 // One of several tensors of the same sizes.
@@ -162,19 +164,19 @@ template <class T>
 struct Target { T* at; Grid grid; };
 
 // Of the tensors of all experts, those of this rank's.
-template <class T, int N, int M>
-inline void own_experts(Ranks& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
+template <class R, class T, int N, int M>
+inline void own_experts(R& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
   const Source<T>* const mine = in + ranks.coordinate(axis) * M;
-  for (int e = 0; e < M; ++e) copy(mine[e].grid, mine[e].at, out[e].grid, out[e].at);
+  for (int e = 0; e < M; ++e) copy(ranks, mine[e].grid, mine[e].at, out[e].grid, out[e].at);
 }
 
 // The tensors of this rank's experts in their places among all, zeros in the others.
-template <class T, int N, int M>
-inline void spread_experts(Ranks& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
+template <class R, class T, int N, int M>
+inline void spread_experts(R& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
   const int first = ranks.coordinate(axis) * N;
   for (int e = 0; e < M; ++e) {
-    if (e >= first && e < first + N) copy(in[e - first].grid, in[e - first].at, out[e].grid, out[e].at);
-    else clear(out[e].grid, out[e].at);
+    if (e >= first && e < first + N) copy(ranks, in[e - first].grid, in[e - first].at, out[e].grid, out[e].at);
+    else clear(ranks, out[e].grid, out[e].at);
   }
 }
 
@@ -184,7 +186,8 @@ struct Routing {
   Grid grid;
   int experts, each;
 
-  Routing(const Ranks& ranks, int axis, const int32_t* at, const Grid& g)
+  template <class R>
+  Routing(const R& ranks, int axis, const int32_t* at, const Grid& g)
       : offsets(at), grid(g), experts(static_cast<int>(g.sizes[1]) - 1), each(experts / ranks.size(axis)) {}
   int64_t start(int rank, int expert) const { return offsets[rank * grid.strides[0] + expert * grid.strides[1]]; }
   int64_t count(int rank, int expert) const { return start(rank, expert + 1) - start(rank, expert); }
@@ -205,23 +208,23 @@ inline void expert_offsets(Ranks& ranks, int axis, const int32_t* in, const Grid
 }
 
 // Some rows of a tensor, one after another, to a dense array or from it; both return its end.
-template <class T>
-inline T* pack_rows(const Grid& grid, const T* from, int64_t first, int64_t count, T* dense) {
+template <class R, class T>
+inline T* pack_rows(R& ranks, const Grid& grid, const T* from, int64_t first, int64_t count, T* dense) {
   Grid some = grid;
   some.sizes[0] = count;
-  return pack(some, from + first * grid.strides[0], dense);
+  return pack(ranks, some, from + first * grid.strides[0], dense);
 }
-template <class T>
-inline const T* unpack_rows(const Grid& grid, const T* dense, T* to, int64_t first, int64_t count) {
+template <class R, class T>
+inline const T* unpack_rows(R& ranks, const Grid& grid, const T* dense, T* to, int64_t first, int64_t count) {
   Grid some = grid;
   some.sizes[0] = count;
-  return unpack(some, dense, to + first * grid.strides[0]);
+  return unpack(ranks, some, dense, to + first * grid.strides[0]);
 }
 
 // Rows that a rank has sorted by expert go to the ranks of their experts, where they are sorted by expert and rank; or
-// `back`, in the same ways. What rows remain are zeros.
-template <class T>
-inline void exchange_rows(Ranks& ranks, int axis, int number, int back, const T* in, const Grid& in_grid, const int32_t* offsets, const Grid& offsets_grid, T* out, const Grid& out_grid, T* work) {
+// `back`, in the same ways. What rows remain are zeros. `offsets` is the host's.
+template <class R, class T>
+inline void exchange_counted_rows(R& ranks, int axis, int number, int back, const T* in, const Grid& in_grid, const int32_t* offsets, const Grid& offsets_grid, T* out, const Grid& out_grid, T* work) {
   const Routing routing(ranks, axis, offsets, offsets_grid);
   const int n = ranks.size(axis), me = ranks.coordinate(axis), each = routing.each;
   int64_t row = 1;
@@ -236,26 +239,31 @@ inline void exchange_rows(Ranks& ranks, int axis, int number, int back, const T*
   T* end = work;
   // This rank's own rows lie by expert, so those for a rank are one piece; those of its experts lie by expert, then rank.
   for (int k = 0; k < n; ++k) {
-    if (!back) end = pack_rows(in_grid, in, routing.start(me, k * each), routing.between(me, k), end);
+    if (!back) end = pack_rows(ranks, in_grid, in, routing.start(me, k * each), routing.between(me, k), end);
     for (int e = 0, at = 0; back && e < each; ++e)
       for (int j = 0; j < n; ++j) {
         const int64_t count = routing.count(j, me * each + e);
-        if (j == k) end = pack_rows(in_grid, in, at, count, end);
+        if (j == k) end = pack_rows(ranks, in_grid, in, at, count, end);
         at += static_cast<int>(count);
       }
   }
   ranks.all_to_all_v(number, axis, work, sent.data(), end, received.data());
-  clear(out_grid, out);
+  clear(ranks, out_grid, out);
   const T* dense = end;
   for (int k = 0; k < n; ++k) {
-    if (back) dense = unpack_rows(out_grid, dense, out, routing.start(me, k * each), routing.between(me, k));
+    if (back) dense = unpack_rows(ranks, out_grid, dense, out, routing.start(me, k * each), routing.between(me, k));
     for (int e = 0, at = 0; !back && e < each; ++e)
       for (int j = 0; j < n; ++j) {
         const int64_t count = routing.count(j, me * each + e);
-        if (j == k) dense = unpack_rows(out_grid, dense, out, at, count);
+        if (j == k) dense = unpack_rows(ranks, out_grid, dense, out, at, count);
         at += static_cast<int>(count);
       }
   }
+}
+
+template <class T>
+inline void exchange_rows(Ranks& ranks, int axis, int number, int back, const T* in, const Grid& in_grid, const int32_t* offsets, const Grid& offsets_grid, T* out, const Grid& out_grid, T* work) {
+  exchange_counted_rows(ranks, axis, number, back, in, in_grid, offsets, offsets_grid, out, out_grid, work);
 }
 
 inline void axis_index(Ranks& ranks, int axis, int32_t* out) { *out = ranks.coordinate(axis); }

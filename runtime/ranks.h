@@ -16,6 +16,8 @@ enum class Reduce : int { sum, max, min };
 // What an exchange has cost so far.
 struct Traffic { int64_t calls = 0, bytes = 0; };
 
+class StreamRanks;
+
 // Calls are collective: the ranks of an axis that differ in its coordinate alone all make them, in one order. Arrays are dense.
 // `collective` is the number in Mesh::collectives; kOwn is the runtime's own business and counts nowhere. kWorld as an axis:
 // all ranks. Sums are taken in the order of the ranks, so that a run can be repeated bit for bit. A call that cannot
@@ -51,6 +53,34 @@ class Ranks {
   // Tells all ranks that this one gives up, so that they end; whether it is the first.
   virtual bool fail() = 0;
   virtual std::string backend() const = 0;
+  // The same ranks for programs on a device; null where exchanges are the host's.
+  virtual StreamRanks* on_stream() { return nullptr; }
+};
+
+// What a device has done of the exchanges on its stream. It writes this itself: the host hears nothing of what a graph does.
+struct Ledger {
+  int64_t entered[kMaxAxes + 1], left[kMaxAxes + 1];  // by axis, last those of all ranks
+  int32_t collective, axis;                           // of the last one entered
+};
+
+// The device's own copies, in its memory, and those that it shows to the host; traffic by Mesh::collectives.
+struct Books {
+  Ledger *own, *shown;
+  Traffic *own_traffic, *shown_traffic;
+};
+
+// Exchanges of arrays in a device's memory, as work on its stream, which has a type of its own. Calls return before the work
+// is done, and can be captured in a graph. They are not counted and not watched: that is for the caller, in the books.
+class StreamRanks {
+ public:
+  virtual ~StreamRanks() = default;
+  virtual void all_reduce_on(void* stream, int axis, Reduce kind, DType type, void* data, int64_t count) = 0;
+  virtual void all_gather_on(void* stream, int axis, const void* in, void* out, size_t bytes) = 0;
+  virtual void reduce_scatter_on(void* stream, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) = 0;
+  virtual void all_to_all_v_on(void* stream, int axis, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) = 0;
+  // Waits until all work on the stream is done.
+  virtual void wait(void* stream) = 0;
+  virtual const Books& books() const = 0;
 };
 
 // The numbers that a part of a tensor has among the whole one's: where it begins in each dimension. Its lengths are Tensor::shape.

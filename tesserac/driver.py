@@ -210,7 +210,6 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
 
     _refuse_floats(program, DType.F64 if options.elaboration.precision in FP64 else DType.F32)
     if options.target == "cuda":
-        _refuse_meshes(program)
         return emit_cuda(program, file, sources, options, after)
     seconds: dict[str, float] = {}
     lines = {name: text.splitlines() for name, text in sources.items()}
@@ -285,19 +284,6 @@ def _refuse_floats(program: Program, main: DType) -> None:
     diagnostics.raise_if_errors()
 
 
-def _refuse_meshes(program: Program) -> None:
-    """T0701 for programs of several GPUs: they can be planned, and are not emitted yet."""
-    diagnostics = Diagnostics()
-    meshes = {entry.mesh for entry in program.entries if entry.mesh is not None}
-    for mesh in sorted(meshes, key=str):
-        axes = ", ".join(f"{axis}={size}" for axis, size in mesh.sizes.items())
-        diagnostics.error("T0701", f"this mesh has {len(mesh.devices)} devices ({axes}), and programs for several "
-                          "GPUs are not emitted yet", mesh.span,
-                          help=["--target cpu, or compile the same source for one device: --mesh none",
-                                "`tesserac plan` shows how it would be cut"])
-    diagnostics.raise_if_errors()
-
-
 def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: CompileOptions,
               after: After | None = None) -> Project:
     """A program to a project of CUDA sources: for nvcc, or with ``emulate`` for a C++ compiler."""
@@ -338,7 +324,8 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
                                          source=file.replace("\\", "/").rsplit("/", 1)[-1])
     files.update(runtime_headers(files, ENGINE if options.emulate else ()))
     if options.emulate:
-        files.update(emulated_files(files))
+        replaced = emulated_files(files)
+        files.update({**replaced, **runtime_headers(replaced)})
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
     remarks = options.tuning.remarks(choosing, options.architectures).items if options.tuning else ()
     return Project(files, {r.entry.label: r.file for r in named}, "", tuple(plans), program, tuple(remarks), seconds)

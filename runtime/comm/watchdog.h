@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -20,10 +21,18 @@ namespace comm {
 
 constexpr int kExitLost = 75;  // EX_TEMPFAIL: start the job again, it goes on from its last checkpoint
 
+// The exchange that a device is in (axis -1: none), its number on that axis, and how many seconds it may take.
+struct Inside {
+  int axis = -1;
+  int64_t number = 0;
+  double limit = 0;
+};
+
 class Watchdog {
  public:
-  Watchdog(const Mesh& mesh, int rank, Control* control, Board* board, Backend* backend, std::vector<Group> groups)
-      : mesh_(mesh), rank_(rank), control_(control), board_(board), backend_(backend), groups_(std::move(groups)) {
+  // `look`: what the device of this rank does; called again and again.
+  Watchdog(const Mesh& mesh, int rank, Control* control, Board* board, Backend* backend, std::vector<Group> groups, std::function<Inside()> look)
+      : mesh_(mesh), rank_(rank), control_(control), board_(board), backend_(backend), groups_(std::move(groups)), look_(std::move(look)) {
     thread_ = std::thread([this] { watch(); });
   }
   ~Watchdog() {
@@ -58,11 +67,18 @@ class Watchdog {
         stop([&] { return format("rank %d%s has died", gone, whereabouts(gone).c_str()) + standing(gone); });
       }
       if (board_->stopped()) leave();
-      const double since = since_, waited = clock_seconds() - since;
-      if (since > 0 && waited > limit_) stop([&] { return late(waited); });
+      const double now = clock_seconds(), since = since_;
+      if (since > 0 && now - since > limit_) stop([&] { return late(axis_, now - since); });
+      watch_device(now);
       board_->tick();
       if (gone < 0) usleep(20000);
     }
+  }
+
+  void watch_device(double now) {
+    const Inside inside = look_();
+    if (inside.axis != device_.axis || inside.number != device_.number) device_ = inside, device_since_ = now;
+    if (device_.axis >= 0 && now - device_since_ > device_.limit) stop([&] { return late(device_.axis, now - device_since_); });
   }
 
   std::string whereabouts(int rank) const {
@@ -86,12 +102,12 @@ class Watchdog {
     if (at.step >= 0) out = format(" in step %lld", static_cast<long long>(at.step + 1));
     if (at.axis >= 0 && at.axis <= kMaxAxes && at.entered[at.axis] > at.left[at.axis]) out += ", in " + exchange(at.collective, at.axis);
     else if (at.axis >= 0 && at.axis <= kMaxAxes && at.entered[at.axis] > 0) out += ", after " + exchange(at.collective, at.axis);
-    if (since_ > 0) out += format("; rank %d waits in ", rank_) + exchange(here.collective, here.axis);
+    if (since_ > 0 || device_.axis >= 0) out += format("; rank %d waits in ", rank_) + exchange(here.collective, here.axis);
     return out;
   }
 
-  std::string late(double waited) const {
-    const Group& group = groups_[static_cast<size_t>(static_cast<int>(axis_))];
+  std::string late(int axis, double waited) const {
+    const Group& group = groups_[static_cast<size_t>(axis)];
     const Position here = board_->of(rank_);
     const std::string where = exchange(here.collective, here.axis);
     if (const int silent = board_->silent(); silent >= 0) return format("rank %d", silent) + whereabouts(silent) + format(" does not answer; rank %d has waited %.0f s in ", rank_, waited) + where;
@@ -149,6 +165,9 @@ class Watchdog {
   std::atomic<double> since_{0}, limit_{0};
   std::atomic<int> axis_{0};
   std::atomic<bool> ending_{false};
+  std::function<Inside()> look_;
+  Inside device_{};  // since when the device is in one exchange
+  double device_since_ = 0;
   std::thread thread_;
 };
 

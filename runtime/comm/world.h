@@ -2,6 +2,7 @@
 #pragma once
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,7 +51,7 @@ class World : public Ranks {
     board_->mine()->collective = kOwn;
     board_->mine()->axis = mesh.axis_count;
     board_->publish();
-    if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, backend_.get(), groups_));
+    if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, backend_.get(), groups_, [this] { return look(); }));
   }
   ~World() override {
     if (!board_->stopped() && std::uncaught_exceptions() == 0) end_exchanges();
@@ -91,6 +92,7 @@ class World : public Ranks {
 
   Traffic traffic(int collective) const override { return traffic_[static_cast<size_t>(collective)]; }
   void at_step(int64_t step) override {
+    const std::lock_guard<std::mutex> lock(position_);
     board_->mine()->step = step;
     board_->publish();
   }
@@ -99,6 +101,14 @@ class World : public Ranks {
   }
   bool fail() override { return !watchdog_ || watchdog_->give_up(); }
   std::string backend() const override { return backend_->name(); }
+
+ protected:
+  const Group& group(int axis) const { return axis == kWorld ? groups_.back() : groups_[static_cast<size_t>(axis)]; }
+  // Where a device shows what it does; null: nowhere any more.
+  void watch(const Ledger* shown) {
+    const std::lock_guard<std::mutex> lock(position_);
+    shown_ = shown;
+  }
 
  private:
   void end_exchanges() {
@@ -113,19 +123,42 @@ class World : public Ranks {
 
   static constexpr double kFirst = 600;  // the first step may read data and fault memory in
 
-  const Group& group(int axis) const { return axis == kWorld ? groups_.back() : groups_[static_cast<size_t>(axis)]; }
+  // Tells the others what the device has done since the last look; the exchange that it is in. Called by the watchdog.
+  Inside look() {
+    const std::lock_guard<std::mutex> lock(position_);
+    Inside out;
+    if (!shown_) return out;
+    const volatile Ledger& now = *shown_;
+    Position* const at = board_->mine();
+    for (int axis = 0; axis <= mesh_.axis_count; ++axis) {
+      const int64_t left = now.left[axis], entered = now.entered[axis];  // in the other order as they are written
+      if (entered > left) out = {axis, entered, limit_};
+      if (entered == seen_.entered[axis] && left == seen_.left[axis]) continue;
+      at->entered[axis] += entered - seen_.entered[axis], at->left[axis] += left - seen_.left[axis];
+      seen_.entered[axis] = entered, seen_.left[axis] = left;
+      at->collective = now.collective, at->axis = now.axis;
+      board_->publish();
+    }
+    return out;
+  }
 
   template <class Body>
   void during(int collective, int axis, int64_t bytes, const Body& body) {
     const Group& members = group(axis);
-    Position* const at = board_->mine();
-    at->collective = collective, at->axis = members.axis, ++at->entered[members.axis];
-    board_->publish();
+    {
+      const std::lock_guard<std::mutex> lock(position_);
+      Position* const at = board_->mine();
+      at->collective = collective, at->axis = members.axis, ++at->entered[members.axis];
+      board_->publish();
+    }
     if (watchdog_) watchdog_->begin(members.axis, limit_);
     body(members);
     if (watchdog_) watchdog_->end();
-    ++at->left[members.axis];
-    board_->publish();
+    {
+      const std::lock_guard<std::mutex> lock(position_);
+      ++board_->mine()->left[members.axis];
+      board_->publish();
+    }
     if (collective == kOwn) return;
     ++traffic_[static_cast<size_t>(collective)].calls;
     traffic_[static_cast<size_t>(collective)].bytes += bytes;
@@ -140,6 +173,9 @@ class World : public Ranks {
   Board* board_;
   std::vector<Group> groups_;
   std::vector<Traffic> traffic_;
+  std::mutex position_;  // of this rank, on the board
+  const Ledger* shown_ = nullptr;
+  Ledger seen_{};
   std::unique_ptr<Watchdog> watchdog_;
 };
 

@@ -2,11 +2,14 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "../error.h"
+#include "../ranks.h"
 #include "cublaslt_api.h"
 
 namespace tsr::cuda {
@@ -73,6 +76,18 @@ class Context {
   void need(cudaError_t result, const char* what) {
     if (!check(result, what) || code != 0) throw failed();
   }
+  /// Waits until the stream's work is done; where other ranks have to do with it, until they are found lost.
+  void wait() {
+    if (ranks != nullptr) ranks->wait(stream);
+    else need(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    if (code != 0) throw failed();
+  }
+  /// What the host has to do itself between two pieces of work on the stream. While these are recorded for later it is
+  /// only remembered, so it must not depend on anything that changes but what the device holds.
+  void on_host(std::function<void()> action) {
+    if (recording) recording(std::move(action));
+    else action();
+  }
   /// The first error, as the command line shows it.
   Error failed() const {
     return Error("T0932", error, "run it on the emulation (tesserac build --target cuda --emulate) or under compute-sanitizer, which say more");
@@ -84,6 +99,8 @@ class Context {
   cublasLtHandle_t blas = nullptr;  // null: every product is our own kernel's
   void* blas_workspace = nullptr;
   std::map<const void*, std::unique_ptr<ProductPlan>> plans;  // by the address of the product's table of sizes
+  StreamRanks* ranks = nullptr;  // those of a program on a mesh
+  std::function<void(std::function<void()>)> recording;  // takes the host's actions while work is recorded
   std::map<std::array<int, 4>, void*> tables;  // factors of transforms in device memory, by their sizes
 
  private:

@@ -2,13 +2,16 @@
 // A call copies its inputs in and its outputs out through pinned memory; parameters stay where they are.
 #pragma once
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../device.h"
 #include "../tensor.h"
 #include "arena.cuh"
+#include "exchange.cuh"
 #include "optimizer.cuh"
 #include "program.cuh"
 
@@ -18,7 +21,7 @@
 
 namespace tsr::cuda {
 
-/// A stream of the first device, for as long as the object lives. T0930 where there is none that can run us.
+/// A stream of this process's device, for as long as the object lives. T0930 where there is none that can run us.
 class OwnStream {
  public:
   OwnStream() {
@@ -26,7 +29,9 @@ class OwnStream {
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0) throw unfit(error == cudaSuccess ? "there is no CUDA device" : cudaGetErrorString(error));
     cudaDeviceProp device;
-    const cudaError_t found = cudaGetDeviceProperties(&device, 0);
+    int current = 0;  // the first, or what this rank has chosen
+    cudaGetDevice(&current);
+    const cudaError_t found = cudaGetDeviceProperties(&device, current);
     if (found != cudaSuccess) throw unfit(cudaGetErrorString(found));
     if (device.major < 8) throw unfit(std::string(device.name) + " has compute capability " + std::to_string(device.major) + "." + std::to_string(device.minor) + ", which is too old");
     const cudaError_t made = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
@@ -46,11 +51,12 @@ class OwnStream {
 };
 
 /// Work that is the same every time: run as it is at first, so that libraries make their plans, then captured and replayed.
+/// What the host does itself in between stands between two graphs.
 class Replay {
  public:
   Replay() = default;
   ~Replay() {
-    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+    for (const Piece& piece : pieces_) cudaGraphExecDestroy(piece.graph);
   }
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
@@ -58,22 +64,44 @@ class Replay {
   /// Does `work`, which puts launches and copies on the context's stream, and waits for it.
   template <class Work>
   void run(Context& context, const Work& work) {
-    if (graph_ == nullptr && warm_) {
-      cudaGraph_t recorded = nullptr;
-      context.need(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-      work();
-      context.need(cudaStreamEndCapture(context.stream, &recorded), "cudaStreamEndCapture");
-      context.need(cudaGraphInstantiate(&graph_, recorded, 0), "cudaGraphInstantiate");
-      cudaGraphDestroy(recorded);
+    if (pieces_.empty() && warm_) record(context, work);
+    if (pieces_.empty()) work();
+    for (const Piece& piece : pieces_) {
+      context.check(cudaGraphLaunch(piece.graph, context.stream), "cudaGraphLaunch");
+      if (piece.then) piece.then();
     }
-    if (graph_ != nullptr) context.check(cudaGraphLaunch(graph_, context.stream), "cudaGraphLaunch");
-    else work();
     warm_ = true;
-    context.need(cudaStreamSynchronize(context.stream), "cudaStreamSynchronize");
+    context.wait();
   }
 
  private:
-  cudaGraphExec_t graph_ = nullptr;
+  struct Piece {
+    cudaGraphExec_t graph;
+    std::function<void()> then;
+  };
+
+  template <class Work>
+  void record(Context& context, const Work& work) {
+    context.recording = [&](std::function<void()> action) {
+      end(context, std::move(action));
+      begin(context);
+    };
+    begin(context);
+    work();
+    end(context, nullptr);
+    context.recording = nullptr;
+  }
+  static void begin(Context& context) { context.need(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture"); }
+  void end(Context& context, std::function<void()> then) {
+    cudaGraph_t recorded = nullptr;
+    cudaGraphExec_t graph = nullptr;
+    context.need(cudaStreamEndCapture(context.stream, &recorded), "cudaStreamEndCapture");
+    context.need(cudaGraphInstantiate(&graph, recorded, 0), "cudaGraphInstantiate");
+    cudaGraphDestroy(recorded);
+    pieces_.push_back({graph, std::move(then)});
+  }
+
+  std::vector<Piece> pieces_;
   bool warm_ = false;
 };
 
@@ -107,12 +135,12 @@ class Frame {
   void get(void* const* outputs) const {
     for (size_t i = 0; i < outputs_.size(); ++i) memcpy(outputs[i], pinned_->at(bytes_ + outputs_[i].host), dense_bytes(function_.outputs[i]));
   }
-  void launch(Launches launches, const char* params, char* grads) {
+  void launch(Launches launches, const char* params, char* grads, OnStream* ranks) {
     std::vector<const void*> in;
     std::vector<void*> out;
     for (const Place& place : inputs_) in.push_back(arena_.at(place.device));
     for (const Place& place : outputs_) out.push_back(arena_.at(place.device));
-    run(context_, function_.name, launches, {in.data(), out.data(), params, grads, arena_.at(values_), at<const RandomKey>(arena_.at(0), key_.device)});
+    run(context_, function_.name, launches, {in.data(), out.data(), params, grads, arena_.at(values_), at<const RandomKey>(arena_.at(0), key_.device), ranks});
   }
 
  private:
@@ -147,6 +175,10 @@ class CudaDevice final : public Device {
  public:
   CudaDevice(const Program& program, Launches train, Launches infer, Launches validate) : program_(program), context_(stream_.get()) {
     train_.launches = train, infer_.launches = infer, validate_.launches = validate;
+    if (program.mesh == nullptr) return;
+    Ranks* const ranks = process_ranks();
+    context_.ranks = ranks->on_stream();
+    ranks_.reset(new OnStream(context_, *program.mesh, *ranks));
   }
 
   void reserve(bool train, bool infer, bool validate, int moments) override {
@@ -200,12 +232,12 @@ class CudaDevice final : public Device {
   }
   void compute(Role& role) {
     role.frame->copy_in();
-    role.frame->launch(role.launches, arena_.at(params_), arena_.at(grads_));
+    role.frame->launch(role.launches, arena_.at(params_), arena_.at(grads_), ranks_.get());
     role.frame->copy_out();
   }
   void prepare(const OptimizerSettings& settings, int64_t step, double lr) {
     if (updater_ == nullptr) {
-      updater_.reset(new Updater<T>(context_, program_, settings));
+      updater_.reset(new Updater<T>(context_, program_, settings, ranks_.get()));
       result_.reset(new Pinned(context_, sizeof(StepResult)));
     }
     updater_->prepare(step, lr);
@@ -228,6 +260,7 @@ class CudaDevice final : public Device {
   std::vector<size_t> moments_;
   std::vector<char*> moment_pointers_;
   Role train_, infer_, validate_;
+  std::unique_ptr<OnStream> ranks_;  // of a program on a mesh
   std::unique_ptr<Updater<T>> updater_;
   std::unique_ptr<Pinned> result_;
   Replay update_replay_, step_replay_;

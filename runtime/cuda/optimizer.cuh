@@ -9,6 +9,7 @@
 #include "../optimizer_settings.h"
 #include "../parameter_chunks.h"
 #include "arena.cuh"
+#include "exchange.cuh"
 #include "reduce.cuh"
 
 namespace tsr::cuda {
@@ -17,6 +18,7 @@ namespace tsr::cuda {
 struct UpdateChunk {
   int64_t offset, rows, length, stride;
   bool decay;
+  bool counts;  // adds to the norm: of parts that several ranks have alike, one rank's do
 };
 
 /// Constants of a step, bias corrections included.
@@ -39,12 +41,21 @@ template <class T>
 __global__ void __launch_bounds__(256) chunk_squares(const UpdateChunk* __restrict__ chunks, const T* __restrict__ grads, double* __restrict__ partial) {
   const UpdateChunk chunk = chunks[blockIdx.x];
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < chunk.rows * chunk.length; i += 256) {
+  for (int64_t i = threadIdx.x; chunk.counts && i < chunk.rows * chunk.length; i += 256) {
     const double g = double(grads[chunk.offset + i / chunk.length * chunk.stride + i % chunk.length]);
     sum += g * g;
   }
   sum = block_sum<256>(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+/// sum = all of partial. One block.
+template <class T>
+__global__ void __launch_bounds__(256) sum_squares(const T* __restrict__ partial, int count, T* __restrict__ total) {
+  T sum = 0;
+  for (int i = threadIdx.x; i < count; i += 256) sum += partial[i];
+  sum = block_sum<256>(sum);
+  if (threadIdx.x == 0) *total = sum;
 }
 
 /// The norm of all gradients and the clipping factor. One block.
@@ -89,14 +100,22 @@ __global__ void __launch_bounds__(256) update_chunk(const UpdateChunk* __restric
 template <class T>
 class Updater {
  public:
-  Updater(Context& context, const Program& program, const OptimizerSettings& settings) : context_(context), settings_(settings), constants_(context, sizeof(StepConstants<T>)) {
+  /// `ranks`: of a program on a mesh, where every rank updates what it holds and the norm is that of all gradients.
+  Updater(Context& context, const Program& program, const OptimizerSettings& settings, OnStream* ranks = nullptr)
+      : context_(context), settings_(settings), ranks_(ranks), constants_(context, sizeof(StepConstants<T>)) {
     std::vector<UpdateChunk> chunks;
-    for (const tsr::Chunk& c : parameter_chunks(program)) chunks.push_back({int64_t(c.offset / sizeof(T)), c.rows, c.length, c.stride, c.decay});
+    for (int i = 0; i < program.param_count; ++i) {
+      std::vector<tsr::Chunk> own;
+      add_chunks(program.params[i], &own);
+      const bool counts = ranks == nullptr || speaks_for(program.params[i], *program.mesh, *process_ranks());
+      for (const tsr::Chunk& c : own) chunks.push_back({int64_t(c.offset / sizeof(T)), c.rows, c.length, c.stride, c.decay, counts});
+    }
     count_ = int(chunks.size());
     table_ = memory_.reserve(chunks.size() * sizeof(UpdateChunk), "the optimizer's table");
     partial_ = memory_.reserve(chunks.size() * sizeof(double), "the optimizer's norms");
     step_ = memory_.reserve(sizeof(StepConstants<T>), "the optimizer's constants");
     result_ = memory_.reserve(sizeof(StepResult), "the optimizer's result");
+    total_ = memory_.reserve(sizeof(double), "the norm of all ranks");
     memory_.allocate(context);
     context.need(cudaStreamSynchronize(context.stream), "cudaStreamSynchronize");
     if (count_ > 0) context.need(cudaMemcpy(memory_.at(table_), chunks.data(), chunks.size() * sizeof(UpdateChunk), cudaMemcpyHostToDevice), "cudaMemcpy of the optimizer's table");
@@ -123,7 +142,13 @@ class Updater {
     StepResult* const result = at<StepResult>(memory_.at(0), result_);
     context_.check(cudaMemcpyAsync(memory_.at(step_), constants_.at(0), sizeof(StepConstants<T>), cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync of the optimizer's constants");
     if (count_ > 0) chunk_squares<T><<<count_, 256, 0, stream>>>(chunks, g, partial);
-    finish_norm<double><<<1, 256, 0, stream>>>(partial, count_, settings_.clip, result);
+    double* const sums = ranks_ != nullptr ? at<double>(memory_.at(0), total_) : partial;
+    if (ranks_ != nullptr) {
+      sum_squares<double><<<1, 256, 0, stream>>>(partial, count_, sums);
+      ranks_->all_reduce(Ranks::kOwn, Ranks::kWorld, Reduce::sum, DType::f64, sums, 1);
+      ranks_->flush();
+    }
+    finish_norm<double><<<1, 256, 0, stream>>>(sums, ranks_ != nullptr ? 1 : count_, settings_.clip, result);
     if (count_ == 0) return;
     switch (settings_.rule) {
       case Rule::sgd: update_chunk<Rule::sgd, T><<<count_, 256, 0, stream>>>(chunks, p, g, m, v, s, result); break;
@@ -156,10 +181,11 @@ class Updater {
 
   Context& context_;
   OptimizerSettings settings_;
+  OnStream* ranks_;
   Arena memory_;
   Pinned constants_;
   int count_ = 0;
-  size_t table_ = 0, partial_ = 0, step_ = 0, result_ = 0;
+  size_t table_ = 0, partial_ = 0, step_ = 0, result_ = 0, total_ = 0;
 };
 
 }  // namespace tsr::cuda

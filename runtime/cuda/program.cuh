@@ -6,6 +6,8 @@
 
 namespace tsr::cuda {
 
+class OnStream;  // exchange.cuh
+
 /// Buffers of one call, all in device memory and aligned to 256 bytes as cudaMalloc returns them.
 struct Call {
   const void* const* inputs;  // host arrays of device pointers, in the order of Function::inputs, dense row-major
@@ -14,6 +16,7 @@ struct Call {
   char* grads;                // gradient arena of the same layout, overwritten (train functions only)
   char* arena;                // Function::shared_bytes; contents do not matter
   const RandomKey* key;       // for dropout and other random operations
+  OnStream* ranks = nullptr;  // the other ranks of a program on a mesh
 };
 
 /// Puts one call's launches on the context's stream, in order, and returns without waiting.

@@ -171,6 +171,7 @@ T atomicCAS(T* p, tsr::emulation::Exactly<T> expected, tsr::emulation::Exactly<T
   return old;
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_system() { __threadfence(); }
 inline void __threadfence_block() {}
 inline void __nanosleep(unsigned) { tsr::emulation::yield(); }
 

@@ -38,7 +38,7 @@ struct Device {
   cudaError_t last = cudaSuccess;
 };
 Device& state() {
-  static Device all;
+  static Device& all = *new Device;  // destructors of other objects of static storage may still need it
   return all;
 }
 

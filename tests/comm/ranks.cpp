@@ -9,7 +9,7 @@
 #include <vector>
 
 #ifdef TEST_GPUS
-#include "runtime/comm/nccl.h"
+#include "runtime/cuda/nccl.cuh"
 static constexpr auto kJoin = tsr::comm::join_gpus;
 #else
 #include "runtime/comm/join.h"

@@ -42,7 +42,8 @@ class Exchanges:
 
     def digest(self, functions: Sequence[Any], kernels: Sequence[Any]) -> str:
         """A hash of the plan: exchanges, parts, stages and kernels."""
-        text = repr((self.rows, self.cuts.rows(), [stage.lines for f in functions for stage in f["stages"]], kernels))
+        calls = [f["calls"] if "calls" in f else [stage.lines for stage in f["stages"]] for f in functions]
+        text = repr((self.rows, self.cuts.rows(), calls, kernels))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -20,8 +20,9 @@ FOLDER = "emulation"
 ENGINE = ("runtime/emulation/engine.cpp", "runtime/emulation/race.cpp")
 """Files of the runtime that the emulation is made of, with what they include."""
 
-_REPLACED = {"runtime/cuda/ptx.cuh": '#pragma once\n#include "runtime/emulation/ptx.h"\n'}
-"""Headers of inline assembly, and what stands in their place."""
+_REPLACED = {f"runtime/cuda/{name}.cuh": f'#pragma once\n#include "runtime/emulation/{header}.h"\n'
+             for name, header in (("ptx", "ptx"), ("nccl_library", "nccl"))}
+"""Headers of inline assembly and of libraries, and what stands in their place."""
 
 _NAMESPACE = "::tsr::emulation"
 _OPAQUE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)

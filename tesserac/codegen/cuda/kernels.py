@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tesserac.codegen import comments
+from tesserac.codegen.cuda.exchanges import emit_exchange
 from tesserac.codegen.cuda.experts import emit_grouped, emit_routing
 from tesserac.codegen.cuda.layout import BLOCK, Layout, count, is_pointwise, layout, row_distance
 from tesserac.codegen.cuda.passes import Extra
@@ -24,6 +25,7 @@ from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
     AttentionKernel,
     ContractKernel,
+    ExchangeKernel,
     FftKernel,
     GroupedKernel,
     Kernel,
@@ -53,6 +55,7 @@ slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kVal
 kTrainOutputs kInferInputs kValidateInputs kValidateOutputs kValidateArena kValidateWorkspace open_device Device
 Haar Db2 Db4 wavelet_line iwavelet_line work outside Complex Factors FftForm FftPlan FftTables fft swapped conjugate
 Grouped Experts OwnRows grouped_contract grouped_outer grouped_sum grouped_number grouped_table route limit
+ranks axis number exchange comm OnStream Grid Reduce terms in kMesh kCollectives Cut Collective Mesh
 CudaDevice Program Function Tensor Kernel kInferOutputs kTrainArena kInferArena kTrainWorkspace kInferWorkspace
 """
 RUNTIME_NAMES = tuple(_NAMES.split())
@@ -115,7 +118,8 @@ class KernelCatalogue:
     def _emit(self, launch: Launch, aligned: bool) -> KernelFunction:
         kernel = launch.kernel
         backward = "_backward" if isinstance(kernel, AttentionKernel) and kernel.backward else ""
-        name = self.names.fresh(f"{PREFIX[type(kernel).__name__]}{backward}_{comments.subject(kernel)}")
+        prefix = kernel.op if isinstance(kernel, ExchangeKernel) else PREFIX[type(kernel).__name__]
+        name = self.names.fresh(f"{prefix}{backward}_{comments.subject(kernel)}")
         scope = CppNames(parent=self.names, reserved=RUNTIME_NAMES)
         found = choices(kernel, 8 if self.real == "double" else 4)
         content = digest(kernel, aligned, self.real)
@@ -155,6 +159,8 @@ class KernelCatalogue:
             return emit_routing(kernel)
         if isinstance(kernel, GroupedKernel):
             return emit_grouped(kernel, name)
+        if isinstance(kernel, ExchangeKernel):
+            return emit_exchange(kernel, name, scope)
         raise InternalError(f"no CUDA form of {type(kernel).__name__}")
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesserac.codegen import comments
+from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cuda.steps import wrapped_call
 from tesserac.codegen.names import CppNames, comment_text
-from tesserac.codegen.records import Argument, Launch
+from tesserac.codegen.records import Argument, ExchangeKernel, Launch
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Function, Var
 from tesserac.passes.placement import batch_size
@@ -22,11 +23,13 @@ class FunctionRenderer:
     """Text of one planned function. ``label`` is train or infer, ``declared`` the function as the source has it."""
 
     def __init__(
-        self, plan: Plan, declared: Function, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str
+        self, plan: Plan, declared: Function, parameters: Sequence[Parameter], kernels: KernelCatalogue, label: str,
+        exchanges: Exchanges,
     ) -> None:
         if any(stage.fused.values.stage.tiles is not None for stage in plan.stages):
             raise InternalError("the GPU's programs are not cut into tiles")
         self.plan, self.declared, self.parameters, self.kernels, self.label = plan, declared, parameters, kernels, label
+        self.exchanges = exchanges
         self.scope = CppNames(parent=kernels.names, reserved=RUNTIME_NAMES)
         self.pointers: list[str] = []
         self.names: dict[Var, str] = {}
@@ -57,7 +60,7 @@ class FunctionRenderer:
             "uses_parameters": "w->" in text,
             "uses_stream": "stream" in text,
             "flops": sum(launch.flops for stage in self.plan.stages for launch in stage.launches),
-            "inputs": data_rows(self.declared, batch),
+            "inputs": data_rows(self.declared, batch, self.exchanges.cuts, self.label),
             "outputs": output_rows(self.declared, batch),
         }
 
@@ -67,6 +70,8 @@ class FunctionRenderer:
         self.workspace = max(self.workspace, function.emitted.workspace)
         self.takes_key |= function.emitted.takes_key
         arguments = [self._argument(a, stage) for a in launch.arguments]
+        if isinstance(launch.kernel, ExchangeKernel):
+            arguments = [", ".join(self.exchanges.arguments(launch, launch.kernel)), *arguments]
         lines = [wrapped_call(step.format(*arguments)) for step in function.emitted.steps]
         place = comments.where(launch)
         return [f"{lines[0]}  // {comment_text(place)}" if place else lines[0], *lines[1:]]

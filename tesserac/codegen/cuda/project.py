@@ -9,6 +9,7 @@ from typing import Any
 from tesserac import __version__
 from tesserac.codegen import comments
 from tesserac.codegen.comments import short_name
+from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.project import EntryPlans
 from tesserac.codegen.cpu.tables import Parameter, parameter_rows, parameters_of
@@ -17,6 +18,7 @@ from tesserac.codegen.cuda.program import FunctionRenderer
 from tesserac.codegen.cuda.schedule import Schedule
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
+from tesserac.codegen.records import ExchangeKernel
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import OptimizerSpec
 from tesserac.ir.types import DType
@@ -29,6 +31,7 @@ class Rendered:
     kernels: KernelCatalogue
     functions: list[dict[str, Any]]
     parameters: list[Parameter]
+    exchanges: Exchanges
 
 
 def rendered(
@@ -38,11 +41,12 @@ def rendered(
     kernels = KernelCatalogue(CPP_TYPE[_real_type(plans)], CppNames(reserved=RUNTIME_NAMES), lines, schedules)
     parameters = parameters_of(plans.entry)
     declared = dict(plans.entry.roles())
+    exchanges = Exchanges(plans.meshed)
     functions = [
-        FunctionRenderer(plan, declared[label], parameters, kernels, label).render()
+        FunctionRenderer(plan, declared[label], parameters, kernels, label, exchanges).render()
         for label, plan in plans.roles()
     ]
-    return Rendered(kernels, functions, parameters)
+    return Rendered(kernels, functions, parameters, exchanges)
 
 
 def render_entry_cuda(
@@ -77,7 +81,8 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
         **common,
         functions=functions,
         parameters=parameters,
-        parameter_rows=parameter_rows(parameters),
+        parameter_rows=parameter_rows(parameters, found.exchanges.cuts),
+        exchanges=found.exchanges,
         kernels=[_kernel_row(f) for f in kernels.functions],
         roles=[label for label, _ in plans.roles()],
         optimizer=_optimizer(plans.entry.optimizer),
@@ -90,6 +95,7 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
             kernels=kernels.functions,
             attention_mma=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
             product_mma=any("product_mma(" in step for f in kernels.functions for step in f.emitted.steps),
+            exchange=any(isinstance(f.launch.kernel, ExchangeKernel) for f in kernels.functions),
         ),
         f"{stem}.program.cu": program,
     }
