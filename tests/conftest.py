@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,6 +26,11 @@ for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 
 # Tests share the cores with other tests: an OpenMP thread that spins while it waits costs its neighbour a time slice.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Emitted projects are compiled by a g++ that compiles the same text once.
+KEPT_COMPILER = ROOT / "tests" / "tools" / "kept-g++"
+if not any(c.isspace() for c in str(ROOT)):  # make and tesserac take $CXX for words
+    os.environ.setdefault("CXX", str(KEPT_COMPILER))
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=_SLOW)
@@ -44,6 +52,15 @@ def command_environment(bin_folder: Path) -> dict[str, str]:
         launcher.chmod(0o755)
     path = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Removes what the compiler of the tests kept and nobody used for three days."""
+    kept = Path(tempfile.gettempdir()) / f"tesserac-objects-{os.getuid()}"
+    for path in kept.glob("*.o*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > 3 * 24 * 3600:
+                path.unlink()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tesserac.cli import run
-from tests.conftest import ROOT
+from tests.conftest import KEPT_COMPILER, ROOT
 
 MODEL = """from tessera import graph, op
 
@@ -82,7 +82,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def fast_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A C++ compiler that does not optimize: what is tested here is the build, not the code."""
     path = tmp_path_factory.mktemp("compiler") / "fast-g++"
-    path.write_text('#!/bin/sh\nexec g++ "$@" -O0\n', encoding="utf-8")
+    path.write_text(f'#!/bin/sh\nexec "{KEPT_COMPILER}" "$@" -O0\n', encoding="utf-8")
     path.chmod(0o755)
     return path
 

@@ -102,20 +102,10 @@ class Builder:
 
 
 def make(folder: Path, cxx: str, *goals: str) -> None:
-    """Runs make with two jobs; the command line, the same in every project, is compiled once for equal flags.
-
-    Under sanitizers only the kernels are worth optimizing: what takes long to compile elsewhere takes no time to run.
-    """
-    run_make(folder, cxx, "-O1", *sorted(path.with_suffix(".o").name for path in folder.glob("*.program.cpp")))
-    rest = "-O0" if "sanitize" in cxx else "-O1"
-    if not goals or any(not goal.endswith(".so") for goal in goals):
-        shared = folder.parent / f"command_line.{hashlib.sha256(cxx.encode()).hexdigest()[:8]}.o"
-        with _alone(shared.with_suffix(".lock")):
-            if not shared.exists():
-                run_make(folder, cxx, rest, "command_line.o")
-                shutil.copy(folder / "command_line.o", shared)
-        shutil.copy(shared, folder / "command_line.o")
-    run_make(folder, cxx, rest, *goals)
+    """Runs make with two jobs. Under sanitizers only kernels are worth optimizing: the rest takes no time to run."""
+    kernels = sorted(path.with_suffix(".o").name for path in folder.glob("*.program.cpp"))
+    run_make(folder, cxx, "-O1", *kernels)
+    run_make(folder, cxx, "-O0" if "sanitize" in cxx else "-O1", *goals)
 
 
 def run_make(folder: Path, cxx: str, optimize: str, *goals: str) -> None:
