@@ -7,12 +7,17 @@ kept for going back. Which variable comes next decides only how large tables gro
 
 Costs are integers and compared lexicographically (nanoseconds, collectives, bytes, sum of the choices' numbers), so
 sums do not depend on their order, and equal costs are decided the same way whatever order the variables came in.
+
+Equal layers of a program bring the same arrays again and again. Arrays are numbered, and what comes of eliminating a
+variable is kept by the numbers of its terms and how their scopes lie to each other, so a layer like one before it costs
+a look-up per variable.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -78,41 +83,51 @@ def cost_of(choices: Sequence[int], tables: Iterable[Table]) -> tuple[int, int, 
     return total[0], total[1], total[2]
 
 
-@dataclass(slots=True, eq=False)
-class _Term:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Content:
     """A table as it is summed: nanoseconds, and what decides between equals packed into one number."""
 
-    scope: tuple[int, ...]
     cost: Integers
     tie: Integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Term:
+    """A table and what it is about: variables of several choices, ascending, and the number of its content."""
+
+    scope: tuple[int, ...]
+    content: int
 
 
 class _Elimination:
     def __init__(self, domains: Sequence[int], tables: list[Table], limit: int) -> None:
         self._domains = tuple(domains)
         self._limit = limit
-        self._tables = tables
+        self._contents: list[_Content] = []
+        self._eliminated: dict[object, tuple[int, Integers]] = {}
         self._terms: list[_Term | None] = []
         self._of: list[list[int]] = [[] for _ in domains]
-        self._neighbours: list[set[int]] = [set() for _ in domains]
+        self._neighbours: list[set[int]] = [{v} for v in range(len(domains))]
         self._constant = 0
         self._width, self._largest, self._exact = 0, 1, True
-        pack = _packing(self._domains, tables)
-        for table in tables:
-            for axis, variable in enumerate(table.scope):
-                if table.nanoseconds.shape[axis] != self._domains[variable]:
-                    raise InternalError(f"a table of shape {table.nanoseconds.shape} over variables {table.scope}")
-            tie = table.collectives * pack[0] + (table.bytes >> pack[1]) * pack[2]
+        keys = [(id(t.nanoseconds), id(t.collectives), id(t.bytes)) for t in tables]
+        distinct = dict(zip(keys, tables, strict=True))
+        pack = _packing(self._domains, [(distinct[key], times) for key, times in Counter(keys).items()])
+        numbers = {key: self._number(*_packed(table, pack)) for key, table in distinct.items()}
+        for key, table in zip(keys, tables, strict=True):
             # A variable with one choice adds an axis of size 1; dozens of them are more than an array may have.
-            scope = tuple(v for v in table.scope if self._domains[v] > 1)
-            shape = tuple(self._domains[v] for v in scope)
-            self._add(_Term(scope, np.minimum(table.nanoseconds, IMPOSSIBLE).reshape(shape), tie.reshape(shape)))
-        for variable, size in enumerate(self._domains):
-            self._add(_Term((variable,), np.zeros(size, np.int64), np.arange(size, dtype=np.int64)))
+            scope = tuple([v for v in table.scope if self._domains[v] > 1])
+            if table.nanoseconds.shape != tuple([self._domains[v] for v in table.scope]):
+                raise InternalError(f"a table of shape {table.nanoseconds.shape} over variables {table.scope}")
+            self._add(_Term(scope, numbers[key]))
+
+    def _number(self, cost: Integers, tie: Integers) -> int:
+        self._contents.append(_Content(cost, tie))
+        return len(self._contents) - 1
 
     def _add(self, term: _Term) -> None:
         if not term.scope:
-            self._constant += int(term.cost)
+            self._constant += int(self._contents[term.content].cost)
             return
         for variable in term.scope:
             self._of[variable].append(len(self._terms))
@@ -120,7 +135,7 @@ class _Elimination:
         self._terms.append(term)
 
     def _entries(self, variable: int) -> int:
-        return math.prod(self._domains[v] for v in self._neighbours[variable] | {variable})
+        return math.prod([self._domains[v] for v in self._neighbours[variable]])
 
     def run(self) -> Solution:
         """Eliminates all variables, then goes back through them."""
@@ -148,34 +163,37 @@ class _Elimination:
         for variable, scope, best in reversed(record):
             choices[variable] = int(best[tuple(choices[v] for v in scope)])
         found = tuple(choices[v] for v in range(len(self._domains)))
-        nanoseconds = min(cost_of(found, self._tables)[0], IMPOSSIBLE)
-        return Solution(found, nanoseconds, self._width, self._largest, self._exact)
+        return Solution(found, min(self._constant, IMPOSSIBLE), self._width, self._largest, self._exact)
 
-    def _summed(self, variable: int) -> tuple[tuple[int, ...], Integers, Integers]:
-        """The sum of all terms that mention a variable, over all their variables."""
-        terms = [term for at in self._of[variable] if (term := self._terms[at]) is not None]
-        scope = tuple(sorted({v for term in terms for v in term.scope}))
+    def _summed(self, terms: Sequence[_Term], scope: tuple[int, ...], axis: int) -> _Content:
+        """The sum of terms over all their variables; what decides between equals has the choice's number as well."""
         shape = tuple(self._domains[v] for v in scope)
         cost, tie = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        tie += np.arange(shape[axis]).reshape([-1 if at == axis else 1 for at in range(len(shape))])
         for term in terms:
             local = tuple(self._domains[v] if v in term.scope else 1 for v in scope)
-            cost += term.cost.reshape(local)
-            tie += term.tie.reshape(local)
-        return scope, np.minimum(cost, IMPOSSIBLE), tie
+            content = self._contents[term.content]
+            cost += content.cost.reshape(local)
+            tie += content.tie.reshape(local)
+        return _Content(np.minimum(cost, IMPOSSIBLE), tie)
 
     def _eliminate(self, variable: int) -> tuple[int, tuple[int, ...], Integers]:
-        scope, cost, tie = self._summed(variable)
-        axis = scope.index(variable)
-        self._width, self._largest = max(self._width, len(scope)), max(self._largest, cost.size)
-        least = cost.min(axis)
-        among = np.where(cost == np.expand_dims(least, axis), tie, np.iinfo(np.int64).max)
-        best = among.argmin(axis)
-        chosen = np.take_along_axis(tie, np.expand_dims(best, axis), axis).squeeze(axis)
+        terms = [term for at in self._of[variable] if (term := self._terms[at]) is not None]
         for at in self._of[variable]:
             self._terms[at] = None
+        scope = tuple(sorted({variable, *(v for term in terms for v in term.scope)}))
+        place = {v: i for i, v in enumerate(scope)}
+        axis = place[variable]
+        key = (axis, self._domains[variable], *sorted([(t.content, *[place[v] for v in t.scope]) for t in terms]))
+        if key not in self._eliminated:
+            least, chosen, best = _least(self._summed(terms, scope, axis), axis)
+            self._eliminated[key] = self._number(least, chosen), best
+        number, best = self._eliminated[key]
+        self._width = max(self._width, len(scope))
+        self._largest = max(self._largest, best.size * self._domains[variable])
         rest = scope[:axis] + scope[axis + 1:]
-        self._add(_Term(rest, least, chosen))
-        return variable, rest, best.astype(np.int64)
+        self._add(_Term(rest, number))
+        return variable, rest, best
 
     def _most_connected(self, current: dict[int, int]) -> int:
         return max(current, key=lambda v: (len(self._neighbours[v]), -v))
@@ -184,26 +202,45 @@ class _Elimination:
         """Takes the choice with the least sum of every term's own best, and cuts all its terms down to it."""
         self._exact = False
         size = self._domains[variable]
-        bound, tie = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        bound, tie = np.zeros(size, np.int64), np.arange(size, dtype=np.int64)
         terms = [(at, term) for at in self._of[variable] if (term := self._terms[at]) is not None]
         for _, term in terms:
-            axis = term.scope.index(variable)
+            content, axis = self._contents[term.content], term.scope.index(variable)
             others = tuple(a for a in range(len(term.scope)) if a != axis)
-            bound += term.cost.min(others) if others else term.cost
-            tie += term.tie.min(others) if others else term.tie
+            bound += content.cost.min(others) if others else content.cost
+            tie += content.tie.min(others) if others else content.tie
         best = int(np.lexsort((tie, bound))[0])
         for at, term in terms:
-            axis = term.scope.index(variable)
+            content, axis = self._contents[term.content], term.scope.index(variable)
             self._terms[at] = None
             rest = term.scope[:axis] + term.scope[axis + 1:]
-            self._add(_Term(rest, np.asarray(term.cost.take(best, axis)), np.asarray(term.tie.take(best, axis))))
+            self._add(_Term(rest, self._number(np.asarray(content.cost.take(best, axis)),
+                                               np.asarray(content.tie.take(best, axis)))))
         return variable, (), np.asarray(best, np.int64)
 
 
-def _packing(domains: Sequence[int], tables: Sequence[Table]) -> tuple[int, int, int]:
-    """How collectives, bytes and choice numbers share 62 bits: two factors, and the bits that bytes lose between."""
-    counts = sum(int(t.collectives.max(initial=0)) for t in tables)
-    volume = sum(int(t.bytes.max(initial=0)) for t in tables)
+def _least(whole: _Content, axis: int) -> tuple[Integers, Integers, Integers]:
+    """The least cost along an axis, what decided between equals there, and which choice that is."""
+    least = whole.cost.min(axis)
+    among = np.where(whole.cost == np.expand_dims(least, axis), whole.tie, np.iinfo(np.int64).max)
+    best = np.asarray(among.argmin(axis), np.int64)
+    return least, np.take_along_axis(whole.tie, np.expand_dims(best, axis), axis).squeeze(axis), best
+
+
+def _packed(table: Table, pack: tuple[int, int, int]) -> tuple[Integers, Integers]:
+    """A table's two arrays, without the axes of variables that have one choice."""
+    shape = tuple(n for n in table.nanoseconds.shape if n > 1)
+    tie = table.collectives * pack[0] + (table.bytes >> pack[1]) * pack[2]
+    return np.minimum(table.nanoseconds, IMPOSSIBLE).reshape(shape), tie.reshape(shape)
+
+
+def _packing(domains: Sequence[int], tables: Sequence[tuple[Table, int]]) -> tuple[int, int, int]:
+    """How collectives, bytes and choice numbers share 62 bits: two factors, and the bits that bytes lose between.
+
+    ``tables``: different ones, and how often each occurs.
+    """
+    counts = sum(times * int(t.collectives.max(initial=0)) for t, times in tables)
+    volume = sum(times * int(t.bytes.max(initial=0)) for t, times in tables)
     numbers = sum(size - 1 for size in domains)
     low, high = numbers.bit_length(), counts.bit_length()
     lost = max(0, volume.bit_length() + low + high - 62)

@@ -11,7 +11,7 @@ from tesserac.ops.base import spec_of
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
 from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.pins import Restriction, restricted
-from tesserac.passes.mesh.placements import REPLICATED, Shard
+from tesserac.passes.mesh.placements import REPLICATED, Placements, Shard
 from tesserac.passes.mesh.problem import Choice, Chosen, Node
 from tesserac.passes.mesh.roles import Kinds, Role
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
@@ -49,8 +49,8 @@ def _input(item: Input, wrt: set[str]) -> Node:
     return Node(item.var.name, (), (item.var,), None, TRAINED if trained else 1.0, item.is_parameter, trained)
 
 
-def mixtures_of(function: Function, sizes: Mapping[str, int], roles: Mapping[str, Role],
-                whole: Mapping[str, Collection[str]] | None = None) -> dict[str, dict[str, Choice]]:
+def mixtures_of(function: Function, variables: Variables, sizes: Mapping[str, int], roles: Mapping[str, Role],
+                whole: Mapping[str, Collection[str]]) -> dict[str, dict[str, Choice]]:
     """How mixtures of experts run on every axis that may cut tokens, by the name of an equation's first result.
 
     Axes of experts give every rank some of them, with their parameters, which are in it by name, but for those that
@@ -66,14 +66,10 @@ def mixtures_of(function: Function, sizes: Mapping[str, int], roles: Mapping[str
         modes = (EXPERTS, TOKENS) if roles[axis].name == "expert" else (TOKENS,)
         tried = (mixture_strategies(function, size, mode) for mode in modes)
         chosen: dict[int, Strategy] = next((t for t in tried if t), {})
-        chosen, held = owned_experts(function, chosen, size, (whole or {}).get(axis, ()))
-        found[axis] = {function.equations[at].results[0].name: _choice(s) for at, s in chosen.items()}
-        found[axis] |= {names[path]: Choice(str(place), (), (place,)) for path, place in held.items()}
+        chosen, held = owned_experts(function, chosen, size, whole.get(axis, ()))
+        found[axis] = {function.equations[at].results[0].name: variables.following(s) for at, s in chosen.items()}
+        found[axis] |= {names[path]: variables.choice(str(place), (), (place,)) for path, place in held.items()}
     return found
-
-
-def _choice(strategy: Strategy) -> Choice:
-    return Choice(strategy.name, strategy.operands, strategy.results, strategy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +83,55 @@ class _Signature:
     weight: bool
 
 
-class Domains:
-    """Choices of every node on one axis, given what the other axes do; ``roles`` by axis name."""
+class Variables:
+    """Nodes in canonical order with what does not depend on roles: what their axes are, which of them are alike."""
 
-    def __init__(self, nodes: Sequence[Node], kinds: Kinds, sizes: Mapping[str, int], roles: Mapping[str, Role],
-                 pinned: Sequence[Restriction] = (),
-                 mixtures: Mapping[str, Mapping[str, Choice]] | None = None) -> None:
+    def __init__(self, nodes: Sequence[Node], kinds: Kinds) -> None:
         self.nodes = nodes
-        self.sizes = dict(sizes)
-        self.roles = dict(roles)
-        self._kinds = [tuple(tuple(kinds.of(v, a) for a in range(v.type.rank)) for v in (*n.operands, *n.results))
-                       for n in nodes]
+        self.kinds = [tuple(tuple(kinds.of(v, a) for a in range(v.type.rank)) for v in (*n.operands, *n.results))
+                      for n in nodes]
         self._numbers: dict[_Signature, int] = {}
-        self._signatures = [self._number(i) for i in range(len(nodes))]
-        self._cached: dict[object, tuple[Choice, ...]] = {}
-        self._mixtures = mixtures or {}
-        self._stream = _stream(nodes)
-        self._pinned: dict[tuple[int, str], list[Restriction]] = {}
-        for rule in pinned:
-            self._pinned.setdefault((rule.node, rule.axis), []).append(rule)
+        self.signatures = [self._number(i) for i in range(len(nodes))]
+        self.stream = _stream(nodes)
+        self.legal: dict[object, list[Choice]] = {}
+        self._choices: dict[object, Choice] = {}
+
+    def choice(self, name: str, operands: Placements, results: Placements, strategy: Strategy | None = None) -> Choice:
+        """The one choice that has these parts."""
+        key = (name, operands, results, strategy)
+        if key not in self._choices:
+            self._choices[key] = Choice(name, operands, results, strategy)
+        return self._choices[key]
+
+    def following(self, strategy: Strategy) -> Choice:
+        """The choice of a strategy."""
+        return self.choice(strategy.name, strategy.operands, strategy.results, strategy)
 
     def _number(self, i: int) -> int:
         node = self.nodes[i]
         op, attrs = (node.equation.op, node.equation.attrs) if node.equation is not None else (node.key[:7], ())
         op = op if node.equation is not None or node.operands else "input"
-        signature = _Signature(op, attrs, tuple(v.type for v in (*node.operands, *node.results)), self._kinds[i],
+        signature = _Signature(op, attrs, tuple(v.type for v in (*node.operands, *node.results)), self.kinds[i],
                                node.weight)
         return self._numbers.setdefault(signature, len(self._numbers))
+
+
+class Domains:
+    """Choices of every node on one axis, given what the other axes do; ``roles`` by axis name."""
+
+    def __init__(self, variables: Variables, sizes: Mapping[str, int], roles: Mapping[str, Role],
+                 pinned: Sequence[Restriction] = (),
+                 mixtures: Mapping[str, Mapping[str, Choice]] | None = None) -> None:
+        self.nodes = variables.nodes
+        self.sizes = dict(sizes)
+        self.roles = dict(roles)
+        self._variables, self._kinds, self._signatures = variables, variables.kinds, variables.signatures
+        self._cached: dict[object, tuple[Choice, ...]] = {}
+        self._mixtures = mixtures or {}
+        self._stream = variables.stream
+        self._pinned: dict[tuple[int, str], list[Restriction]] = {}
+        for rule in pinned:
+            self._pinned.setdefault((rule.node, rule.axis), []).append(rule)
 
     def of(self, axis: str, chosen: Chosen) -> list[tuple[Choice, ...]]:
         """The choices of all nodes on an axis; at least one each."""
@@ -135,12 +153,16 @@ class Domains:
             return choices
         left = tuple(c for c in choices if all(rule.allows(c) for rule in rules))
         held = tuple((b, picks[i]) for b, picks in others.items())
-        return left or restricted(self._legal(self.nodes[i], axis, held), rules, self.nodes[i])
+        return left or restricted(self._legal(i, axis, held), rules, self.nodes[i])
 
-    def _legal(self, node: Node, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
-        if node.equation is not None:
-            return self._equation(node.equation, axis, held)
-        return self._placed(node, axis, held)
+    def _legal(self, i: int, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
+        """Everything that a node could do, whatever its role."""
+        node, known = self.nodes[i], self._variables.legal
+        key = (self._signatures[i], self.sizes[axis], tuple((self.sizes[b], choice) for b, choice in held))
+        if key not in known:
+            known[key] = self._placed(node, axis, held) if node.equation is None else \
+                self._equation(node.equation, axis, held)
+        return known[key]
 
     def _wanted(self, i: int, choices: tuple[Choice, ...], role: Role) -> tuple[Choice, ...]:
         """A product's choices that cut along what the role wants its products cut along."""
@@ -165,7 +187,7 @@ class Domains:
             held = tuple((b, choices[i]) for b, choices in others.items())
             key = (self._signatures[i], axis, held, node.key in self._stream)
             if key not in self._cached:
-                allowed = [c for c in self._legal(node, axis, held) if self._allowed(i, c, role)]
+                allowed = [c for c in self._legal(i, axis, held) if self._allowed(i, c, role)]
                 self._cached[key] = tuple(_required(allowed, node, role, self._stream))
             found.append(self._cached[key])
         return found
@@ -174,7 +196,7 @@ class Domains:
         for other, choice in held:
             if choice.strategy is not None:
                 equation = after(equation, choice.strategy, self.sizes[other])
-        return [_choice(s) for s in strategies(equation, self.sizes[axis])]
+        return [self._variables.following(s) for s in strategies(equation, self.sizes[axis])]
 
     def _placed(self, node: Node, axis: str, held: tuple[tuple[str, Choice], ...]) -> list[Choice]:
         """An input lies whole or cut along one of its axes; so does an output that is not a scalar."""
@@ -187,8 +209,9 @@ class Domains:
         cuts = [Shard(d) for d, n in enumerate(extents) if n % self.sizes[axis] == 0]
         whole, parts = [(REPLICATED,)], [(cut,) for cut in cuts]
         # Of equal costs the first one is taken: a rank that reads only what it needs is better.
-        return ([Choice(str(p[0]), p, ()) for p in whole + parts] if node.operands else
-                [Choice(str(p[0]), (), p) for p in parts + whole])
+        made = self._variables.choice
+        return ([made(str(p[0]), p, ()) for p in whole + parts] if node.operands else
+                [made(str(p[0]), (), p) for p in parts + whole])
 
     def _allowed(self, i: int, choice: Choice, role: Role) -> bool:
         node, cut = self.nodes[i], self._cut_kinds(i, choice)

@@ -92,7 +92,7 @@ def _choices(plans: list[dict[str, str]], name: str, function: Function, mesh: M
              spans: Mapping[str, Span]) -> Plan:
     nodes = tuple(searcher.problem.nodes)
     order = _order(function, nodes)
-    free = Searcher(function, mesh, searcher.hardware, {axis: role_of("free") for axis in mesh.axes})
+    free = searcher.under({axis: role_of("free") for axis in mesh.axes})
     plan: Plan = {}
     for axis in mesh.axes:
         domains = free.domains.of(axis, plan)

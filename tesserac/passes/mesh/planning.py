@@ -90,6 +90,7 @@ class Planned:
     memory: Memory
     templates: tuple[Scored, ...]
     seconds: float
+    """Of processor time that the search took, templates included."""
 
     @property
     def limit(self) -> float:
@@ -103,7 +104,7 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
     Products whose columns are taken apart are planned as they are and as several products (`split_projections`); the
     planned function is the cheaper of the two.
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     forward = expand_derivatives(function)
     roles = {axis: settings.role(axis) for axis in mesh.axes}
     forms = [forward]
@@ -113,32 +114,32 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
         form = locked_form(settings.lock[1], forms)
         searcher = Searcher(form, mesh, hardware, roles, settings.pins, settings.whole)
         found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], form, mesh, searcher))
-        return described(form, mesh, hardware, settings, searcher, found, (), time.perf_counter() - begin)
+        return described(form, mesh, hardware, settings, searcher, found, (), time.process_time() - begin)
     limit = settings.memory if settings.memory is not None else hardware.memory
     tried = [_cheapest(form, mesh, hardware, settings, roles, limit) for form in forms]
     best = min(range(len(forms)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))
-    searcher, found = tried[best]
-    scored = tuple(_score(t, searcher.function, mesh, hardware, settings) for t in templates(mesh, roles))
+    searcher, found, known = tried[best]
+    scored = tuple(known.get(t.name) or _score(t, searcher) for t in templates(mesh, roles))
     return described(searcher.function, mesh, hardware, settings, searcher, found, scored,
-                     time.perf_counter() - begin)
+                     time.process_time() - begin)
 
 
 def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, roles: Mapping[str, Role],
-              limit: float) -> tuple[Searcher, Found]:
-    """The plan of one form of the function."""
+              limit: float) -> tuple[Searcher, Found, Mapping[str, Scored]]:
+    """The plan of one form of the function, and the templates that it was started from."""
     if settings.zero == 3:
         roles = {axis: replace(role, must_cut_weights=role.stores_weights)
                  for axis, role in storing_weights(roles).items()}
     searcher = Searcher(forward, mesh, hardware, roles, settings.pins, settings.whole)
-    starts = []
+    scored: dict[str, Scored] = {}
     if len(mesh.axes) > 1 and not settings.pins:  # on one axis the search is exact
-        scored = [_score(t, forward, mesh, hardware, settings) for t in templates(mesh, roles) if t.reachable]
-        starts = [dict(s.found.plan) for s in scored if not s.found.cost.impossible]
-    searcher, found = _with_exchanges(searcher, searcher.run(starts=starts), forward, mesh, hardware)
+        scored = {t.name: _score(t, searcher) for t in templates(mesh, roles) if t.reachable}
+    starts = [dict(s.found.plan) for s in scored.values() if not s.found.cost.impossible]
+    searcher, found = _with_exchanges(searcher, searcher.run(starts=starts))
     if found.memory > limit:
-        searcher = Searcher(forward, mesh, hardware, storing_weights(searcher.roles), settings.pins, settings.whole)
+        searcher = searcher.under(storing_weights(searcher.roles), settings.pins)
         found = within_memory(searcher, limit)
-    return searcher, found
+    return searcher, found, scored
 
 
 def described(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, searcher: Searcher, found: Found,
@@ -158,19 +159,17 @@ def _memory(joint: Function, settings: Settings, searcher: Searcher) -> Memory:
     return replace(found, moments=-(-found.moments // data)) if settings.zero == 1 else found
 
 
-def _score(template: Template, forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings) -> Scored:
-    searcher = Searcher(forward, mesh, hardware, dict(template.roles), whole=settings.whole)
-    return Scored(template, searcher.run())
+def _score(template: Template, searcher: Searcher) -> Scored:
+    return Scored(template, searcher.under(template.roles).run())
 
 
-def _with_exchanges(searcher: Searcher, found: Found, forward: Function, mesh: Mesh,
-                    hardware: Hardware) -> tuple[Searcher, Found]:
+def _with_exchanges(searcher: Searcher, found: Found) -> tuple[Searcher, Found]:
     """The plan with all-to-alls on tensor axes, if that is much better or the only one there is."""
     if not any(role.name == "tensor" and "all_to_all" not in role.collectives for role in searcher.roles.values()):
         return searcher, found
     roles = {axis: replace(role, collectives=role.collectives | {"all_to_all"}) if role.name == "tensor" else role
              for axis, role in searcher.roles.items()}
-    other = Searcher(forward, mesh, hardware, roles, searcher.pins, searcher.whole)
+    other = searcher.under(roles, searcher.pins)
     tried = other.run(starts=[dict(found.plan)])
     much = tried.cost.nanoseconds < BETTER * found.cost.nanoseconds
     return (other, tried) if found.cost.impossible or much else (searcher, found)

@@ -8,13 +8,15 @@ a template's plan never ends above the template.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function
-from tesserac.passes.mesh.elimination import minimise
-from tesserac.passes.mesh.graph import Domains, mixtures_of, nodes_of
+from tesserac.passes.mesh.elimination import Solution, minimise
+from tesserac.passes.mesh.graph import Domains, Variables, mixtures_of, nodes_of
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.pins import Restriction, restrictions
 from tesserac.passes.mesh.problem import Choice, Node, Problem
@@ -48,8 +50,8 @@ class Found:
 
     def choice(self, axis: str, key: str) -> Choice:
         """What a node does on an axis; KeyError if there is none of that key."""
-        at = next((i for i, node in enumerate(self.nodes) if node.key == key), None)
-        if at is None:
+        at = bisect_left(self.nodes, key, key=lambda node: node.key)  # nodes are in the order of their keys
+        if at == len(self.nodes) or self.nodes[at].key != key:
             raise KeyError(key)
         return self.plan[axis][at]
 
@@ -62,17 +64,33 @@ class Searcher:
 
     def __init__(self, function: Function, mesh: Mesh, hardware: Hardware, roles: Mapping[str, Role],
                  pins: Sequence[Pin] = (), whole: Collection[str] = ()) -> None:
-        self.pins, self.whole = tuple(pins), frozenset(whole)
-        self.function, self.mesh, self.hardware, self.roles = function, mesh, hardware, dict(roles)
-        self.kinds = Kinds(function)
-        self.costs = {axis: AxisCosts(size, hardware.link(mesh, axis), hardware, self.roles[axis].collectives)
-                      for axis, size in mesh.sizes.items()}
-        self.problem = Problem(nodes_of(function), mesh.sizes, self.costs, hardware)
-        pinned = restrictions(self.pins, function, self.problem.nodes, mesh)
-        self.domains = Domains(self.problem.nodes, self.kinds, mesh.sizes, self.roles, pinned,
-                               mixtures_of(function, mesh.sizes, self.roles, self._whole(pinned)))
-        self.order = sorted(mesh.axes, key=lambda a: (self.roles[a].order, -mesh.sizes[a], mesh.axes.index(a)))
+        self.function, self.mesh, self.hardware, self.whole = function, mesh, hardware, frozenset(whole)
+        self._nodes = nodes_of(function)
+        self._variables = Variables(sorted(self._nodes, key=lambda node: node.key), Kinds(function))
+        self._problems: dict[object, Problem] = {}
+        self._settle(roles, pins)
+
+    def _settle(self, roles: Mapping[str, Role], pins: Sequence[Pin]) -> None:
+        self.roles, self.pins = dict(roles), tuple(pins)
+        collectives = tuple((axis, self.roles[axis].collectives) for axis in self.mesh.axes)
+        if collectives not in self._problems:
+            costs = {axis: AxisCosts(size, self.hardware.link(self.mesh, axis), self.hardware,
+                                     self.roles[axis].collectives) for axis, size in self.mesh.sizes.items()}
+            self._problems[collectives] = Problem(self._nodes, self.mesh.sizes, costs, self.hardware)
+        self.problem = self._problems[collectives]
+        pinned = restrictions(self.pins, self.function, self.problem.nodes, self.mesh)
+        mixtures = mixtures_of(self.function, self._variables, self.mesh.sizes, self.roles, self._whole(pinned))
+        self.domains = Domains(self._variables, self.mesh.sizes, self.roles, pinned, mixtures)
+        self.order = sorted(self.mesh.axes,
+                            key=lambda a: (self.roles[a].order, -self.mesh.sizes[a], self.mesh.axes.index(a)))
         self._exact, self._width = True, 0
+        self._solved: dict[object, tuple[Solution, tuple[Choice, ...]]] = {}
+
+    def under(self, roles: Mapping[str, Role], pins: Sequence[Pin] = ()) -> Searcher:
+        """A search of the same function with other roles and pins. What depends on neither is not found out again."""
+        other = copy(self)
+        other._settle(roles, pins)
+        return other
 
     def _whole(self, pinned: Sequence[Restriction]) -> dict[str, set[str]]:
         """Experts' parameters that may not lie at the experts' ranks, by axis: those with pins, and ``whole``."""
@@ -87,7 +105,7 @@ class Searcher:
         self.problem.price = price
         self._exact, self._width = True, 0
         best: tuple[Cost, Plan] | None = None
-        for start in ({}, *starts):
+        for start in ({}, *(starts if len(self.order) > 1 else ())):  # on one axis, nothing is better than the first
             plan = self._descend(dict(start))
             cost = self.problem.cost(plan)
             if best is None or cost.key < best[0].key:
@@ -119,12 +137,15 @@ class Searcher:
         return plan
 
     def _solve(self, axis: str, plan: Plan) -> tuple[Choice, ...]:
-        domains = self.domains.of(axis, plan)
-        sizes, tables = self.problem.tables(axis, domains, plan)
-        solution = minimise(sizes, tables)
+        key = (axis, self.problem.price, *((b, plan[b]) for b in sorted(plan) if b != axis))
+        if key not in self._solved:
+            domains = self.domains.of(axis, plan)
+            solution = minimise(*self.problem.tables(axis, domains, plan))
+            self._solved[key] = solution, tuple(domain[solution.choices[i]] for i, domain in enumerate(domains))
+        solution, found = self._solved[key]
         self._exact &= solution.exact
         self._width = max(self._width, solution.width)
-        return tuple(domain[solution.choices[i]] for i, domain in enumerate(domains))
+        return found
 
     def priced(self, plan: Plan) -> Found:
         """A plan from elsewhere with its cost."""

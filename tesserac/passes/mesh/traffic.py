@@ -89,18 +89,11 @@ def _whole_bytes(equation: Equation, ranks: int) -> int:
 
 def _feeding_gradients(joint: Function) -> set[str]:
     """Names of values that are a gradient, or become one by views and further collectives alone."""
-    made = {v.name: e for e in joint.equations for v in e.results}
-    found: set[str] = set()
-    stack = [o.var.name for o in joint.outputs if o.name.startswith("grad:")]
-    while stack:
-        name = stack.pop()
-        if name in found:
-            continue
-        found.add(name)
-        equation = made.get(name)
-        if equation is not None and (equation.op in (*KINDS, "relayout") or
-                                     spec_of(equation.op).kind in ("view", "rank")):
-            stack.extend(v.name for v in equation.operands)
+    found = {o.var.name for o in joint.outputs if o.name.startswith("grad:")}
+    for equation in reversed(joint.equations):
+        moves = equation.op in KINDS or equation.op == "relayout" or spec_of(equation.op).kind in ("view", "rank")
+        if moves and any(v.name in found for v in equation.results):
+            found.update(v.name for v in equation.operands)
     return found
 
 

@@ -8,7 +8,7 @@ converted back. The cheapest such tree is found by trying all orders; there are 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -39,6 +39,12 @@ class Cost:
     def key(self) -> tuple[bool, int, int, int]:
         """Cheaper first."""
         return self.impossible, self.nanoseconds, self.collectives, self.bytes
+
+
+def added(costs: Sequence[Cost]) -> Cost:
+    """The sum of many."""
+    return Cost(sum([c.nanoseconds for c in costs]), sum([c.collectives for c in costs]),
+                sum([c.bytes for c in costs]), any(c.impossible for c in costs))
 
 
 @dataclass(frozen=True, slots=True)
