@@ -128,8 +128,9 @@ inline void print_traffic(const Program& program, const Ranks& ranks, int64_t st
     const Collective& planned = program.mesh->collectives[i];
     const Traffic traffic = ranks.traffic(i);
     if (traffic.calls == 0) continue;
-    printf("    %3d %-15s %-4s %-20s %.6g a step of %lld bytes (planned: %lld bytes)\n", i, planned.kind, program.mesh->names[planned.axis], planned.source,
-           static_cast<double>(traffic.calls) / static_cast<double>(steps), static_cast<long long>(traffic.bytes / traffic.calls), static_cast<long long>(planned.bytes));
+    const double calls = static_cast<double>(traffic.calls);
+    printf("    %3d %-15s %-4s %-20s %.6g a step of %lld bytes (planned: %lld bytes) in %.1f us, %.1f of them waiting\n", i, planned.kind, program.mesh->names[planned.axis], planned.source,
+           calls / static_cast<double>(steps), static_cast<long long>(traffic.bytes / traffic.calls), static_cast<long long>(planned.bytes), traffic.seconds / calls * 1e6, traffic.waited / calls * 1e6);
   }
 }
 
@@ -145,8 +146,8 @@ inline std::string traffic_json(const Program& program, Ranks* ranks, int64_t st
     if (traffic.calls == 0) continue;
     const double per = 1 / static_cast<double>(steps);
     out += format("%s{\"number\":%d,\"kind\":\"%s\",\"axis\":", separator, i, planned.kind) + json_string(program.mesh->names[planned.axis]) + format(",\"size\":%d,\"at\":", program.mesh->sizes[planned.axis]) + json_string(planned.source) +
-           format(",\"calls\":%.9g,\"bytes\":%.17g,\"bytes_of_all\":%.17g,\"planned_bytes\":%lld}", static_cast<double>(traffic.calls) * per, static_cast<double>(traffic.bytes) * per, all * per,
-                  static_cast<long long>(planned.bytes));
+           format(",\"calls\":%.9g,\"bytes\":%.17g,\"bytes_of_all\":%.17g,\"planned_bytes\":%lld,\"us\":%.6g,\"waited_us\":%.6g}", static_cast<double>(traffic.calls) * per, static_cast<double>(traffic.bytes) * per, all * per,
+                  static_cast<long long>(planned.bytes), traffic.seconds * per * 1e6, traffic.waited * per * 1e6);
     separator = ",";
   }
   return out + "]";

@@ -102,6 +102,26 @@ inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Term<T
   for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
 }
 
+// One of several tensors.
+template <class T>
+struct Source { const T* at; Grid grid; };
+template <class T>
+struct Target { T* at; Grid grid; };
+
+// An all-reduce of several tensors in two halves. Between them the bucket belongs to the exchange, which goes on beside
+// whatever the program does.
+template <class R, class T, int N>
+inline void all_reduce_begin(R& ranks, int axis, int number, Reduce kind, const Source<T> (&terms)[N], T* bucket) {
+  T* end = bucket;
+  for (const Source<T>& term : terms) end = pack(ranks, term.grid, term.at, end);
+  ranks.all_reduce_begin(number, axis, kind, type_of<T>(), bucket, end - bucket);
+}
+template <class R, class T, int N>
+inline void all_reduce_end(R& ranks, int number, const T* bucket, const Target<T> (&terms)[N]) {
+  ranks.all_reduce_end(number);
+  for (const Target<T>& term : terms) bucket = unpack(ranks, term.grid, bucket, term.at);
+}
+
 // The parts of all ranks one after another along `dim`.
 template <class R, class T>
 inline void all_gather(R& ranks, int axis, int number, int dim, const T* in, const Grid& in_grid, T* out, const Grid& out_grid, T* work) {
@@ -157,13 +177,7 @@ inline void keep_first(R& ranks, int axis, const T* in, const Grid& in_grid, T* 
   else clear(ranks, out_grid, out);
 }
 
-// One of several tensors of the same sizes.
-template <class T>
-struct Source { const T* at; Grid grid; };
-template <class T>
-struct Target { T* at; Grid grid; };
-
-// Of the tensors of all experts, those of this rank's.
+// Of the tensors of all experts, which have the same sizes, those of this rank's.
 template <class R, class T, int N, int M>
 inline void own_experts(R& ranks, int axis, const Source<T> (&in)[N], const Target<T> (&out)[M]) {
   const Source<T>* const mine = in + ranks.coordinate(axis) * M;

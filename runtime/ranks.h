@@ -13,8 +13,11 @@ namespace tsr {
 
 enum class Reduce : int { sum, max, min };
 
-// What an exchange has cost so far.
-struct Traffic { int64_t calls = 0, bytes = 0; };
+// What an exchange has cost so far: `seconds` that it took, `waited` those in which this rank did nothing else.
+struct Traffic {
+  int64_t calls = 0, bytes = 0;
+  double seconds = 0, waited = 0;
+};
 
 class StreamRanks;
 
@@ -34,6 +37,10 @@ class Ranks {
 
   // data: count elements, replaced by their sum, largest or smallest over the ranks.
   virtual void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) = 0;
+  // The same in two halves: the exchange goes on beside what the caller does in between, and the data is its own. Other
+  // calls wait until it is done, so that exchanges follow each other in one order on all ranks.
+  virtual void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) = 0;
+  virtual void all_reduce_end(int collective) = 0;
   // in: bytes of this rank; out: size(axis) times as many, in the order of the ranks.
   virtual void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) = 0;
   // in: size(axis) blocks of count elements; out: the sum (largest, smallest) of the blocks meant for this rank.

@@ -30,6 +30,8 @@ class Backend {
   virtual void all_to_all_v(const Group& group, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) = 0;
   virtual void broadcast(const Group& group, void* data, size_t bytes, int root) = 0;
   virtual void barrier(const Group& group) = 0;
+  // Whether calls may come from any thread, one at a time; otherwise all come from the one that made the back end.
+  virtual bool any_thread() const { return true; }
   // The last call, of all ranks, unless some are lost.
   virtual void finish() {}
   // Ends what other threads wait for in a call, before the process ends; may take its time.

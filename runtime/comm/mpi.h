@@ -16,13 +16,14 @@
 namespace tsr {
 namespace comm {
 
-// Makes MPI ready unless the process has done so before. All calls come from one thread.
+// Makes MPI ready unless the process has done so before. Calls come one at a time.
 class MpiLibrary {
  public:
   explicit MpiLibrary(int world) {
-    int ready = 0, level = 0, size = 0;
+    int ready = 0, size = 0;
     MPI_Initialized(&ready);
-    if (!ready) MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level), own_ = true;
+    if (!ready) MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level_), own_ = true;
+    else MPI_Query_thread(&level_);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     if (size != world) {
       if (own_) MPI_Finalize();
@@ -35,11 +36,13 @@ class MpiLibrary {
     if (own_) MPI_Finalize();
     own_ = false;
   }
+  bool any_thread() const { return level_ >= MPI_THREAD_SERIALIZED; }
   MpiLibrary(const MpiLibrary&) = delete;
   MpiLibrary& operator=(const MpiLibrary&) = delete;
 
  private:
   bool own_ = false;
+  int level_ = MPI_THREAD_SINGLE;
 };
 
 class Mpi : public Backend {
@@ -63,6 +66,7 @@ class Mpi : public Backend {
   }
 
   const char* name() const override { return "mpi"; }
+  bool any_thread() const override { return library_.any_thread(); }
 
   // Few elements: everybody adds everything. Many: every rank adds its share, in pieces that stay in the caches.
   void all_reduce(const Group& group, Reduce kind, DType type, void* data, int64_t count) override {

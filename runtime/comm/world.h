@@ -1,5 +1,10 @@
 // The ranks of this job: groups by axis, counted exchanges, and the watchdog around every one of them.
 #pragma once
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -9,6 +14,7 @@
 
 #include "../dtype.h"
 #include "backend.h"
+#include "beside.h"
 #include "watchdog.h"
 
 namespace tsr {
@@ -47,13 +53,17 @@ class World : public Ranks {
   // `board` belongs to `backend`. `limit`: seconds an exchange may wait, 0: chosen by the time that steps take.
   World(const Mesh& mesh, int rank, std::unique_ptr<Control> control, std::unique_ptr<Backend> backend, Board* board, double limit)
       : mesh_(mesh), rank_(rank), fixed_(limit > 0), limit_(limit > 0 ? limit : kFirst), control_(std::move(control)), backend_(std::move(backend)), board_(board),
-        groups_(groups_of(mesh, rank)), traffic_(static_cast<size_t>(mesh.collective_count)) {
+        early_(backend_->any_thread() && !waits_at_once()), groups_(groups_of(mesh, rank)), traffic_(static_cast<size_t>(mesh.collective_count)) {
     board_->mine()->collective = kOwn;
     board_->mine()->axis = mesh.axis_count;
     board_->publish();
     if (size() > 1) watchdog_.reset(new Watchdog(mesh, rank, control_.get(), board_, backend_.get(), groups_, [this] { return look(); }));
   }
   ~World() override {
+    if (beside_ && !beside_->idle(2)) {  // an exchange that will never end: ranks are lost
+      fflush(nullptr);
+      _exit(kExitLost);
+    }
     if (!board_->stopped() && std::uncaught_exceptions() == 0) end_exchanges();
     watchdog_.reset();
     control_->goodbye();
@@ -66,6 +76,20 @@ class World : public Ranks {
 
   void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) override {
     during(collective, axis, count * static_cast<int64_t>(dtype_size(type)), [&](const Group& group) { backend_->all_reduce(group, kind, type, data, count); });
+  }
+  void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) override {
+    if (!early_ || size() == 1) return all_reduce(collective, axis, kind, type, data, count);
+    if (!beside_) beside_.reset(new Beside);
+    beside_->begin(collective, [=] {
+      const Group& members = group(axis);
+      exchange(collective, members, count * static_cast<int64_t>(dtype_size(type)), [&] { backend_->all_reduce(members, kind, type, data, count); });
+    });
+  }
+  void all_reduce_end(int collective) override {
+    if (!beside_) return;
+    const double begin = clock_seconds();
+    beside_->end(collective);
+    traffic_[static_cast<size_t>(collective)].waited += clock_seconds() - begin;
   }
   void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) override {
     during(collective, axis, static_cast<int64_t>(bytes), [&](const Group& group) { backend_->all_gather(group, in, out, bytes); });
@@ -111,6 +135,12 @@ class World : public Ranks {
   }
 
  private:
+  // TSR_OVERLAP=0: to see what it is worth.
+  static bool waits_at_once() {
+    const char* const text = getenv("TSR_OVERLAP");
+    return text && strcmp(text, "0") == 0;
+  }
+
   void end_exchanges() {
     if (watchdog_) watchdog_->begin(mesh_.axis_count, limit_);
     try {
@@ -142,17 +172,28 @@ class World : public Ranks {
     return out;
   }
 
+  // An exchange that the caller waits for, behind all that have begun before.
   template <class Body>
   void during(int collective, int axis, int64_t bytes, const Body& body) {
+    const double begin = clock_seconds();
+    if (beside_) beside_->end();
     const Group& members = group(axis);
+    exchange(collective, members, bytes, [&] { body(members); });
+    if (collective != kOwn) traffic_[static_cast<size_t>(collective)].waited += clock_seconds() - begin;
+  }
+
+  // One at a time, by whichever thread.
+  template <class Body>
+  void exchange(int collective, const Group& members, int64_t bytes, const Body& body) {
     {
       const std::lock_guard<std::mutex> lock(position_);
       Position* const at = board_->mine();
       at->collective = collective, at->axis = members.axis, ++at->entered[members.axis];
       board_->publish();
     }
+    const double begin = clock_seconds();
     if (watchdog_) watchdog_->begin(members.axis, limit_);
-    body(members);
+    body();
     if (watchdog_) watchdog_->end();
     {
       const std::lock_guard<std::mutex> lock(position_);
@@ -160,8 +201,8 @@ class World : public Ranks {
       board_->publish();
     }
     if (collective == kOwn) return;
-    ++traffic_[static_cast<size_t>(collective)].calls;
-    traffic_[static_cast<size_t>(collective)].bytes += bytes;
+    Traffic& traffic = traffic_[static_cast<size_t>(collective)];
+    ++traffic.calls, traffic.bytes += bytes, traffic.seconds += clock_seconds() - begin;
   }
 
   const Mesh& mesh_;
@@ -171,12 +212,14 @@ class World : public Ranks {
   std::unique_ptr<Control> control_;
   std::unique_ptr<Backend> backend_;
   Board* board_;
+  bool early_;  // exchanges can go on beside the main thread
   std::vector<Group> groups_;
   std::vector<Traffic> traffic_;
   std::mutex position_;  // of this rank, on the board
   const Ledger* shown_ = nullptr;
   Ledger seen_{};
   std::unique_ptr<Watchdog> watchdog_;
+  std::unique_ptr<Beside> beside_;
 };
 
 }  // namespace comm

@@ -44,6 +44,7 @@ class Nccl : public Backend {
   ~Nccl() override { cudaStreamDestroy(stream_); }
 
   const char* name() const override { return "nccl"; }
+  bool any_thread() const override { return false; }  // a device is current in one thread
 
   void all_reduce(const Group& group, Reduce kind, DType type, void* data, int64_t count) override {
     Staged at(*this, data, static_cast<size_t>(count) * dtype_size(type), Staged::kBoth);

@@ -15,12 +15,14 @@ def lower_exchange(values: StageValues, equation: Equation) -> Launch:
     """One kernel with operands, results and, for exchanges, memory for the dense arrays that ranks pass on."""
     attrs = equation.attributes
     slots, arguments, grids = [], [], []
+    bucket = _bucket(equation)
     for var in (*equation.operands, *equation.results):
         argument, view = buffer_of(values, var)
         slots.append(Slot(var.name, var.type.dtype, var in equation.results))
         arguments.append(argument)
-        grids.append((view.shape, view.normalized().strides))
-    if equation.op in COLLECTIVES:
+        if var != bucket:
+            grids.append((view.shape, view.normalized().strides))
+    if equation.op in COLLECTIVES and bucket is None:
         dtype = equation.results[0].type.dtype
         work = Var(f"{equation.results[0].name}_work", TensorType(dtype, (_room(equation),)))
         slots.append(Slot("work", dtype, True))
@@ -31,6 +33,13 @@ def lower_exchange(values: StageValues, equation: Equation) -> Launch:
                             tuple(grids), str(attrs.get("kind", "")), dims, parts)
     size = float(sum(v.type.bytes for v in (*equation.operands, *equation.results)))
     return Launch(kernel, tuple(arguments), origin_of(values, [equation]), 0.0, size)
+
+
+def _bucket(equation: Equation) -> Var | None:
+    """The memory of an exchange that goes on beside other kernels: dense, so it needs no grid."""
+    if equation.op == "all_reduce_begin":
+        return equation.result
+    return equation.operands[0] if equation.op == "all_reduce_end" else None
 
 
 def _room(equation: Equation) -> int:

@@ -269,6 +269,7 @@ class GroupedKernel:
 class ExchangeKernel:
     """An op of a mesh along its axis ``axis`` of ``size`` ranks: slots are operands, results and, for exchanges, work.
 
+    Of an exchange in two halves, the first ends with the bucket, which is its work, and the second begins with it.
     ``grids``: sizes and strides of operands and results. ``kind`` sum, max or min; ``dims``: axes of the tensor that it
     cuts and joins, or whether rows go back; ``parts``: into how many parts a local op divides that axis.
     """
@@ -284,7 +285,7 @@ class ExchangeKernel:
 
     @property
     def talks(self) -> bool:
-        """Whether ranks wait for each other in it (it then has memory to work in)."""
+        """Whether it belongs to an exchange, which has a number and memory to work in."""
         return len(self.slots) > len(self.grids)
 
 

@@ -63,7 +63,9 @@ def _strategy(choice: Mapping[str, Any]) -> str:
 
 
 def _collective(item: Mapping[str, Any]) -> str:
-    hidden = "exposed" if item["exposed_us"] >= item["us"] else f"{item['exposed_us']:.1f} us exposed, rest overlapped"
+    some = f"{item['overlapped']} of them " if item["count"] > 1 else ""
+    beside = f"{some}beside the backward pass, {item['exposed_us']:.1f} us exposed"
+    hidden = beside if item["overlapped"] else "exposed"
     times = f"{item['count']} x " if item["count"] > 1 else ""
     return (f"{times}{KINDS[item['kind']]} on {item['axis']}, {item['phase']}: {quantity(item['bytes'], 'B')}, "
             f"{item['us']:.1f} us, {hidden}")
@@ -81,7 +83,8 @@ def _totals(data: Mapping[str, Any]) -> Iterator[str]:
                f"{item['exposed_us']:10.1f}")
     for bucket in data["buckets"][:BUCKETS]:
         many = "1 gradient" if bucket["gradients"] == 1 else f"{bucket['gradients']} gradients"
-        yield f"  bucket on {bucket['axis']}: {many} in one all-reduce of {quantity(bucket['bytes'], 'B')}"
+        beside = ", beside the backward pass" if bucket["overlapped"] else ""
+        yield f"  bucket on {bucket['axis']}: {many} in one all-reduce of {quantity(bucket['bytes'], 'B')}{beside}"
     if len(data["buckets"]) > BUCKETS:
         yield f"  ... and {len(data['buckets']) - BUCKETS} more buckets"
 

@@ -17,6 +17,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     loss,
     mesh,
     mesh_experts,
+    mesh_overlap,
     norm,
     random,
     reduce,

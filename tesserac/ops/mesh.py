@@ -31,8 +31,13 @@ Types = Sequence[TensorType]
 Optional = Var | None
 WHERE: tuple[tuple[str, Attr], ...] = (("axis", REQUIRED), ("size", REQUIRED))
 """Attributes that every op of this module has."""
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "exchange_rows")
+COLLECTIVES = ("all_reduce", "all_reduce_begin", "all_gather", "reduce_scatter", "all_to_all", "exchange_rows")
 """Ops that talk to other ranks."""
+
+
+def collective_kind(equation: Equation) -> str:
+    """What an op that talks to others is to them: an all-reduce is one, whether or not it is in two halves."""
+    return "all_reduce" if equation.op == "all_reduce_begin" else equation.op
 
 
 def _resized(types: Types, name: str, attrs: Attrs, dims: Dims, factor: dict[str, int]) -> tuple[TensorType, ...]:
@@ -52,11 +57,16 @@ def _same_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...
     return tuple(types)
 
 
-def _reduce_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+def reducible(name: str, types: Types, attrs: Attrs) -> None:
+    """ShapeError unless these tensors can be reduced together."""
     if string(attrs, "kind") not in ("sum", "max", "min"):
-        raise ShapeError(f"all_reduce: {attrs['kind']!r} is not sum, max or min")
-    if any(t.dtype != types[0].dtype or t.dtype is DType.BOOL for t in types):
-        raise ShapeError("all_reduce needs numbers of one element type", tuple(range(len(types))))
+        raise ShapeError(f"{name}: {attrs['kind']!r} is not sum, max or min")
+    if not types or any(t.dtype != types[0].dtype or t.dtype is DType.BOOL for t in types):
+        raise ShapeError(f"{name} needs numbers of one element type", tuple(range(len(types))))
+
+
+def _reduce_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
+    reducible("all_reduce", types, attrs)
     return _same_infer(types, attrs, dims)
 
 

@@ -18,6 +18,7 @@ from tesserac.passes.combine import combine_rows
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
+from tesserac.passes.mesh.overlap import at_once
 from tesserac.passes.mixed import mix, mix_attention
 from tesserac.passes.orient import Orient
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
@@ -94,6 +95,8 @@ WHOLE_EXPERTS = Step(
     "whole_experts", "rows of all experts stay one array of fixed size (no tiles: for GPUs)", whole_experts
 )
 
+AT_ONCE = Step("at_once", "exchanges wait for their result (this target has none beside its kernels)", at_once)
+
 MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
 
 MIX_ATTENTION = replace(MIX, run=mix_attention)
@@ -140,6 +143,7 @@ def steps(reorder: bool, mixed: bool, whole: bool = False) -> list[Step]:
     found = [REASSOCIATE, *PIPELINE] if reorder else list(PIPELINE)
     if whole:
         found.insert([step.name for step in found].index("outputs"), WHOLE_EXPERTS)
+        found.insert(0, AT_ONCE)
     if mixed:
         found = [replace(step, run=planar_exactly) if step.run is planar else step for step in found]
         found.insert([step.name for step in found].index("outputs"), MIX_ATTENTION if whole else MIX)

@@ -136,6 +136,8 @@ class _Tiling:
     _number: dict[Var, int] = field(default_factory=dict)
     _uses: Counter[Var] = field(default_factory=Counter)
     _products: set[Var] = field(default_factory=set)
+    _floor: list[int] = field(default_factory=list)
+    """By equation: the level before which tiles do not compute it, because an exchange that stands before it begins."""
 
     def place_all(self) -> None:
         """Forward placement at the earliest level, then every tile equation moved to the latest level it may have."""
@@ -147,8 +149,12 @@ class _Tiling:
         self._uses.update(v for e in self.function.equations for v in e.operands)
         self._uses.update(output.var for output in self.function.outputs)
         self._products.update(e.result for e in self.function.equations if spec_of(e.op).kind == "contract")
+        floor = 0
         for index, equation in enumerate(self.function.equations):
+            self._floor.append(floor)
             self._place(index, equation)
+            if equation.op == "all_reduce_begin":
+                floor = max(floor, self.equation_level[index])
         self._delay()
 
     def work(self) -> float:
@@ -165,7 +171,7 @@ class _Tiling:
         placed = self._choose(equation)
         cut = [p for p in (*placed.operands, *placed.results) if isinstance(p, Split)]
         where: Where = ONCE if not cut else TILES if cut[0].offsets is None else cut[0].offsets
-        level = 0
+        level = 0 if where == ONCE else self._floor[index]
         for var, wanted in zip(equation.operands, placed.operands, strict=True):
             level = max(level, self.level[var] + self._gap(var, wanted, where))
         self._record(index, equation, placed, where, level)
@@ -239,6 +245,8 @@ class _Tiling:
             equation, placed, where = self.function.equations[index], self.placed[index], self.where[index]
             bound = last if where != ONCE else last + 1
             level = max(min(bound, *(latest[v] for v in equation.results)), self.equation_level[index])
+            if equation.op == "all_reduce_begin":  # the sooner the better
+                level = self.equation_level[index]
             self.equation_level[index] = level
             for var in equation.results:
                 self.level[var] = level
@@ -253,8 +261,9 @@ class _Tiling:
             if where == ONCE or all(self.made[v] == ONCE for v in equation.operands):
                 continue
             level = max(
-                0 if v in self._constant else self.level[v] + self._gap(v, wanted, where)
-                for v, wanted in zip(equation.operands, placed.operands, strict=True)
+                self._floor[index],
+                *(0 if v in self._constant else self.level[v] + self._gap(v, wanted, where)
+                  for v, wanted in zip(equation.operands, placed.operands, strict=True)),
             )
             if level < self.equation_level[index]:
                 self._move(index, level)

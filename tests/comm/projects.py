@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tesserac.driver import CompileOptions, compile_source
 from tesserac.elaborate import Options
 from tesserac.launch import LOST, environment
+from tesserac.passes.mesh.settings import read_settings
 
 slow = pytest.mark.skipif("TSR_TEST_MESH" not in os.environ, reason="slow: make test-mesh")
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("TSR_", "SLURM_", "OMPI_", "PMI_", "MPI_"))}
@@ -46,10 +47,15 @@ def build(
     entry: str | None = None,
     literals: tuple[tuple[int, int], ...] = (),
     loss: str | None = None,
+    toml: str = "",
 ) -> Path:
-    """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make."""
+    """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make.
+
+    ``toml``: what stands in plan.toml.
+    """
     options = Options(mesh=mesh, shapes=shapes, sets=sets, set_literals=literals, entry=entry, loss=loss)
-    project = compile_source(source, name, CompileOptions(elaboration=options))
+    planning = read_settings(toml, "plan.toml")
+    project = compile_source(source, name, CompileOptions(elaboration=options, planning=planning))
     (executable,) = project.executables.values()
     texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
     target = _folder("ranks", [*texts, *words])

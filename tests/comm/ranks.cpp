@@ -64,6 +64,18 @@ static int check(Ranks& ranks, int axis, int64_t count) {
       if (part[static_cast<size_t>(i)] != (kind == Reduce::sum ? static_cast<float>(n) * mine : mine)) return wrong("reduce_scatter", axis, count);
     }
   }
+  // Two at a time beside a third, which has to wait for them: what it would change is theirs until their end.
+  std::vector<float> early = x, later = x, last = x;
+  ranks.all_reduce_begin(0, axis, Reduce::sum, DType::f32, early.data(), count);
+  ranks.all_reduce_begin(1, axis, Reduce::max, DType::f32, later.data(), count);
+  if (count > 37) ranks.all_reduce(0, Ranks::kWorld, Reduce::min, DType::f32, last.data(), count);
+  ranks.all_reduce_end(1), ranks.all_reduce_end(0);
+  ranks.all_reduce(0, axis, Reduce::sum, DType::f32, x.data(), count);
+  if (early != x) return wrong("all_reduce in two halves", axis, count);
+  for (int64_t i = 0; i < count; ++i) x[static_cast<size_t>(i)] = value(me, i);
+  ranks.all_reduce(0, axis, Reduce::max, DType::f32, x.data(), count);
+  if (later != x) return wrong("the second all_reduce in two halves", axis, count);
+  for (int64_t i = 0; i < count; ++i) x[static_cast<size_t>(i)] = value(me, i);
   std::vector<size_t> out(static_cast<size_t>(n)), in(static_cast<size_t>(n));
   size_t sent = 0, received = 0;
   for (int k = 0; k < n; ++k) {
@@ -155,8 +167,8 @@ int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   try {
     if (command == "environment") return print_environment(argc, argv);
-    static const Collective table[] = {{"all_reduce", 0, "model.py:7", 4000}};
-    Mesh mesh = {1, {"a"}, {1}, getenv("TEST_PLAN") ? getenv("TEST_PLAN") : "plan", table, 1, kJoin};
+    static const Collective table[] = {{"all_reduce", 0, "model.py:7", 4000}, {"all_reduce", 0, "model.py:8", 4000}};
+    Mesh mesh = {1, {"a"}, {1}, getenv("TEST_PLAN") ? getenv("TEST_PLAN") : "plan", table, 2, kJoin};
     mesh.axis_count = argc - 2 - (command == "steps");
     const char* const names[] = {"a", "b", "c", "d"};
     for (int i = 0; i < mesh.axis_count; ++i) mesh.names[i] = names[i], mesh.sizes[i] = atoi(argv[2 + i]);

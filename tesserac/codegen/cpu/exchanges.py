@@ -11,6 +11,7 @@ from tesserac.codegen.cpu.tables import Cuts
 from tesserac.codegen.names import CppNames, cpp_string
 from tesserac.codegen.records import ExchangeKernel, Launch
 from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Var
 from tesserac.passes.mesh.entry import Meshed
 
 
@@ -21,6 +22,7 @@ class Exchanges:
         self.mesh: Mesh | None = meshed.mesh if meshed is not None else None
         self.cuts = Cuts(meshed)
         self.rows: list[str] = []
+        self._begun: dict[Var, str] = {}
         scope = CppNames()
         self.axes = [(axis, scope.of(f"kAxis_{axis}")) for axis in (self.mesh.axes if self.mesh is not None else ())]
 
@@ -30,15 +32,22 @@ class Exchanges:
         return ", ".join(cpp_string(axis) for axis, _ in self.axes)
 
     def arguments(self, launch: Launch, kernel: ExchangeKernel) -> list[str]:
-        """What a call passes in front of the buffers; an exchange gets the next number."""
+        """What a call passes in front of the buffers; an exchange gets the next number, and its end the same."""
         first = ["*call.ranks", dict(self.axes)[kernel.axis]]
         if not kernel.talks:
             return first
+        if kernel.op == "all_reduce_end":
+            return ["*call.ranks", self._begun.pop(launch.arguments[0].var)]
         given = zip(kernel.slots, kernel.grids, strict=False)
         size = sum(slot.dtype.itemsize * _count(shape) for slot, (shape, _) in given if not slot.written)
         axis = [name for name, _ in self.axes].index(kernel.axis)
-        self.rows.append(f"{{{cpp_string(kernel.op)}, {axis}, {cpp_string(where(launch))}, {size}}}")
-        return [*first, str(len(self.rows) - 1)]
+        begins = kernel.op == "all_reduce_begin"
+        kind = "all_reduce" if begins else kernel.op
+        self.rows.append(f"{{{cpp_string(kind)}, {axis}, {cpp_string(where(launch))}, {size}}}")
+        number = str(len(self.rows) - 1)
+        if begins:
+            self._begun[launch.arguments[-1].var] = number
+        return [*first, number]
 
     def digest(self, functions: Sequence[Any], kernels: Sequence[Any]) -> str:
         """A hash of the plan: exchanges, parts, stages and kernels."""

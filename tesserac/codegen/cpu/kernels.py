@@ -171,7 +171,8 @@ class KernelCatalogue:
         if isinstance(kernel, AttentionKernel):
             parameters += [f"{self.real}* work", f"{self.real}* kept"]
         if isinstance(kernel, ExchangeKernel):
-            parameters = ["Ranks& ranks", "int axis", *(["int number"] if kernel.talks else []), *parameters]
+            where = [] if kernel.op == "all_reduce_end" else ["int axis"]
+            parameters = ["Ranks& ranks", *where, *(["int number"] if kernel.talks else []), *parameters]
         parameters += ["long rows"] if is_ragged(kernel) else []
         parameters += ["bool first"] if first else []
         parameters += ["const RandomKey& key", "long tile"] if random else []

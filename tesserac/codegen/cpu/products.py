@@ -170,10 +170,28 @@ def render_routing(kernel: RoutingKernel, slot_names: list[str]) -> dict[str, An
     return {"loops": [], "function": kernel.function, "arguments": arguments, "parallel": False}
 
 
+def _render_half(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
+    """An exchange's beginning or end: tensors into a bucket or out of it, and the call."""
+    begins = kernel.op == "all_reduce_begin"
+    tensors, bucket = (slot_names[:-1], slot_names[-1]) if begins else (slot_names[1:], slot_names[0])
+    grids = [(f"{name}_grid", _grid(*grid)) for name, grid in zip(tensors, kernel.grids, strict=True)]
+    pairs = ", ".join(f"{{{name}, {name}_grid}}" for name in tensors)
+    kind = CPP_TYPE[kernel.slots[0].dtype]
+    declared = f"const exchange::{'Source' if begins else 'Target'}<{kind}> terms[] = {{{pairs}}};"
+    arguments = ["axis", "number", f"Reduce::{kernel.kind}", "terms", bucket] if begins else ["number", bucket, "terms"]
+    return {"grids": grids, "declared": [declared], "op": kernel.op, "arguments": arguments}
+
+
+def _grid(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
+    return f"{{{len(shape)}, {{{_listed(shape)}}}, {{{_listed(strides)}}}}}"
+
+
 def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
     """Values for templates/cpu/exchange.cpp.j2: the grids of operands and results, and one call."""
+    if kernel.op in ("all_reduce_begin", "all_reduce_end"):
+        return _render_half(kernel, slot_names)
     count = len(kernel.grids)
-    grids = [f"{{{len(shape)}, {{{_listed(shape)}}}, {{{_listed(strides)}}}}}" for shape, strides in kernel.grids]
+    grids = [_grid(*grid) for grid in kernel.grids]
     names = [f"{name}_grid" for name in slot_names[:count]]
     numbers = [str(n) for n in (*kernel.dims, *([kernel.parts] if kernel.parts else []))]
     if kernel.op == "all_reduce":

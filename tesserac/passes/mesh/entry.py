@@ -118,4 +118,4 @@ def planned(function: Function, mesh: Mesh, settings: Settings = NOTHING) -> Ran
     """The training step of one rank, as the search plans it."""
     found = plan(function, mesh, load("cpu-local"), settings)
     assigned = assignment(found.found.nodes, found.found.plan, found.function, mesh)
-    return rank_program(found.function, mesh, assigned)
+    return rank_program(found.function, mesh, assigned, settings.bucket)

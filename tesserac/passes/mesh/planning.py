@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from tesserac.ir.mesh import Mesh, Pinned
 from tesserac.ir.program import Function
 from tesserac.passes.differentiate import expand_derivatives
+from tesserac.passes.mesh.buckets import BUCKET_BYTES
 from tesserac.passes.mesh.graph import OUTPUT
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.lock import from_lock, locked_form
@@ -34,7 +35,8 @@ class Settings:
     """What the user settled: roles by axis (others go by name), pins, bytes of a device (None: the hardware's), ZeRO.
 
     ``zero``: 1 divides the optimizer's moments among the ranks of data axes, 3 the parameters as well. ``lock``: name
-    and text of a lock file that has the plan. ``whole``: paths of experts' parameters that all ranks need.
+    and text of a lock file that has the plan. ``whole``: paths of experts' parameters that all ranks need. ``bucket``:
+    bytes of gradients that are sent together.
     """
 
     roles: Mapping[str, Role] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Settings:
     zero: int = 0
     lock: tuple[str, str] | None = None
     whole: frozenset[str] = frozenset()
+    bucket: int = BUCKET_BYTES
 
     def role(self, axis: str) -> Role:
         """The role of an axis."""
@@ -56,7 +59,8 @@ NOTHING = Settings()
 def settings_of(toml: PlanToml | None, lock: tuple[str, str] | None = None, memory: float | None = None) -> Settings:
     """What plan.toml, a lock file and the command line say together."""
     toml = toml or PlanToml()
-    return Settings(toml.roles, toml.pins, memory or toml.memory, toml.zero, lock)
+    return Settings(toml.roles, toml.pins, memory or toml.memory, toml.zero, lock,
+                    bucket=int(toml.bucket or BUCKET_BYTES))
 
 
 def with_pins(settings: Settings, pins: Sequence[Pinned], function: Function) -> Settings:
@@ -145,7 +149,7 @@ def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Setti
 def described(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, searcher: Searcher, found: Found,
               scored: tuple[Scored, ...], seconds: float) -> Planned:
     """The partitioned program of a plan, with what it sends and holds."""
-    program = rank_program(forward, mesh, assignment(found.nodes, found.plan, forward, mesh))
+    program = rank_program(forward, mesh, assignment(found.nodes, found.plan, forward, mesh), settings.bucket)
     sharded, joint = program.sharded, program.function
     return Planned(forward, mesh, hardware, settings, searcher, found, sharded, joint,
                    collectives(sharded.function, joint, mesh, hardware), _memory(joint, settings, searcher),

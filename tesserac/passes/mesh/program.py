@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from tesserac.diagnostics import Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function, Var
-from tesserac.ops.mesh import COLLECTIVES
+from tesserac.ops.mesh import COLLECTIVES, collective_kind
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.buckets import BUCKET_BYTES, bucket_gradients
+from tesserac.passes.mesh.overlap import overlapped
 from tesserac.passes.mesh.partition import Assignment, Sharded, partition
 from tesserac.passes.rename import renamed_equation
 from tesserac.passes.simplify import simplify
@@ -45,14 +46,15 @@ class RankProgram:
 
 def rank_program(function: Function, mesh: Mesh, assignment: Assignment,
                  bucket_bytes: int = BUCKET_BYTES) -> RankProgram:
-    """Partitions, differentiates and fills buckets. Without an axis larger than 1 the function stays as it is.
+    """Partitions, differentiates, fills buckets and sends them early.
 
-    The strategies of the assignment belong to the equations of ``expand_derivatives(function)``.
+    Without an axis larger than 1 the function stays as it is. The strategies of the assignment belong to the equations
+    of ``expand_derivatives(function)``.
     """
     if not mesh.squeezed().axes:
         return RankProgram(partition(function, mesh, {}), function, ())
     sharded = partition(expand_derivatives(function), mesh, assignment)
-    local = bucket_gradients(simplify(without_marks(differentiate(sharded.function))), bucket_bytes)
+    local = overlapped(bucket_gradients(simplify(without_marks(differentiate(sharded.function))), bucket_bytes))
     return RankProgram(sharded, local, collectives_of(local, sharded))
 
 
@@ -74,7 +76,8 @@ def collectives_of(local: Function, sharded: Sharded) -> tuple[Collective, ...]:
     """The collectives of a rank's program in order. Forward are those that compute a value of the forward program."""
     gradients = {o.var.name for o in local.outputs if o.name.startswith("grad:")}
     for equation in reversed(local.equations):
-        if equation.op == "all_reduce" and equation.results[0].name in gradients:
+        reduces = equation.op in ("all_reduce", "all_reduce_begin", "all_reduce_end")
+        if reduces and equation.results[0].name in gradients:
             gradients.update(v.name for v in equation.operands)
     forward = {v.name for v in sharded.function.variables()}
     found: list[Collective] = []
@@ -84,7 +87,8 @@ def collectives_of(local: Function, sharded: Sharded) -> tuple[Collective, ...]:
         names = {v.name for v in equation.results}
         phase = "forward" if names & forward else "gradient" if names & gradients else "backward"
         attrs = equation.attributes
-        found.append(Collective(len(found), str(attrs["axis"]), int(str(attrs["size"])), equation.op, phase,
+        kind = collective_kind(equation)
+        found.append(Collective(len(found), str(attrs["axis"]), int(str(attrs["size"])), kind, phase,
                                 sum(v.type.bytes for v in equation.operands),
                                 sum(v.type.bytes for v in equation.results), equation.results[0].name, equation.span))
     return tuple(found)

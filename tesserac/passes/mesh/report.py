@@ -34,7 +34,7 @@ def described_plan(planned: Planned, label: str, role: str) -> dict[str, Any]:
         "outputs": {name: [str(p) for p in places] for name, places in planned.sharded.outputs.items()},
         "collectives": [collective(item) for item in planned.collectives],
         "totals": totals(planned.collectives),
-        "buckets": [{"axis": c.axis, "gradients": c.tensors, "bytes": c.bytes}
+        "buckets": [{"axis": c.axis, "gradients": c.tensors, "bytes": c.bytes, "overlapped": c.begun}
                     for c in planned.collectives if c.phase == "gradient" and c.kind == "all_reduce"],
         "memory": {"parameters": planned.memory.parameters, "gradients": planned.memory.gradients,
                    "moments": planned.memory.moments, "data": planned.memory.data, "values": planned.memory.values,
@@ -62,14 +62,15 @@ def collective(item: Collective) -> dict[str, Any]:
     """One collective."""
     return {"number": item.number, "axis": item.axis, "kind": item.kind, "phase": item.phase, "bytes": item.bytes,
             "wire_bytes": round(item.wire), "us": _us(item.seconds), "exposed_us": _us(item.exposed),
-            "overlapped": item.exposed < item.seconds, "value": item.value, "tensors": item.tensors,
+            "overlapped": item.begun, "value": item.value, "tensors": item.tensors,
             "at": f"{item.span.file}:{item.span.line}"}
 
 
 def totals(items: Sequence[Collective]) -> list[dict[str, Any]]:
     """Counts and sums by axis, phase and kind."""
     return [{"axis": axis, "phase": phase, "kind": kind, "count": count, "bytes": size, "wire_bytes": round(wire),
-             "us": _us(seconds), "exposed_us": _us(exposed)}
+             "us": _us(seconds), "exposed_us": _us(exposed),
+             "overlapped": sum(c.begun for c in items if (c.axis, c.phase, c.kind) == (axis, phase, kind))}
             for (axis, phase, kind), (count, size, wire, seconds, exposed) in summed(items).items()]
 
 

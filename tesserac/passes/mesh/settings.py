@@ -1,4 +1,4 @@
-"""plan.toml: what a person settles about plans outside the source. Roles of axes, pins of tensors, memory, ZeRO.
+"""plan.toml: what a person settles about plans outside the source. Roles, pins of tensors, memory, ZeRO, buckets.
 
 ```toml
 [mesh]
@@ -17,6 +17,9 @@ stage = 1
 
 [memory]
 limit = "72GiB"
+
+[gradients]
+bucket = "25MiB"
 ```
 """
 
@@ -64,13 +67,14 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class PlanToml:
-    """The file's content; ``mesh`` as ``--mesh`` would say it."""
+    """The file's content; ``mesh`` as ``--mesh`` would say it; ``memory`` and ``bucket`` in bytes."""
 
     mesh: str | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
     pins: tuple[Pin, ...] = ()
     memory: float | None = None
     zero: int = 0
+    bucket: float | None = None
 
 
 def read_settings(text: str, name: str) -> PlanToml:
@@ -95,7 +99,7 @@ class _Reader:
         self._found.error("T0705", f"{self._name}: {what}", None, help=[help_])
 
     def settings(self, data: Mapping[str, Any]) -> PlanToml:
-        known = ("mesh", "roles", "pin", "zero", "memory")
+        known = ("mesh", "roles", "pin", "zero", "memory", "gradients")
         for key in data:
             if key not in known:
                 self._wrong(f"there is no table `{key}`", f"the tables are {', '.join(known)}")
@@ -103,7 +107,8 @@ class _Reader:
                 self._wrong(f"`{key}` is not a table", f"[{key}]")
         tables = {key: data[key] if isinstance(data.get(key), dict) else {} for key in known}
         return PlanToml(self._mesh(tables["mesh"]), self._roles(tables["roles"]), self._pins(tables["pin"]),
-                        self._memory(tables["memory"]), self._zero(tables["zero"]))
+                        self._size(tables["memory"], "memory", "limit", "72GiB"), self._zero(tables["zero"]),
+                        self._size(tables["gradients"], "gradients", "bucket", "25MiB"))
 
     def _only(self, table: Mapping[str, Any], name: str, *keys: str) -> None:
         for key in table:
@@ -159,13 +164,14 @@ class _Reader:
                             f'"{pattern}" = ["-", "tp"], or "tp", or ["dp tp", "?"]')
         return tuple(found)
 
-    def _memory(self, table: Mapping[str, Any]) -> float | None:
-        self._only(table, "memory", "limit")
-        if "limit" not in table:
+    def _size(self, table: Mapping[str, Any], name: str, key: str, example: str) -> float | None:
+        """The only key of a table, whose value is a number of bytes."""
+        self._only(table, name, key)
+        if key not in table:
             return None
-        found = parse_bytes(str(table["limit"]))
+        found = parse_bytes(str(table[key]))
         if found is None or found <= 0:
-            self._wrong(f"memory.limit = {table['limit']!r} is not a size", 'limit = "72GiB"')
+            self._wrong(f"{name}.{key} = {table[key]!r} is not a size", f'{key} = "{example}"')
         return found
 
     def _zero(self, table: Mapping[str, Any]) -> int:

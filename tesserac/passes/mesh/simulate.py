@@ -118,6 +118,11 @@ def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wi
             for rank, array in zip(ranks, _exchanged(rows, offsets[0], attrs), strict=True):
                 values[rank][equation.result.name] = checked(equation.result, array, wide)
             continue
+        if equation.op == "all_reduce_begin":
+            buckets = [np.concatenate([values[rank][v.name].reshape(-1) for v in equation.operands]) for rank in ranks]
+            for rank, array in zip(ranks, _all_reduce(buckets, attrs), strict=True):
+                values[rank][equation.result.name] = checked(equation.result, array, wide)
+            continue
         for operand, result in zip(equation.operands, equation.results, strict=True):
             arrays = MEANING[equation.op]([values[rank][operand.name] for rank in ranks], attrs)
             for rank, array in zip(ranks, arrays, strict=True):

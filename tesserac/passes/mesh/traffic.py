@@ -6,18 +6,19 @@ formula; formulas are what they are compared with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tesserac.diagnostics import Span
 from tesserac.ir.mesh import Mesh
-from tesserac.ir.program import Equation, Function
+from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import flops_of, spec_of
+from tesserac.ops.mesh import COLLECTIVES, collective_kind
 from tesserac.passes.mesh.cost import VIEW, collective_seconds, wire_bytes
 from tesserac.passes.mesh.hardware import Hardware
 
 KINDS = {"all_reduce": "AR", "all_gather": "AG", "reduce_scatter": "RS", "all_to_all": "A2A", "exchange_rows": "A2A"}
-"""Ops that talk to other ranks, and their short names."""
+"""What ops that talk to other ranks do, and short names for it."""
 PHASES = ("forward", "backward", "gradient")
 
 
@@ -28,7 +29,8 @@ class Collective:
     number   its place in the program's order, which all ranks share
     phase    forward, backward, or gradient: the reduction of a parameter's gradient
     bytes    of the whole tensor on this axis; ``wire``: that one rank sends
-    exposed  seconds that the step waits for it, of ``seconds`` that it takes
+    exposed  seconds that the step waits for it, of ``seconds`` that it takes; ``begun``: it is sent while the program
+             goes on, and awaited at the end
     value    the name of what it makes
     tensors  how many it takes at once: more than one where gradients share a bucket
     """
@@ -44,6 +46,7 @@ class Collective:
     value: str
     span: Span
     tensors: int = 1
+    begun: bool = False
 
     @property
     def short(self) -> str:
@@ -55,20 +58,56 @@ def collectives(local: Function, joint: Function, mesh: Mesh, hardware: Hardware
     """The collectives of a joint program in program order. ``local``: the same program before reverse mode."""
     forward = {v.name for e in local.equations for v in e.results}
     gradients = _feeding_gradients(joint)
+    ends = {e.operands[0]: e for e in joint.equations if e.op == "all_reduce_end"}
     found: list[Collective] = []
+    timeline = _Timeline(hardware.overlap)
     for equation in joint.equations:
-        if equation.op not in KINDS:
+        if equation.op not in COLLECTIVES:
+            if equation.op == "all_reduce_end":
+                timeline.end(equation.operands[0])
+            else:
+                timeline.compute(_equation_seconds(equation, hardware))
             continue
-        result = equation.results[0]
+        made = ends.get(equation.result, equation) if equation.op == "all_reduce_begin" else equation
+        result, kind = made.results[0], collective_kind(equation)
         phase = "forward" if result.name in forward else "gradient" if result.name in gradients else "backward"
         axis, ranks = str(equation.attr("axis")), _integer(equation, "size")
         whole = _whole_bytes(equation, ranks)
-        moves = "all_to_all" if equation.op == "exchange_rows" else equation.op
+        moves = "all_to_all" if kind == "exchange_rows" else kind
         seconds = collective_seconds(moves, whole, ranks, hardware.link(mesh, axis))
-        hidden = hardware.overlap if phase == "gradient" else 0.0
-        found.append(Collective(len(found), axis, equation.op, phase, whole, wire_bytes(moves, whole, ranks), seconds,
-                                seconds * (1 - hidden), result.name, equation.span, len(equation.results)))
-    return tuple(found)
+        begun = made is not equation
+        timeline.exchange(len(found), seconds, equation.result if begun else None)
+        found.append(Collective(len(found), axis, kind, phase, whole, wire_bytes(moves, whole, ranks), seconds, seconds,
+                                result.name, equation.span, len(made.results), begun))
+    return tuple(replace(c, exposed=timeline.exposed[c.number]) for c in found)
+
+
+class _Timeline:
+    """When things happen in a step, in predicted seconds: exchanges one after another, computing beside those begun."""
+
+    def __init__(self, overlap: float) -> None:
+        self.exposed: dict[int, float] = {}
+        self._overlap, self._clock, self._free = overlap, 0.0, 0.0
+        self._begun: dict[Var, tuple[int, float, float]] = {}
+
+    def compute(self, seconds: float) -> None:
+        """The program computes."""
+        self._clock += seconds
+
+    def exchange(self, number: int, seconds: float, bucket: Var | None) -> None:
+        """An exchange, which the program awaits at once unless it begins a bucket."""
+        self._free = max(self._free, self._clock) + seconds
+        if bucket is not None:
+            self._begun[bucket] = (number, seconds, self._free)
+            return
+        self.exposed[number], self._clock = seconds, self._free
+
+    def end(self, bucket: Var) -> None:
+        """The program needs a bucket. Of an exchange, what the machine cannot do beside computing is exposed, too."""
+        number, seconds, done = self._begun.pop(bucket)
+        waited = max(0.0, done - self._clock)
+        self._clock += waited
+        self.exposed[number] = min(seconds, max(waited, seconds * (1 - self._overlap)))
 
 
 def _integer(equation: Equation, name: str) -> int:
@@ -90,8 +129,9 @@ def _whole_bytes(equation: Equation, ranks: int) -> int:
 def _feeding_gradients(joint: Function) -> set[str]:
     """Names of values that are a gradient, or become one by views and further collectives alone."""
     found = {o.var.name for o in joint.outputs if o.name.startswith("grad:")}
+    movers = (*COLLECTIVES, "relayout")
     for equation in reversed(joint.equations):
-        moves = equation.op in KINDS or equation.op == "relayout" or spec_of(equation.op).kind in ("view", "rank")
+        moves = equation.op in movers or spec_of(equation.op).kind in ("view", "rank")
         if moves and any(v.name in found for v in equation.results):
             found.update(v.name for v in equation.operands)
     return found
@@ -140,18 +180,16 @@ def memory_of(joint: Function) -> Memory:
 
 
 def compute_seconds(joint: Function, hardware: Hardware) -> float:
-    """Predicted time of one rank's equations, as if none fused: operations or bytes, and a launch each."""
-    total = 0.0
-    for equation in _computing(joint):
-        view = spec_of(equation.op).kind == "view"
-        moved = sum(v.type.bytes for v in (*equation.operands, *equation.results)) * (VIEW if view else 1.0)
-        rate = hardware.rate(equation.results[0].type.dtype)
-        total += max(flops_of(equation) / rate, moved / hardware.bandwidth) + (0.0 if view else hardware.launch)
-    return total
+    """Predicted time of one rank's equations, as if none fused."""
+    return sum(_equation_seconds(e, hardware) for e in joint.equations if e.op not in COLLECTIVES)
 
 
-def _computing(joint: Function) -> Iterator[Equation]:
-    return (e for e in joint.equations if e.op not in KINDS)
+def _equation_seconds(equation: Equation, hardware: Hardware) -> float:
+    """Operations or bytes, whichever takes longer, and a launch."""
+    view = spec_of(equation.op).kind == "view"
+    moved = sum(v.type.bytes for v in (*equation.operands, *equation.results)) * (VIEW if view else 1.0)
+    rate = hardware.rate(equation.results[0].type.dtype)
+    return max(flops_of(equation) / rate, moved / hardware.bandwidth) + (0.0 if view else hardware.launch)
 
 
 def summed(items: Sequence[Collective]) -> Mapping[tuple[str, str, str], tuple[int, int, float, float, float]]:

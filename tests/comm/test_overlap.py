@@ -1,0 +1,60 @@
+"""Buckets of gradients that are exchanged beside the backward pass: the same bits, the same counts, and who waits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Cli, cli
+from tests.comm.projects import build, launch, losses, run
+from tests.comm.test_programs import DATA, GPT
+from tests.comm.test_traffic import counted, planned
+
+__all__ = ["cli"]
+BUCKET = '[gradients]\nbucket = "14kB"\n'
+
+
+@pytest.fixture(scope="module")
+def early() -> Path:
+    """Two ranks, two buckets: the second layer's gradients are on their way while the first's are computed."""
+    return build(GPT, "dp=2", toml=BUCKET)
+
+
+def test_order(early: Path) -> None:
+    """The step shows where a bucket begins and where it is awaited; the rest of the backward pass is between."""
+    text = (early.parent / "gpt.program.cpp").read_text()
+    step = text[text.index("static void train_run"):]
+    begin, end = step.index("all_reduce_begin_"), step.index("all_reduce_end_")
+    assert "train_tile5(call, w, own" in step[begin:end]
+    assert "train_tile5(call, w, own" not in step[end:]
+
+
+def test_equal(early: Path, tmp_path: Path, cli: Cli) -> None:
+    """Losses and weights are the same bits as if every exchange was awaited at once, and close to those of one bucket."""
+    assert run(early, 2, "selftest").rstrip().endswith("selftest: ok")
+    for name, wait in (("early", "1"), ("late", "0")):
+        run(early, 2, "train", *DATA, "--steps", 20, "--save", tmp_path / name, "--quiet", TSR_OVERLAP=wait)
+    assert (tmp_path / "early").read_bytes() == (tmp_path / "late").read_bytes()
+    one = losses(run(build(GPT, "dp=2"), 2, "train", *DATA, "--steps", 20))
+    np.testing.assert_allclose(losses(run(early, 2, "train", *DATA, "--steps", 20)), one, rtol=1e-6)
+    (tmp_path / "model.py").write_text(GPT)
+    (tmp_path / "plan.toml").write_text(BUCKET)
+    words = ["plan", str(tmp_path / "model.py"), "--mesh", "dp=2"]
+    assert counted(early, 2) == planned(cli, words)
+    (entry,) = json.loads(cli(*words, "--json").out)["entries"]
+    assert [c["overlapped"] for c in entry["collectives"] if c["phase"] == "gradient"] == [True, False]
+
+
+def test_killed(early: Path) -> None:
+    """A rank dies while buckets are on their way: the other one says who, and ends."""
+    found = launch(early, 2, "train", *DATA, "--steps", 1000000, "--quiet")
+    time.sleep(1.5)
+    found[1].send_signal(signal.SIGKILL)
+    texts = [process.communicate(timeout=15)[1] for process in found]
+    assert [p.returncode for p in found] == [75, -9]
+    assert "rank 1 (pid" in texts[0]
