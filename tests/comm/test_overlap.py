@@ -35,7 +35,7 @@ def test_order(early: Path) -> None:
 
 
 def test_equal(early: Path, tmp_path: Path, cli: Cli) -> None:
-    """Losses and weights are the same bits as if every exchange was awaited at once, and close to those of one bucket."""
+    """The same bits as if every exchange was awaited at once; close to one bucket; what is counted is planned."""
     assert run(early, 2, "selftest").rstrip().endswith("selftest: ok")
     for name, wait in (("early", "1"), ("late", "0")):
         run(early, 2, "train", *DATA, "--steps", 20, "--save", tmp_path / name, "--quiet", TSR_OVERLAP=wait)
