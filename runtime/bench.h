@@ -129,8 +129,10 @@ inline void print_traffic(const Program& program, const Ranks& ranks, int64_t st
     const Traffic traffic = ranks.traffic(i);
     if (traffic.calls == 0) continue;
     const double calls = static_cast<double>(traffic.calls);
-    printf("    %3d %-15s %-4s %-20s %.6g a step of %lld bytes (planned: %lld bytes) in %.1f us, %.1f of them waiting\n", i, planned.kind, program.mesh->names[planned.axis], planned.source,
-           calls / static_cast<double>(steps), static_cast<long long>(traffic.bytes / traffic.calls), static_cast<long long>(planned.bytes), traffic.seconds / calls * 1e6, traffic.waited / calls * 1e6);
+    printf("    %3d %-15s %-4s %-20s %.6g a step of %lld bytes (planned: %lld bytes)", i, planned.kind, program.mesh->names[planned.axis], planned.source,
+           calls / static_cast<double>(steps), static_cast<long long>(traffic.bytes / traffic.calls), static_cast<long long>(planned.bytes));
+    if (traffic.seconds > 0) printf(" in %.1f us, %.1f of them waiting", traffic.seconds / calls * 1e6, traffic.waited / calls * 1e6);  // not of a device's stream
+    printf("\n");
   }
 }
 
