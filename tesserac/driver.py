@@ -23,6 +23,7 @@ from tesserac.passes.kinks import kink_remarks
 
 if TYPE_CHECKING:
     from tesserac.codegen.cpu.project import EntryPlans
+    from tesserac.passes.mesh.hardware import Hardware
     from tesserac.passes.mesh.settings import PlanToml
     from tesserac.passes.plan import Plan
     from tesserac.tuning import Tuning
@@ -43,8 +44,8 @@ class CompileOptions:
 
     ``reassociate`` reorders matrix chains, which changes rounding. ``target`` is cpu or cuda. ``portable``: the
     binaries hold the kernels for several instruction sets and choose when they start. ``planning``: what plan.toml says
-    of programs on a mesh; ``lock``: name and text of a lock file that has the plan; ``tuning``: what
-    CUDA kernels choose.
+    of programs on a mesh; ``lock``: name and text of a lock file that has the plan; ``hardware``: the machine that
+    plans are for, None for the target's usual one; ``tuning``: what CUDA kernels choose.
     """
 
     elaboration: Options = field(default_factory=Options)
@@ -56,6 +57,7 @@ class CompileOptions:
     architectures: tuple[str, ...] = ()
     planning: PlanToml | None = None
     lock: tuple[str, str] | None = None
+    hardware: Hardware | None = None
     tuning: Tuning | None = None
 
 
@@ -111,6 +113,7 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     from tesserac.codegen.cpu.project import EntryPlans
     from tesserac.codegen.cpu.tables import parameters_of
     from tesserac.passes.mesh.entry import on_mesh
+    from tesserac.passes.mesh.hardware import usual
     from tesserac.passes.mesh.planning import settings_of
     from tesserac.passes.pipeline import Trace, optimize, schedule
     from tesserac.passes.tile import Tile
@@ -119,7 +122,8 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     meshed = None
     if entry.mesh is not None:
         start = time.perf_counter()
-        meshed = on_mesh(entry, settings_of(options.planning, options.lock))
+        hardware = options.hardware or usual(options.target, options.architectures)
+        meshed = on_mesh(entry, hardware, settings_of(options.planning, options.lock))
         entry = meshed.local
         trace.seconds["mesh"] = time.perf_counter() - start
     table = [parameter.item.path for parameter in parameters_of(entry)]

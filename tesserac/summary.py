@@ -40,6 +40,8 @@ def entry_lines(entry: Mapping[str, Any]) -> list[str]:
         f"{entry['label']}: {len(entry['parameters'])} parameters ({numbers:,} numbers, "
         f"{quantity(entry['parameter_bytes'], 'B')}){kernels}"
     ]
+    if "mesh" in entry:
+        lines.append(f"  mesh:   {entry['mesh']}, planned {entry['planned']}")
     for role, function in entry["functions"].items():
         tiles = f" in {function['tiles']} tiles" if function["tiles"] > 1 else ""
         scratch = function["scratch_bytes_per_thread"]

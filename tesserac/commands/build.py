@@ -27,6 +27,7 @@ from tesserac.parser import read_source
 @click.option("--arch", metavar="sm_80,...", help="With --target cuda: GPUs to compile for  [default: this machine's]")
 @click.option("--plan", "lock", metavar="FILE", help="Take the plan for the mesh from a lock file of `tesserac plan`.")
 @click.option("--tuning", metavar="FILE", help="With --target cuda: schedules of kernels that `tesserac tune` found.")
+@click.option("--hw", metavar="NAME|FILE", help="The machine that plans for a mesh are for  [default: by target]")
 @click.option("--portable", is_flag=True, help="Kernels for several instruction sets in one binary.")
 @click.option("--reassociate", is_flag=True, help="Reorder chains of products where that saves work; changes rounding.")
 @click.option("--print-after", metavar="PASS|all", help="Print the program after a pass.")
@@ -52,6 +53,7 @@ def command(
     emulate: bool,
     arch: str | None,
     lock: str | None,
+    hw: str | None,
     tuning: str | None,
     portable: bool,
     reassociate: bool,
@@ -85,6 +87,12 @@ def command(
     console.quiet = quiet
     source = read(console, file, **flags)
     options = replace(source.options, target=target, portable=portable, reassociate=reassociate)
+    if hw is not None:
+        from tesserac.passes.mesh.hardware import load
+
+        if lock is not None:
+            raise click.BadOptionUsage("hw", "--hw decides how plans are found, and --plan has one: give one of them.")
+        options = replace(options, hardware=load(hw))
     if lock is not None:
         options = replace(options, lock=(lock, read_source(Path(lock))))
         source = replace(source, sidecars=(*source.sidecars, Path(lock)))

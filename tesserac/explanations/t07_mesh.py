@@ -60,7 +60,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Term of a sum in a function that is not linear",
         "On some mesh axis every rank has a term of a value, and the value is their sum. A function of the terms is no "
         "term of the function of the value unless the function is linear: tanh(a) + tanh(b) is not tanh(a + b).",
-        "$ tesserac plan model.py --plan edited.lock.json   # where tanh was given the placements P -> P",
+        "$ tesserac plan model.py --lock edited.lock.json   # where tanh was given the placements P -> P",
         "Let the operand be R (all-reduce) or S (reduce-scatter) there.",
     ),
     Explanation(
@@ -68,7 +68,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Term of a sum joined with a whole value",
         "One operand is a term of a sum over the ranks of a mesh axis and the other is whole on each of them, so that "
         "the sum would count the whole one once per rank, as a bias added before the all-reduce.",
-        "$ tesserac plan model.py --plan edited.lock.json   # where add was given the placements P, R -> P",
+        "$ tesserac plan model.py --lock edited.lock.json   # where add was given the placements P, R -> P",
         "Make the whole value a term too (R -> P keeps it on the first rank), or add the terms first.",
     ),
     Explanation(

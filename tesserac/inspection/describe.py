@@ -27,9 +27,16 @@ def describe_entry(plans: EntryPlans, executable: str, kernels: Sequence[Emitted
         "executable": executable,
         "parameter_bytes": size,
         "parameters": [_tensor(item) for item in declared_parameters(plans.entry)],
+        **_mesh(plans),
         "functions": functions,
         "kernels": [_kernel(k) for k in kernels],
     }
+
+
+def _mesh(plans: EntryPlans) -> dict[str, Any]:
+    """The grid, and whose rates or which file decided the plan; nothing for one device."""
+    meshed = plans.meshed
+    return {} if meshed is None else {"mesh": str(meshed.mesh), "planned": meshed.planned}
 
 
 def description(unit: str, source: str, library: str, entries: Sequence[dict[str, Any]]) -> str:

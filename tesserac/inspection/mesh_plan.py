@@ -122,6 +122,9 @@ def _step(data: Mapping[str, Any]) -> Iterator[str]:
     step, search = data["step"], data["search"]
     yield (f"predicted step: {step['total_us']:.1f} us = {step['compute_us']:.1f} us of kernels, as if nothing fused, "
            f"+ {step['exposed_us']:.1f} us of waiting for collectives")
+    if data["lock"] is not None:
+        yield f"the plan is that of {data['lock']}; nothing was searched"
+        return
     exact = "exact on every axis given the others" if search["exact"] else "NOT exact: a table grew too large"
     yield f"search: {search['seconds']:.2f} s, {exact}"
 

@@ -80,7 +80,7 @@ def plan_report(source: Source, options: PlanOptions) -> PlanReport:
         found = plan(function, entry.mesh, hardware, settled)
         parts.append(_entry(found, entry, role, texts, options, report))
         if options.write_lock:
-            Path(options.write_lock).write_text(lock_text(found.function, found.mesh, found.found), encoding="utf-8")
+            _write(Path(options.write_lock), lock_text(found.function, found.mesh, hardware, found.found))
     report.text = "\n\n".join(parts)
     return report
 
@@ -119,6 +119,13 @@ def _settings(source: Source, options: PlanOptions) -> PlanToml:
     if options.settings is None:
         return source.options.planning or PlanToml()
     return read_settings(read_source(Path(options.settings)), options.settings)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _fail(f"--write-lock {path} cannot be written: {error.strerror}", "another path, in a folder that exists")
 
 
 def _fail(message: str, help_: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tesserac.passes.mesh.hardware import usual
 from tests.cli.conftest import Cli
 from tests.conftest import ROOT
 
@@ -106,10 +107,29 @@ def test_a_build_takes_settings_beside_the_source_and_locked_plans(cli: Cli, tmp
     assert built("locked", "--plan", tmp_path / "l.json") == pinned
     assert built("free") != pinned
     assert "plan.toml" in (tmp_path / "pinned" / "listing.d").read_text()
+    described = json.loads((tmp_path / "locked" / "model.json").read_text())["entries"][0]
+    assert (described["mesh"], described["planned"]) == ("tp=2", "by l.json")
     stale = cli("build", source, *flags[:-1], "tp=4", "--emit", "cpp", "-o", tmp_path / "s", "--plan",
                 tmp_path / "l.json")
     assert stale.code == 1
     assert "error[T0710]" in stale.err
+
+
+def test_a_build_plans_for_its_target_unless_a_machine_is_named(cli: Cli, tmp_path: Path) -> None:
+    def planned(*flags: str) -> str:
+        done = cli("build", *GPT, "--set", "L=1", "--mesh", "tp=2", "-o", tmp_path / "o", *flags)
+        assert done.code == 0, done.err
+        assert "mesh:   tp=2, planned for " in done.out
+        return str(json.loads((tmp_path / "o" / "model.json").read_text())["entries"][0]["planned"])
+
+    assert planned("--emit", "cpp") == "for cpu-local"
+    assert planned("--emit", "cpp", "--hw", "h100-ib400") == "for h100-ib400"
+    assert planned("--emit", "cuda", "--arch", "sm_80") == "for a100-ib200"
+    assert usual("cuda").name == "h100-ib400"
+    (tmp_path / "l.json").write_text("{}")
+    done = cli("build", *GPT, "--mesh", "tp=2", "--hw", "cpu-local", "--plan", tmp_path / "l.json")
+    assert done.code == 2
+    assert "give one of them" in done.err
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -191,10 +191,10 @@ def test_the_report_is_data() -> None:
 
 def test_a_lock_file_gives_the_same_plan_back() -> None:
     first = planned(LAYERS, "dp=2,tp=2", sets=(("L", "1"),))
-    text = lock_text(first.function, first.mesh, first.found)
+    text = lock_text(first.function, first.mesh, first.hardware, first.found)
     again = planned(LAYERS, "dp=2,tp=2", Settings(lock=("plan.lock.json", text)), sets=(("L", "1"),))
     assert again.sharded.function == first.sharded.function
-    assert lock_text(again.function, again.mesh, again.found) == text
+    assert lock_text(again.function, again.mesh, again.hardware, again.found) == text
     changed = LAYERS.replace("op.gelu", "op.relu")
     with pytest.raises(CompileError, match=r"stale: relu .* was gelu ") as caught:
         planned(changed, "dp=2,tp=2", Settings(lock=("plan.lock.json", text)), sets=(("L", "1"),))

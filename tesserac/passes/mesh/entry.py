@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.ir.mesh import Mesh
@@ -11,7 +12,7 @@ from tesserac.ir.program import Entry, Function
 from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.experts import EXPERTS, mixture_strategies
 from tesserac.passes.mesh.follow import following
-from tesserac.passes.mesh.hardware import load
+from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.placements import Placements, slot_of
 from tesserac.passes.mesh.planning import NOTHING, Settings, assignment, plan, with_pins
@@ -34,13 +35,14 @@ class Cut:
 class Meshed:
     """``whole``: the entry as the source has it; ``local``: the same with the functions that every rank runs.
 
-    ``roles``: their partitions.
+    ``roles``: their partitions. ``planned``: for which machine, or by which lock file.
     """
 
     mesh: Mesh
     whole: Entry
     local: Entry
     roles: Mapping[str, RankProgram]
+    planned: str = ""
 
     def cut(self, path: str, role: str | None = None) -> Cut | None:
         """How an input or output of a function (any that has it, for a parameter) is cut; None where it is whole."""
@@ -69,8 +71,9 @@ class Meshed:
                      if path in program.sharded.inputs), path)
 
 
-def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
-    """Plans the training step and lets the other functions follow it. Their data is whole on every rank."""
+def on_mesh(entry: Entry, hardware: Hardware, settings: Settings = NOTHING) -> Meshed:
+    """Plans the training step for a machine and lets the other functions follow it. Their data is whole on every rank.
+    """
     assert entry.mesh is not None
     mesh = entry.mesh
     if settings.zero == 1:
@@ -84,7 +87,7 @@ def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
         forward = expand_derivatives(function)
         if role == "train":
             pinned = with_pins(settings, entry.pins, forward)
-            roles[role] = planned(forward, mesh, replace(pinned, whole=needed_whole(entry, settings)))
+            roles[role] = _planned(forward, mesh, hardware, replace(pinned, whole=needed_whole(entry, settings)))
             placed = dict(roles[role].sharded.inputs)
             continue
         kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}
@@ -95,7 +98,12 @@ def on_mesh(entry: Entry, settings: Settings = NOTHING) -> Meshed:
     functions: dict[str, Function] = {role: program.function for role, program in roles.items()}
     local = replace(entry, train=functions.get("train"), infer=functions.get("infer"),
                     validate=functions.get("validate"))
-    return Meshed(entry.mesh, entry, local, roles)
+    return Meshed(entry.mesh, entry, local, roles, _decided(hardware, settings))
+
+
+def _decided(hardware: Hardware, settings: Settings) -> str:
+    """Whose rates decided, or which file did: without folders, as what is emitted knows none."""
+    return f"for {hardware.name}" if settings.lock is None else f"by {Path(settings.lock[0]).name}"
 
 
 def needed_whole(entry: Entry, settings: Settings = NOTHING) -> frozenset[str]:
@@ -114,8 +122,8 @@ def needed_whole(entry: Entry, settings: Settings = NOTHING) -> frozenset[str]:
     return frozenset(found)
 
 
-def planned(function: Function, mesh: Mesh, settings: Settings = NOTHING) -> RankProgram:
+def _planned(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings) -> RankProgram:
     """The training step of one rank, as the search plans it."""
-    found = plan(function, mesh, load("cpu-local"), settings)
+    found = plan(function, mesh, hardware, settings)
     assigned = assignment(found.found.nodes, found.found.plan, found.function, mesh)
     return rank_program(found.function, mesh, assigned, settings.bucket)

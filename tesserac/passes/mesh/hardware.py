@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,6 +69,14 @@ class Hardware:
     def link(self, mesh: Mesh, axis: str) -> Link:
         """The link that collectives along an axis go over."""
         return self.network if self.spans_nodes(mesh, axis) else self.node
+
+
+def usual(target: str, architectures: Sequence[str] = ()) -> Hardware:
+    """The machine that programs of a target are planned for unless another is named; ``architectures``: sm_80, ..."""
+    if target == "cpu":
+        return load(DEFAULT)
+    oldest = min((int(name[3:].rstrip("af")) for name in architectures), default=90)
+    return load("h100-ib400" if oldest >= 90 else "a100-ib200")
 
 
 def names() -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from tesserac.diagnostics import CompileError, Diagnostics, Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function
+from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.problem import Choice, Node
 from tesserac.passes.mesh.roles import role_of
 from tesserac.passes.mesh.search import Found, Plan, Searcher
@@ -18,12 +19,12 @@ from tesserac.passes.mesh.search import Found, Plan, Searcher
 VERSION = 1
 
 
-def lock_text(function: Function, mesh: Mesh, found: Found) -> str:
-    """A plan as text that diffs well: one line per input, equation and output."""
+def lock_text(function: Function, mesh: Mesh, hardware: Hardware, found: Found) -> str:
+    """A plan as text that diffs well: one line per input, equation and output; and the machine that it was made for."""
     rows = [json.dumps(row) for row in _rows(function, found.nodes)]
     picks = [{axis: choices[i].name for axis, choices in found.plan.items()} for i in _order(function, found.nodes)]
     lines = ",\n".join(f"    {row[:-1]}, \"plan\": {json.dumps(pick)}}}" for row, pick in zip(rows, picks, strict=True))
-    head = {"version": VERSION, "mesh": str(mesh), "program": _digest(rows)}
+    head = {"version": VERSION, "mesh": str(mesh), "hardware": hardware.name, "program": _digest(rows)}
     return "{\n" + "".join(f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in head.items()) + \
         f"  \"nodes\": [\n{lines}\n  ]\n}}\n"
 

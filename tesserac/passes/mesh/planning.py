@@ -118,7 +118,7 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
         form = locked_form(settings.lock[1], forms)
         searcher = Searcher(form, mesh, hardware, roles, settings.pins, settings.whole)
         found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], form, mesh, searcher))
-        return described(form, mesh, hardware, settings, searcher, found, (), time.process_time() - begin)
+        return described(form, mesh, hardware, settings, searcher, found, (), 0.0)
     limit = settings.memory if settings.memory is not None else hardware.memory
     tried = [_cheapest(form, mesh, hardware, settings, roles, limit) for form in forms]
     best = min(range(len(forms)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))

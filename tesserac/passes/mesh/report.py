@@ -25,6 +25,7 @@ def described_plan(planned: Planned, label: str, role: str) -> dict[str, Any]:
         "mesh": {"axes": [_axis(planned, axis) for axis in planned.mesh.axes],
                  "devices": list(planned.mesh.devices)},
         "hardware": planned.hardware.name,
+        "lock": planned.settings.lock[0] if planned.settings.lock is not None else None,
         "search": {"nanoseconds": planned.found.cost.nanoseconds, "exact": planned.found.exact,
                    "width": planned.found.width, "seconds": round(planned.seconds, 3),
                    "price_of_memory": planned.found.price},
