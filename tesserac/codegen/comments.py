@@ -82,8 +82,11 @@ def sizes(kernel: Kernel) -> str:
     if isinstance(kernel, RoutingKernel):
         return f"{kernel.sizes[0]} slots, {kernel.sizes[1]} experts"
     if isinstance(kernel, ExchangeKernel):
-        shape = " x ".join(map(str, kernel.grids[0][0])) if kernel.grids else "scalar"
-        return f"{shape or 'scalar'} over {kernel.size} ranks of {kernel.axis}"
+        shapes = [" x ".join(map(str, shape)) or "scalar" for shape, _ in kernel.grids]
+        written = sum(slot.written for slot in kernel.slots[: len(shapes)])
+        given = max(written, len(shapes) - written) if kernel.op.startswith("all_reduce") else 1
+        what = "scalar" if not shapes else shapes[0] if given == 1 else f"{given} tensors"
+        return f"{what} over {kernel.size} ranks of {kernel.axis}"
     if isinstance(kernel, AttentionKernel):
         return (
             f"{kernel.batch} x {kernel.heads} heads x {kernel.queries} queries x {kernel.keys} keys x {kernel.head_dim}"

@@ -10,6 +10,7 @@ from tesserac.ir.program import Equation, Var
 from tesserac.ops.base import spec_of
 
 LIMIT = 96
+MANY = 10
 
 
 def origin_of(values: StageValues, roots: Sequence[Equation]) -> Origin:
@@ -20,7 +21,7 @@ def origin_of(values: StageValues, roots: Sequence[Equation]) -> Origin:
 
 def formula(values: StageValues, equation: Equation) -> str:
     """``y = expression`` with inlined operands written out while the line stays short."""
-    left = ", ".join(v.name for v in equation.results)
+    left = listed([v.name for v in equation.results])
     text, _ = _expression(values, equation, 3)
     if len(text) > LIMIT:
         text, _ = _expression(values, equation, 1)
@@ -64,4 +65,11 @@ def _expression(values: StageValues, equation: Equation, depth: int) -> tuple[st
     if equation.op == "scatter_add":
         return f"rows {names[0]} += {names[1]}", 16
     shown = [f"{k}={v}" for k, v in attrs.items() if k in ("heads", "causal", "axis", "perm")]
-    return f"{equation.op}({', '.join([*names, *shown])})", 0
+    return f"{equation.op}({', '.join([listed(names), *shown])})", 0
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names one after the other; of more than ten, as the tensors of an exchange may be, the first and the last."""
+    if len(names) <= MANY:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]}, ... {names[-1]} ({len(names)} tensors)"
