@@ -105,6 +105,7 @@ class Updater {
       : context_(context), settings_(settings), ranks_(ranks), constants_(context, sizeof(StepConstants<T>)) {
     std::vector<UpdateChunk> chunks;
     for (int i = 0; i < program.param_count; ++i) {
+      if (!first_in_place(program.params[i])) continue;
       std::vector<tsr::Chunk> own;
       add_chunks(program.params[i], &own);
       const bool counts = ranks == nullptr || speaks_for(program.params[i], *program.mesh, *process_ranks());

@@ -30,7 +30,6 @@ def whole_experts(function: Function) -> Function:
 class _Rewriting:
     function: Function
     builder: Builder = field(default_factory=Builder)
-    rows: dict[Var, int] = field(default_factory=dict)
     experts: dict[Var, Var] = field(default_factory=dict)
     tables: dict[tuple[Var, tuple[int, ...], tuple[Var, ...]], Var] = field(default_factory=dict)
 
@@ -50,9 +49,6 @@ class _Rewriting:
                     self._bind(equation, rules[equation.op](equation))
                 else:
                     self.builder.append(equation)
-            if equation.op == "route":
-                order, offsets, _ = equation.results
-                self.rows[offsets] = order.type.size
         return Function(self.function.name, self.function.inputs, tuple(self.builder.equations), self.function.outputs)
 
     def _bind(self, equation: Equation, value: Var) -> None:
@@ -77,10 +73,9 @@ class _Rewriting:
         gate = b.op("take", flat, order, named="gate")
         return b.op("mul", rows, b.op("broadcast", gate, shape=rows.type.shape, axes=(0,)))
 
-    def _expert(self, offsets: Var) -> Var:
+    def _expert(self, offsets: Var, rows: int) -> Var:
         """The expert of every row; the number of experts, which stands for none, where a row has none."""
         if offsets not in self.experts:
-            rows = self.rows[offsets]
             self.experts[offsets] = self.builder.op("grouped_number", offsets, rows=rows, named="expert")
         return self.experts[offsets]
 
@@ -94,14 +89,15 @@ class _Rewriting:
             self.tables[key] = self.builder.op(
                 "grouped_table", *flat, experts=ids, rows=offsets.type.size, named=f"{tensors[0].name}_of_experts"
             )
-        rows = self.builder.op("take", self.tables[key], self._expert(offsets), named=equation.result.name)
+        expert = self._expert(offsets, equation.result.type.sizes[0])
+        rows = self.builder.op("take", self.tables[key], expert, named=equation.result.name)
         shape = equation.result.type.shape
         return rows if rows.type.shape == shape else self.builder.op("reshape", rows, shape=shape)
 
     def _keep(self, equation: Equation) -> Var:
         """Selected, never multiplied: what the rows of others hold reaches nothing."""
         b, (x, offsets) = self.builder, equation.operands
-        expert = self._expert(offsets)
+        expert = self._expert(offsets, x.type.sizes[0])
         kept: Var | None = None
         for first, end in _runs(integers(equation.attributes, "experts")):
             bounds = (b.constant(float(n), expert.type) for n in (first, end))
