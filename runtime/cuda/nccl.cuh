@@ -250,15 +250,23 @@ class GpuWorld : public World, public StreamRanks {
   Books books_{};
 };
 
-// Makes this process a rank with a GPU of its own: as join(), for CUDA programs. On a host with fewer GPUs than ranks NCCL
-// refuses, as it should; the emulation gives every process a device of its own.
+// The GPU of a rank: by its number on this host, or the only one that the launcher lets it see. NCCL refuses ranks that share
+// one.
+inline void choose_device(const Start& start) {
+  int devices = 0;
+  const cudaError_t found = cudaGetDeviceCount(&devices);
+  const std::string here = format("rank %d is number %d on its host, ", start.rank, start.local + 1);
+  if (found != cudaSuccess || devices == 0) throw Error("T0930", here + "where there is no CUDA device: " + cudaGetErrorString(found), "start the ranks where `nvidia-smi` shows devices, or build with --emulate for the processor");
+  if (devices > 1 && start.local >= devices) throw Error("T0930", here + format("which has %d GPUs", devices), "start as many ranks per host as it has GPUs, or compile for a smaller --mesh", kExitUsage);
+  Nccl::need(cudaSetDevice(start.local % devices), "cudaSetDevice");
+}
+
+// Makes this process a rank with a GPU of its own: as join(), for CUDA programs. The emulation gives every process a device.
 inline Ranks* join_gpus(const Program& program) {
   const char* const wanted = getenv("TSR_BACKEND");
   if (wanted && *wanted && std::string(wanted) != "nccl") throw environment::wrong("TSR_BACKEND=" + quoted(wanted) + ": ranks with a GPU each exchange by nccl");
   Meeting met = meet(program, "nccl");
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) cudaSetDevice(met.start.local % devices);
-  cudaGetLastError();
+  choose_device(met.start);
   const Mesh& mesh = *program.mesh;
   Nccl218::UniqueId id{};
   if (met.start.rank == 0) {

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from tesserac.driver import CompileOptions, compile_source
 from tesserac.elaborate import Options
+from tesserac.includes import runtime_headers
 from tesserac.launch import LOST, environment
 from tesserac.passes.mesh.settings import read_settings
+from tests.emulation.building import engine_object
 
 slow = pytest.mark.skipif("TSR_TEST_MESH" not in os.environ, reason="slow: make test-mesh")
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("TSR_", "SLURM_", "OMPI_", "PMI_", "MPI_"))}
@@ -45,47 +47,46 @@ def build(
     sets: tuple[tuple[str, str], ...] = (),
     words: tuple[str, ...] = (),
     entry: str | None = None,
+    gpus: bool = False,
     literals: tuple[tuple[int, int], ...] = (),
     loss: str | None = None,
     toml: str = "",
 ) -> Path:
     """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make.
 
-    ``toml``: what stands in plan.toml.
+    ``toml``: what stands in plan.toml; ``gpus``: the CUDA program, for the emulation.
     """
     options = Options(mesh=mesh, shapes=shapes, sets=sets, set_literals=literals, entry=entry, loss=loss)
-    planning = read_settings(toml, "plan.toml")
-    project = compile_source(source, name, CompileOptions(elaboration=options, planning=planning))
+    compiling = CompileOptions(elaboration=options, planning=read_settings(toml, "plan.toml"),
+                               target="cuda" if gpus else "cpu", emulate=gpus)
+    project = compile_source(source, name, compiling)
+    words += (f"ENGINE={engine_object('fast')}", "KERNELS_fast=-O1") if gpus else ()
     (executable,) = project.executables.values()
     texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
-    target = _folder("ranks", [*texts, *words])
-    if not (target / executable).exists():
-        made = target.with_name(f"{target.name}.{os.getpid()}")
+    folder = _folder("ranks", [*texts, *words])
+    if not (folder / executable).exists():
+        made = folder.with_name(f"{folder.name}.{os.getpid()}")
         shutil.rmtree(made, ignore_errors=True)
         for path, text in project.files.items():
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             (made / path).write_text(text)
         shutil.copy(_command_line(made, project.files), made / "command_line.o")
         _make(made, executable, *words)
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
-    return target / executable
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    return folder / executable
 
 
 def _command_line(folder: Path, files: Mapping[str, str]) -> Path:
     """The object of the command line, which is the same for all programs of one state of the runtime."""
-    texts = [text for path, text in sorted(files.items()) if path.startswith("runtime/")]
-    target = _folder("command-line", [files["command_line.cpp"], *_of_command_line(texts)])
+    own = {"command_line.cpp": files["command_line.cpp"]}
+    target = _folder("command-line", [*own.values(), *runtime_headers(own).values()])
     if not target.exists():
         _make(folder, "command_line.o")
         made = target.with_name(f"{target.name}.{os.getpid()}")
         shutil.copy(folder / "command_line.o", made)
         os.replace(made, target)
     return target
-
-
-def _of_command_line(texts: Sequence[str]) -> list[str]:
-    return sorted(texts)
 
 
 def launch(

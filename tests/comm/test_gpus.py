@@ -1,0 +1,86 @@
+"""CUDA programs on meshes, as processes under the emulation: only NCCL's calls are made by something else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.comm.projects import build, launch, losses, run, slow
+from tests.comm.test_experts import DATA as ROWS
+from tests.comm.test_experts import MIXTURE
+from tests.comm.test_programs import DATA, GPT
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def test_two_ranks_train_as_one() -> None:
+    """Every rank proves itself; losses are one rank's, first call, capture and replay; bytes are those of the plan."""
+    program = build(GPT, "tp=2", gpus=True)
+    text = run(program, 2, "selftest")
+    assert text.rstrip().endswith("selftest: ok")
+    assert "second call equal bit for bit        ok" in text
+    want = losses(run(build(GPT, "none"), 1, "train", *DATA, "--steps", 5))
+    first = run(program, 2, "train", *DATA, "--steps", 5)
+    np.testing.assert_allclose(losses(first), want, rtol=1e-5)
+    said = json.loads(run(program, 2, "bench", "--json", "--steps", 3))
+    assert said["backend"] == "nccl"
+    assert {"reduce_scatter", "all_gather", "all_reduce"} <= {row["kind"] for row in said["exchanges"]}
+    for row in said["exchanges"]:
+        assert (row["calls"], row["bytes"]) == (1, row["planned_bytes"])
+
+
+@slow
+def test_four_ranks_on_two_axes(tmp_path: Path) -> None:
+    """The CUDA program of tp=2,dp=2 has the losses of the CPU's; a checkpoint goes on bit for bit, and on the CPU."""
+    gpus, processors = build(GPT, "tp=2,dp=2", gpus=True), build(GPT, "tp=2,dp=2")
+    straight = losses(run(gpus, 4, "train", *DATA, "--steps", 6))
+    np.testing.assert_allclose(straight, losses(run(processors, 4, "train", *DATA, "--steps", 6)), rtol=1e-5)
+    run(gpus, 4, "train", *DATA, "--steps", 4, "--checkpoint", tmp_path / "c")
+    rest = losses(run(processors, 4, "train", *DATA, "--steps", 6, "--checkpoint", tmp_path / "c", "--resume"))
+    np.testing.assert_allclose(rest, straight[4:], rtol=1e-5)
+    run(gpus, 4, "train", *DATA, "--steps", 4, "--checkpoint", tmp_path / "d")
+    again = losses(run(gpus, 4, "train", *DATA, "--steps", 6, "--checkpoint", tmp_path / "d", "--resume"))
+    assert np.array_equal(again, straight[4:])
+
+
+@slow
+def test_rows_of_experts() -> None:
+    """The host reads how many rows go where, and the exchange stands between two graphs. Bytes as on the CPU."""
+    gpus, processors = build(MIXTURE, "ep=2", gpus=True), build(MIXTURE, "ep=2")
+    assert run(gpus, 2, "selftest").splitlines()[-1] == "selftest: ok"
+    have, want = (losses(run(p, 2, "train", *ROWS)) for p in (gpus, processors))
+    np.testing.assert_allclose(have, want, rtol=1e-5)
+    rows = [json.loads(run(p, 2, "bench", "--json", "--steps", 2))["exchanges"] for p in (gpus, processors)]
+    here, there = (sorted((row["kind"], row["at"], row["bytes_of_all"]) for row in found) for found in rows)
+    assert here == there
+
+
+@slow
+def test_the_first_listing_on_eight_ranks() -> None:
+    """With its own mesh."""
+    source = (EXAMPLES / "chapter6" / "listing1.py").read_text()
+    program = build(source, None, gpus=True, shapes=(("input", "4x16x32"), ("Wo", "32x48")))
+    assert run(program, 8, "selftest").rstrip().endswith("selftest: ok")
+
+
+@slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_lost_rank(number: signal.Signals) -> None:
+    """A rank that is killed, or stands still: the other says who it is, though a graph is running."""
+    program = build(GPT, "tp=2", gpus=True)
+    found = launch(program, 2, "train", *DATA, "--steps", 10000, "--quiet", TSR_COMM_TIMEOUT="4")
+    time.sleep(3)
+    found[1].send_signal(number)
+    begin = time.monotonic()
+    text = found[0].communicate(timeout=30)[1]
+    assert time.monotonic() - begin < 15
+    assert found[0].returncode == 75
+    found[1].kill()
+    found[1].communicate()
+    assert f"error[T0944]: rank 1 (pid {found[1].pid} on " in text
+    assert "model.py:" in text or "an exchange of the runtime" in text
