@@ -84,19 +84,14 @@ void mbarrier_wait(uint64_t* b, uint32_t parity, const Site& site) {
   race::acquire(b);
 }
 
-void enqueue_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier, const Site& site) {
-  need_shared(to, bytes, site);
+void enqueue_work(uint32_t bytes, uint64_t* barrier, const Site& site, std::function<void()> copy) {
   need_shared(barrier, sizeof *barrier, site);
-  if ((uintptr_t(to) | uintptr_t(from) | bytes) % 16 != 0) fail("%s at %s:%d: an address or the size is no multiple of 16", site.what, site.file, site.line);
   // The engine reads and writes in the name of the thread that asked: what that thread saw happened before.
-  race::access(from, bytes, false, race::Kind::plain, site);
-  race::access(to, bytes, true, race::Kind::copy_issued, site);
   Thread* const asking = current;
   auto work = [=] {
     Thread* const before = current;
     current = asking;
-    race::access(to, bytes, true, race::Kind::copy_landed, site);
-    memcpy(to, from, bytes);
+    copy();
     race::release(barrier);
     MemoryBarrier m = read(barrier);
     m.bytes = m.bytes - int64_t(bytes);
@@ -105,6 +100,17 @@ void enqueue_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier,
   };
   if (engine->settings.asynchrony == Asynchrony::early) work();
   else engine->jobs.push_back(work);
+}
+
+void enqueue_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier, const Site& site) {
+  need_shared(to, bytes, site);
+  if ((uintptr_t(to) | uintptr_t(from) | bytes) % 16 != 0) fail("%s at %s:%d: an address or the size is no multiple of 16", site.what, site.file, site.line);
+  race::access(from, bytes, false, race::Kind::async_proxy, site);
+  race::access(to, bytes, true, race::Kind::bulk_issued, site);
+  enqueue_work(bytes, barrier, site, [=] {
+    race::access(to, bytes, true, race::Kind::bulk_landed, site);
+    memcpy(to, from, bytes);
+  });
 }
 
 }  // namespace tsr::emulation

@@ -1,4 +1,5 @@
 // What threads do together: barriers of a block, collectives of a warp, shared memory.
+#include "ptx.h"
 #include "scheduler.h"
 
 namespace tsr::emulation {
@@ -55,6 +56,11 @@ void group_barrier(const Site& site) {
 
 void check_exit() {
   const Block& block = *current->block;
+  if (!block.warps[current->linear / 32].products.empty()) {
+    const Site& site = block.warps[current->linear / 32].products[0].site;
+    fail("the thread returns before a product of %s at %s:%d was waited for", site.what, site.file, site.line);
+  }
+  if (!current->fresh && !pending_copies().stores.empty()) fail("the thread returns before its tensor_store was waited for");
   const Barrier& b = block.barriers[0];
   if (b.arrived > 0 && b.whole)
     fail("divergence: the thread returns while %u threads of its block wait in %s at %s:%d", b.arrived, b.site.what, b.site.file, b.site.line);

@@ -272,6 +272,8 @@ std::string execute(const Launch& launch, const std::function<void()>& body) {
 #include "blas.cpp"
 #include "collectives.cpp"
 #include "host_api.cpp"
+#include "tensor.cpp"
+#include "wgmma.cpp"
 #ifdef TSR_EMULATION_RACE
 #include "race.cpp"
 #endif

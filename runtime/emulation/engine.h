@@ -49,9 +49,26 @@ struct Collective {
   void* operands[32];
 };
 
+/// A product of a warpgroup, as far as one of its warps carries it out (ptx_sm90.h).
+struct WarpProduct {
+  float* d[32];                 // of every lane
+  const uint32_t* a[32];        // null: the left operand is in shared memory
+  std::vector<uint32_t> words;  // what they were when the product was asked for
+  std::vector<float> sums;
+  uint64_t left, right;
+  int columns, element;
+  bool along, add;
+  bool first;                   // nothing that is under way adds to the same sums
+  bool done;
+  Site site;
+};
+
 struct Warp {
   uint32_t alive = 0;
   std::vector<Collective> pending;
+  std::vector<WarpProduct> products;  // not waited for
+  std::vector<size_t> groups;         // with how many of them each ends
+  bool fenced = false;                // since the warp last waited
 };
 
 /// A barrier with an id: 0 is __syncthreads', 1 to 15 belong to bar.sync.
@@ -146,7 +163,7 @@ bool compare_exchange(void* p, void* expected, const void* desired, size_t bytes
 
 // ---- the race detector's hooks; nothing unless the program was built for it ----
 namespace race {
-enum class Kind : uint8_t { plain, atomic, async_proxy, copy_issued, copy_landed };
+enum class Kind : uint8_t { plain, atomic, async_proxy, copy_issued, copy_landed, bulk_issued, bulk_landed };
 #ifdef TSR_EMULATION_RACE
 void begin(unsigned threads, unsigned blocks, bool new_launch);
 void end(std::string* report);
@@ -157,6 +174,8 @@ void access(const void* p, size_t bytes, bool write, Kind kind, const Site& site
 void add_region(const void* p, size_t bytes, bool shared);
 void remove_region(const void* p);
 void pause(int by);
+/// What the current thread knows of becomes visible to bulk copies and products of a warpgroup.
+void fence_proxy();
 #else
 inline void begin(unsigned, unsigned, bool) {}
 inline void end(std::string*) {}
@@ -167,6 +186,7 @@ inline void access(const void*, size_t, bool, Kind, const Site&) {}
 inline void add_region(const void*, size_t, bool) {}
 inline void remove_region(const void*) {}
 inline void pause(int) {}
+inline void fence_proxy() {}
 #endif
 }  // namespace race
 }  // namespace tsr::emulation

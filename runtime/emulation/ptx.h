@@ -18,12 +18,15 @@ struct PendingCopy {
 struct PendingCopies {
   std::vector<PendingCopy> copies;
   std::vector<size_t> groups;
+  std::vector<std::function<void()>> stores;  // of tiles, from shared memory
+  std::vector<size_t> store_groups;
 };
 PendingCopies& pending_copies();
 bool lands_now();
 void land(const PendingCopy& copy);
 void land_groups(size_t keep);
 /// Work of the copy engine, which the scheduler does at some time; it arrives at the barrier with its bytes.
+void enqueue_work(uint32_t bytes, uint64_t* barrier, const Site& site, std::function<void()> copy);
 void enqueue_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier, const Site& site);
 void mbarrier_init(uint64_t* b, uint32_t arrivals, const Site& site);
 void mbarrier_arrive(uint64_t* b, uint32_t expected_bytes, const Site& site);

@@ -43,11 +43,13 @@ struct Page {
 struct Knowledge {
   ClockPointer group;
   std::shared_ptr<const Groups> others;
+  ClockPointer fenced;  // of `group`, what a fence has made visible to the async proxy (null: nothing)
 };
 struct Released {
   uint32_t group = 0;
   Clock clock;
   Groups others;
+  ClockPointer fenced;
 };
 struct Region {
   size_t bytes;
@@ -77,6 +79,13 @@ Detector& detector() {
 
 void join_into(Clock& to, const Clock& from) {
   for (size_t i = 0; i < from.size(); ++i) to[i] = to[i] > from[i] ? to[i] : from[i];
+}
+
+ClockPointer joined(const ClockPointer& a, const ClockPointer& b) {
+  if (a == nullptr || b == nullptr || a == b) return a != nullptr ? a : b;
+  const auto all = std::make_shared<Clock>(*a);
+  join_into(*all, *b);
+  return all;
 }
 
 std::string source_line(uintptr_t code) {
@@ -140,13 +149,23 @@ bool happened_before(const Access& before, const Page& page, uint32_t me) {
   return seen != known.others->end() && (*seen->second)[before.thread] >= before.clock;
 }
 
+/// Whether bulk copies or products of a warpgroup touch what a thread has written without a fence since.
+bool lacks_fence(const Access& before, const Access& now) {
+  const bool by_threads = before.kind == Kind::plain || before.kind == Kind::atomic || before.kind == Kind::copy_landed;
+  if (!by_threads || before.group != now.group || (now.kind != Kind::async_proxy && now.kind != Kind::bulk_issued)) return false;
+  const ClockPointer& fenced = detector().knowledge[now.thread].fenced;
+  return fenced == nullptr || (*fenced)[before.thread] < before.clock;
+}
+
 void check(Cell& cell, const Page& page, const Access& now) {
   const auto races = [&](const Access& before) {
     return before.group != 0 && !(before.kind == Kind::atomic && now.kind == Kind::atomic) && !happened_before(before, page, now.thread);
   };
-  const bool flying = cell.write.kind == Kind::copy_issued && cell.write.group == now.group && now.kind != Kind::copy_landed;
+  const bool issued = cell.write.kind == Kind::copy_issued || cell.write.kind == Kind::bulk_issued;
+  const bool flying = issued && cell.write.group == now.group && now.kind != Kind::copy_landed && now.kind != Kind::bulk_landed;
   if (flying) return tell("use of what an asynchronous copy has not been waited for", page.shared, now, &cell.write);
   if (races(cell.write)) tell("data race", page.shared, now, &cell.write);
+  else if (lacks_fence(cell.write, now)) tell("no fence_proxy_async between two accesses", page.shared, now, &cell.write);
   if (!now.write) {
     if (page.shared && cell.write.group != detector().group) tell("uninitialised read", true, now, nullptr);
     Access& slot = cell.reads[0].group != now.group || cell.reads[0].thread == now.thread ? cell.reads[0] : cell.reads[1];
@@ -180,7 +199,7 @@ void begin(unsigned threads, unsigned blocks, bool new_launch) {
   d.size = threads, d.together = blocks;
   const size_t count = size_t(threads) * blocks;
   d.clocks.assign(count, 1);
-  d.knowledge.assign(count, {std::make_shared<Clock>(count, 0), nullptr});
+  d.knowledge.assign(count, {std::make_shared<Clock>(count, 0), nullptr, nullptr});
 }
 
 void end(std::string* report) {
@@ -192,16 +211,18 @@ void join(const unsigned* numbers, size_t count) {
   Detector& d = detector();
   const auto all = std::make_shared<Clock>(*d.knowledge[numbers[0]].group);
   std::shared_ptr<Groups> others;
+  ClockPointer fenced;
   const void* last = nullptr;
   for (size_t i = 0; i < count; ++i) {
     const Knowledge& known = d.knowledge[numbers[i]];
     if (known.group.get() != last) join_into(*all, *known.group), last = known.group.get();
+    fenced = joined(fenced, known.fenced);
     if (known.others == nullptr) continue;
     if (others == nullptr) others = std::make_shared<Groups>();
     for (const auto& [group, clock] : *known.others) (*others)[group] = clock;
   }
   for (size_t i = 0; i < count; ++i) (*all)[numbers[i]] = d.clocks[numbers[i]]++;
-  for (size_t i = 0; i < count; ++i) d.knowledge[numbers[i]] = {all, others};
+  for (size_t i = 0; i < count; ++i) d.knowledge[numbers[i]] = {all, others, fenced};
 }
 
 void release(const void* object) {
@@ -212,7 +233,9 @@ void release(const void* object) {
     if (r.group != 0) r.others[r.group] = std::make_shared<Clock>(r.clock);
     r.group = d.group;
     r.clock.assign(d.clocks.size(), 0);
+    r.fenced = nullptr;
   }
+  r.fenced = joined(r.fenced, d.knowledge[me].fenced);
   join_into(r.clock, *d.knowledge[me].group);
   r.clock[me] = d.clocks[me]++;
   if (d.knowledge[me].others != nullptr)
@@ -230,6 +253,7 @@ void acquire(const void* object) {
     const auto all = std::make_shared<Clock>(*known.group);
     join_into(*all, found->second.clock);
     known.group = all;
+    known.fenced = joined(known.fenced, found->second.fenced);
   } else {
     (*others)[found->second.group] = std::make_shared<Clock>(found->second.clock);
   }
@@ -239,13 +263,17 @@ void acquire(const void* object) {
 void access(const void* p, size_t bytes, bool write, Kind kind, const Site& site) {
   if (current == nullptr) return;
   Detector& d = detector();
-  const std::string text = std::string(site.file) + ":" + std::to_string(site.line);
-  auto found = d.site_numbers.find(text);
-  if (found == d.site_numbers.end()) {
-    found = d.site_numbers.emplace(text, uint32_t(d.places.size())).first;
-    d.places.emplace_back(0, text);
+  static struct { const char* file; int line; uint32_t number; } last = {};  // many accesses come from one place
+  if (last.file != site.file || last.line != site.line) {
+    const std::string text = std::string(site.file) + ":" + std::to_string(site.line);
+    auto found = d.site_numbers.find(text);
+    if (found == d.site_numbers.end()) {
+      found = d.site_numbers.emplace(text, uint32_t(d.places.size())).first;
+      d.places.emplace_back(0, text);
+    }
+    last = {site.file, site.line, found->second};
   }
-  access_at(uintptr_t(p), bytes, write, kind, found->second);
+  access_at(uintptr_t(p), bytes, write, kind, last.number);
 }
 
 void add_region(const void* p, size_t bytes, bool shared) {
@@ -261,6 +289,14 @@ void remove_region(const void* p) {
   for (uintptr_t page = region->first / kPage; page <= (region->first + region->second.bytes) / kPage; ++page) d.pages.erase(page);
   d.regions.erase(region);
   for (auto& slot : d.cache) slot = {};
+}
+
+void fence_proxy() {
+  Detector& d = detector();
+  const uint32_t me = current->number;
+  const auto all = std::make_shared<Clock>(*d.knowledge[me].group);
+  (*all)[me] = d.clocks[me]++;
+  d.knowledge[me].fenced = joined(d.knowledge[me].fenced, all);
 }
 
 void pause(int by) { detector().paused += by; }

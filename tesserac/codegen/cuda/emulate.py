@@ -21,7 +21,7 @@ ENGINE = ("runtime/emulation/engine.cpp", "runtime/emulation/race.cpp")
 """Files of the runtime that the emulation is made of, with what they include."""
 
 _REPLACED = {f"runtime/cuda/{name}.cuh": f'#pragma once\n#include "runtime/emulation/{header}.h"\n'
-             for name, header in (("ptx", "ptx"), ("nccl_library", "nccl"))}
+             for name, header in (("ptx", "ptx"), ("ptx_sm90", "ptx_sm90"), ("nccl_library", "nccl"))}
 """Headers of inline assembly and of libraries, and what stands in their place."""
 
 _NAMESPACE = "::tsr::emulation"
