@@ -114,10 +114,10 @@ struct ForwardMemory {
   static constexpr int kBytes = Query::kElements * int(sizeof(E)) + Keys::kBytes;
 };
 
-/// The weights of a tile in place of its scores: 2^(scale (score - largest)), with what was added up before brought to the new
-/// largest score of each row. `scale` includes log2 e.
-template <int M, int N, int V>
-__device__ inline void soften(float (&scores)[M][N][4], float (&largest)[M][2], float (&total)[M][2], float (&sums)[M][V][4], float scale) {
+/// The weights of a tile in place of its scores: 2^(scale (score - largest)). `scale` includes log2 e. What was added up before has to
+/// shrink to the new largest score of each row; the totals do here.
+template <int M, int N>
+__device__ inline void soften(float (&scores)[M][N][4], float (&largest)[M][2], float (&total)[M][2], float (&shrink)[M][2], float scale) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -126,11 +126,9 @@ __device__ inline void soften(float (&scores)[M][N][4], float (&largest)[M][2], 
 #pragma unroll
       for (int n = 0; n < N; ++n) now = tsr_max(tsr_max(now, scores[m][n][2 * half]), scores[m][n][2 * half + 1]);
       now = quad_reduce<MaxOf>(now);  // a number: every row sees the first key
-      const float shrink = ptx::exp2_approximate((largest[m][half] - now) * scale);
+      shrink[m][half] = ptx::exp2_approximate((largest[m][half] - now) * scale);
       largest[m][half] = now;
-      total[m][half] *= shrink;
-#pragma unroll
-      for (int n = 0; n < V; ++n) sums[m][n][2 * half] *= shrink, sums[m][n][2 * half + 1] *= shrink;
+      total[m][half] *= shrink[m][half];
 #pragma unroll
       for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -139,6 +137,46 @@ __device__ inline void soften(float (&scores)[M][N][4], float (&largest)[M][2], 
           total[m][half] += scores[m][n][e];
         }
     }
+}
+template <int M, int V>
+__device__ inline void rescale(float (&sums)[M][V][4], const float (&shrink)[M][2]) {
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int n = 0; n < V; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sums[m][n][e] *= shrink[m][e / 2];
+}
+
+/// Scores of keys that a row does not see become -infinity: rows from `row` on, keys from `key` on.
+template <class A, int M, int N>
+__device__ inline void hide(float (&scores)[M][N][4], int row, int key) {
+  if (!is_cut<A, 16 * M, 8 * N>(row, key)) return;
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int i = row + 16 * m + row_of(e), t = key + 8 * n + column_of(e);
+        if (t >= A::keys || (A::causal && t > i + Sizes<A>::offset)) scores[m][n][e] = -infinity<float>();
+      }
+}
+
+/// Divides what a warp's rows have added up by their totals, and stores it and the logarithms of those; o and lse are the head's.
+template <class A, int M, int V, class Out>
+__device__ inline void finish(Out* o, float* lse, int row, const float (&largest)[M][2], const float (&total)[M][2], const float (&sums)[M][V][4], float scale) {
+  float factor[M][2];
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float all = quad_reduce<SumOf>(total[m][half]);
+      const int i = row + 16 * m + row_of(2 * half);
+      factor[m][half] = 1 / all;
+      if (threadIdx.x % 4 == 0 && i < A::queries) lse[i] = largest[m][half] * scale + logf(all);
+    }
+  store(o, A::o_row, row, A::queries, 0, A::value_dim, sums, factor);
 }
 
 /// o = softmax(scale q k^T) v and lse = log of the sum of exponentials. Grid: query tiles x (batch * heads).
@@ -178,32 +216,14 @@ __global__ void __launch_bounds__(ForwardCut<A>::threads) forward(const E* __res
     if (A::causal && key > row + own + C::rows_of_warp - 1 + S::offset) continue;
     float scores[C::fragments][C::step / 8][4] = {};
     mma::add_dots(scores, query, own, stages.x(turn));
-    if (is_cut<A, C::rows_of_warp, C::step>(row + own, key)) {
-#pragma unroll
-      for (int m = 0; m < C::fragments; ++m)
-#pragma unroll
-        for (int n = 0; n < C::step / 8; ++n)
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            const int i = row + own + 16 * m + row_of(e), t = key + 8 * n + column_of(e);
-            if (t >= A::keys || (A::causal && t > i + S::offset)) scores[m][n][e] = -infinity<float>();
-          }
-    }
-    soften(scores, largest, total, sums, scale * kLog2E);
+    hide<A>(scores, row + own, key);
+    float shrink[C::fragments][2];
+    soften(scores, largest, total, shrink, scale * kLog2E);
+    rescale(sums, shrink);
     mma::add_weighted(sums, scores, stages.y(turn), 0);
   }
 
-  float factor[C::fragments][2];
-#pragma unroll
-  for (int m = 0; m < C::fragments; ++m)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float all = quad_reduce<SumOf>(total[m][half]);
-      const int i = row + own + 16 * m + row_of(2 * half);
-      factor[m][half] = 1 / all;
-      if (threadIdx.x % 4 == 0 && i < A::queries) lse[int64_t(of_head) * A::queries + i] = largest[m][half] * scale + logf(all);
-    }
-  store(o + b * A::o_batch + h * A::value_dim, A::o_row, row + own, A::queries, 0, A::value_dim, sums, factor);
+  finish<A>(o + b * A::o_batch + h * A::value_dim, lse + int64_t(of_head) * A::queries, row + own, largest, total, sums, scale);
 }
 }  // namespace flash
 

@@ -50,6 +50,11 @@ int devices() {
   const char* const text = getenv("TSR_EMULATION_DEVICES");
   return text != nullptr ? atoi(text) : 1;
 }
+/// Of the device that is shown: TSR_EMULATION_ARCH=80 lets programs choose what they have for that one.
+int capability() {
+  const char* const text = getenv("TSR_EMULATION_ARCH");
+  return text != nullptr ? atoi(text) : 90;
+}
 
 cudaError_t result(cudaError_t code) {
   if (code == cudaSuccess) code = state().error;
@@ -147,14 +152,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   strcpy(properties->name, "emulation on this processor");
   properties->totalGlobalMem = limit();
-  properties->major = 9, properties->minor = 0, properties->multiProcessorCount = 4;
+  properties->major = capability() / 10, properties->minor = capability() % 10, properties->multiProcessorCount = 4;
   return result(cudaSuccess);
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = capability() / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = capability() % 10; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(kSharedBytes); break;
   }
   return result(cudaSuccess);

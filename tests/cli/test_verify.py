@@ -113,7 +113,7 @@ def test_mixed_precision(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPat
     assert len(errors) == 2  # forward, which training shares with inference, and backward
     assert all(2e-4 < error < 8e-3 for error in errors)
     (text,) = [p.read_text() for p in Path("build").glob("verify/*/*.alone.cu")]
-    assert text.count("attention_forward_mma<") == 1
+    assert text.count("attention_forward_tensor_cores<") == 1
     assert text.count("attention_backward_mma<") == 1
 
 

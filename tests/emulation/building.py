@@ -82,4 +82,6 @@ def compiled(source: str, arch: str, folder: Path) -> list[Resources]:
     command = ["nvcc", "-std=c++17", "-O3", code, *strict, f"-I{runtime_dir().parent}", "-c", "-o", "kernels.o"]
     done = subprocess.run([*command, "kernels.cu"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:6000]
+    lost = [line for line in done.stderr.splitlines() if "Potential Performance Loss" in line]
+    assert not lost, lost[0]  # such as products of a warpgroup that wait for each other
     return parse(done.stderr)

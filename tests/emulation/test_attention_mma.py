@@ -49,6 +49,8 @@ CASES = (
     Case(1, 33, 65, 4, 2, 32, 32, False, "bf16", "bf16"),
     Case(1, 40, 40, 1, 1, 80, 96, True, "bf16", "f32"),
 )
+WIDE = (*CASES, Case(1, 200, 650, 2, 1, 64, 64, True, "f16", "f16"))
+"""What the kernel for sm_90a computes."""
 ROUNDOFF = {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24}
 
 
@@ -95,23 +97,34 @@ class Problem:
 
 
 @dataclass
-class Results:
-    """What the kernels stored, by head: o, dq [b,s,h,d]; dk, dv [b,t,g,d]; lse [b,h,s]."""
+class Forward:
+    """What the forward pass stored, by head: o [b,s,h,d], lse [b,h,s]."""
 
     o: NDArray[np.float32]
     lse: NDArray[np.float32]
+
+
+@dataclass
+class Results(Forward):
+    """And the backward pass: dq [b,s,h,d]; dk, dv [b,t,g,d]."""
+
     dq: NDArray[np.float32]
     dk: NDArray[np.float32]
     dv: NDArray[np.float32]
 
 
-def attend(program: Path, number: int, problem: Problem, order: str, asynchrony: str) -> Results:
-    """Runs the case's kernels."""
-    c = problem.case
+def execute(program: Path, number: int, problem: Problem, order: str, asynchrony: str) -> NDArray[np.float32]:
+    """Runs the case's kernels; all that they stored."""
     order_of = {"TSR_EMULATION_ORDER": order, "TSR_EMULATION_ASYNC": asynchrony, "ASAN_OPTIONS": "detect_leaks=0"}
     text = np.float32(problem.scale).tobytes() + b"".join(x.tobytes() for x in problem.raw)
     done = subprocess.run([str(program), str(number)], input=text, capture_output=True, env={**os.environ, **order_of})
     assert (done.returncode, done.stderr) == (0, b"")
+    return np.frombuffer(done.stdout, np.float32)
+
+
+def attend(program: Path, number: int, problem: Problem, order: str, asynchrony: str) -> Results:
+    """Runs forward and backward pass."""
+    c, values = problem.case, execute(program, number, problem, order, asynchrony)
     shapes = (
         (c.batch, c.queries, c.heads, c.value_dim),
         (c.batch, c.heads, c.queries),
@@ -119,7 +132,6 @@ def attend(program: Path, number: int, problem: Problem, order: str, asynchrony:
         (c.batch, c.keys, c.kv_heads, c.head_dim),
         (c.batch, c.keys, c.kv_heads, c.value_dim),
     )
-    values = np.frombuffer(done.stdout, np.float32)
     parts = np.split(values, np.cumsum([np.prod(s) for s in shapes])[:-1])
     o, lse, dq, dk, dv = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
     assert np.isnan(dq[..., -16:]).all()  # what lies between rows is not touched
@@ -140,10 +152,10 @@ def close(found: NDArray[np.float32], want: Array, bound: Array, case: Case) -> 
     assert np.linalg.norm(found - want) <= ROUNDOFF[case.element] * np.linalg.norm(want)
 
 
-def check(results: Results, problem: Problem) -> None:
-    """All results against softmax, and its gradient, written out."""
+def check_forward(results: Forward, problem: Problem) -> tuple[Array, Array, Array]:
+    """o and lse against softmax written out; the weights, o, and what may be wrong with it."""
     c, u = problem.case, ROUNDOFF[problem.case.element] * 1.01
-    q, k, v, d_o = problem.q, problem.k, problem.v, problem.d_o
+    q, k, v = problem.q, problem.k, problem.v
     scores = np.einsum("bshd,bthd->bhst", q, k) * problem.scale
     if c.causal:
         i, t = np.indices(scores.shape[2:])
@@ -154,7 +166,14 @@ def check(results: Results, problem: Problem) -> None:
     o = np.einsum("bhst,bthd->bshd", p, v)
     o_error = u * np.einsum("bhst,bthd->bshd", p, np.abs(v))
     close(results.o, o, o_error, c)
+    return p, o, o_error
 
+
+def check(results: Results, problem: Problem) -> None:
+    """All results against softmax, and its gradient, written out."""
+    c, u = problem.case, ROUNDOFF[problem.case.element] * 1.01
+    q, k, v, d_o = problem.q, problem.k, problem.v, problem.d_o
+    p, o, o_error = check_forward(results, problem)
     pull = np.einsum("bshd,bthd->bhst", d_o, v)
     delta = np.einsum("bshd,bshd->bhs", o, d_o)
     ds = p * (pull - delta[..., None]) * problem.scale
@@ -182,11 +201,29 @@ def test_attention(number: int, program: Path) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
 
 
+@pytest.fixture(scope="module", params=SELECTED if "TSR_EMULATION_MODE" in os.environ else ("race",))
+def wide_program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wide")
+    write_emulated(folder, {"attention_mma.cu": SOURCE.read_text(encoding="utf-8")})
+    return build(folder, "attention_mma.cpp", request.param, program=True, flags=["-DTSR_SM_90A"])
+
+
+@pytest.mark.parametrize("number", range(len(WIDE)))
+def test_attention_of_sm_90a(number: int, wide_program: Path) -> None:
+    """The warp-specialised forward pass, with the same bits in two orders."""
+    problem, c = Problem.of(WIDE[number]), WIDE[number]
+    found = execute(wide_program, number, problem, "rising", "late")
+    o, lse = np.split(found, [c.batch * c.queries * c.heads * c.value_dim])
+    shape = (c.batch, c.queries, c.heads, c.value_dim)
+    check_forward(Forward(o.reshape(shape), lse.reshape(c.batch, c.heads, c.queries)), problem)
+    np.testing.assert_array_equal(found, execute(wide_program, number, problem, "random", "random"))
+
+
 @pytest.mark.skipif(NVCC is None, reason="no nvcc on this machine")
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_no_registers_are_spilled(arch: str, tmp_path: Path) -> None:
     """All head sizes in lengths that are real: what takes a single turn is another program."""
-    lines = ['#include "runtime/cuda/attention_mma_backward.cuh"']
+    lines = [f'#include "runtime/cuda/{name}.cuh"' for name in ("attention_mma_backward", "attention_wgmma")]
     widths = (64, 128, 192, 256)
     for width in widths:
         sizes = (
@@ -199,9 +236,9 @@ def test_no_registers_are_spilled(arch: str, tmp_path: Path) -> None:
         lines.append(f"static constexpr int64_t {distances}; }};")
         kernels = ", ".join(
             f"(void*)&tsr::flash::{name}<A{width}, __nv_bfloat16, float>"
-            for name in ("forward", "backward_queries", "backward_keys", "row_products")
+            for name in ("forward", "backward_queries", "backward_keys", "row_products", "forward_wide")
         )
         lines.append(f"void* kernels{width}[] = {{{kernels}}};")
     found = compiled("\n".join(lines), arch, tmp_path)
-    assert len(found) == 4 * len(widths)
+    assert len(found) == 5 * len(widths)
     assert not [(r.entry, r.spills) for r in found if r.spills]

@@ -74,7 +74,7 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str, schedule: Sche
     text = render_template("cuda/attention.cu.j2", name=name, k=kernel, strides=strides, warps=schedule.get("warps", 4))
     pointers = ", ".join(f"{{{i}}}" for i in range(len(kernel.slots)))
     if not kernel.backward:
-        call = f"attention_forward{mma}<{name}, {types}>"
+        call = f"attention_forward{'_tensor_cores' if brief else ''}<{name}, {types}>"
         return Emitted(text, [f"{call}(stream, {pointers}, {real}({kernel.scale!r}));"])
     workspace = Workspace()
     place = workspace.add("delta", kernel.batch * kernel.heads * kernel.queries * (8 if real == "double" else 4))
