@@ -182,7 +182,7 @@ def rate_of(case: str, size: str, milliseconds: float) -> str:
 
 
 def attention(clock: Clock) -> list[Line]:
-    """The kernel of runtime/cuda/attention_mma.cuh against scaled_dot_product_attention, both on bf16."""
+    """The kernels of runtime/cuda/attention_{mma,wgmma}.cuh against scaled_dot_product_attention, all on bf16."""
     source = environment.ROOT / "bench" / "micro" / "attention_mma.cu"
     program = environment.WORK / "attention_mma"
     environment.WORK.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,8 @@ def attention(clock: Clock) -> list[Line]:
         str(locate()),
         "-std=c++17",
         "-O3",
-        "-arch=native",
+        *(f"-gencode=arch=compute_{a},code={code}" for a, code in (("80", "[sm_80,compute_80]"), ("90a", "sm_90a"))),
+        "-DTSR_SM_90A",
         f"-I{environment.ROOT}",
         "-o",
         str(program),
@@ -209,6 +210,9 @@ def attention(clock: Clock) -> list[Line]:
             what = f"attention {record['name']}, {way}"
             correct = f"{'ok' if record['good'] else 'WRONG'}: {record['error']:.0e} from float32"
             lines.append(_attention_line(what, "tesserac bf16", record, record, way, correct))
+            if way == "forward":
+                beside = {"forward_ms": record["forward_mma_ms"]}
+                lines.append(_attention_line(what, "tesserac bf16, mma.sync", beside, record, way, ""))
             if number < len(peers):
                 lines.append(_attention_line(what, "PyTorch SDPA", peers[number], record, way, ""))
     return lines

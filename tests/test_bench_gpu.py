@@ -73,7 +73,7 @@ def test_the_race_of_attention(tmp_path: Path) -> None:
     """The program agrees with the other kernel, and prints what bench/gpu.py reads."""
     source = ROOT / "bench" / "micro" / "attention_mma.cu"
     write_emulated(tmp_path, {source.name: source.read_text(encoding="utf-8")})
-    program = build(tmp_path, "attention_mma.cpp", "fast", program=True, flags=["-DTINY"])
+    program = build(tmp_path, "attention_mma.cpp", "fast", program=True, flags=["-DTINY", "-DTSR_SM_90A"])
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     record = json.loads(done.stdout)
