@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "program.h"
+
 namespace tsr {
 
 /// The expert that a slot chose; `experts`, which means none, for every number that is not one's.
@@ -90,6 +92,13 @@ struct ExpertTile {
 template <class T>
 inline T* of_expert(const ExpertTile& tile, std::initializer_list<T*> each) {
   return each.begin()[tile.expert];
+}
+
+/// Where the tile's expert has its gradient: in its own place, or, if call.update takes it over behind the expert's last tile,
+/// in that of the first expert, which stays in the caches and is the only one that takes memory.
+template <class T>
+inline T* gradient_of(const Call& call, const ExpertTile& tile, std::initializer_list<T*> each) {
+  return each.begin()[call.update ? 0 : tile.expert];
 }
 
 /// Calls f(tile) for the tiles of an expert that owns the sorted rows [begin, end): as few as hold at most `most` rows each,

@@ -3,7 +3,10 @@
 // (arXiv 1412.6980), AdamW's decoupled decay as in Loshchilov and Hutter (arXiv 1711.05101). A complex
 // parameter is updated as its real and its imaginary parts, as in PyTorch: Adam has a second moment for each.
 #pragma once
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -56,37 +59,72 @@ inline void adam(T* __restrict p, const T* __restrict g, T* __restrict m, T* __r
 
 }  // namespace update
 
-class Updater {
+class Updater final : public EarlyUpdate {
  public:
   // On a mesh, every rank updates what it holds, and the norm is that of all gradients: of equal parts, one rank's count.
   Updater(const Program& program, const OptimizerSettings& settings, int workers, Ranks* ranks = nullptr)
-      : settings_(settings), workers_(workers), ranks_(ranks), chunks_(parameter_chunks(program)) {
-    partial_.resize(chunks_.size());
-    if (!ranks) return;
+      : program_(program), settings_(settings), workers_(workers), ranks_(ranks) {
     for (int i = 0; i < program.param_count; ++i) {
+      first_.push_back(chunks_.size());
       if (!first_in_place(program.params[i])) continue;
-      std::vector<Chunk> own;
-      add_chunks(program.params[i], &own);
-      counts_.insert(counts_.end(), own.size(), speaks_for(program.params[i], *program.mesh, *ranks));
+      add_chunks(program.params[i], &chunks_);
+      if (ranks) counts_.resize(chunks_.size(), speaks_for(program.params[i], *program.mesh, *ranks));
     }
+    first_.push_back(chunks_.size());
+    partial_.resize(chunks_.size());
+    done_.resize(chunks_.size());
+    work_.reserve(chunks_.size());
   }
 
   const OptimizerSettings& settings() const { return settings_; }
+  // Whether a parameter can be updated before all gradients are known.
+  bool early() const { return settings_.clip <= 0; }
+  // Seconds that the last update took.
+  double seconds() const { return seconds_; }
 
   // Global norm of the gradients.
-  double norm(const char* grads) { return run<false>(nullptr, grads, nullptr, 0, 0, 1); }
+  double norm(const char* grads) {
+    begin(nullptr, grads, nullptr, 0, 0);
+    visit_rest<false>();
+    return total();
+  }
 
   // Updates the parameters from the gradients; `step` counts from 0, `lr` is this step's rate.
   // Returns the global gradient norm before clipping.
   double apply(char* params, const char* grads, char* const* moments, int64_t step, double lr) {
-    double scale = 1;
-    if (settings_.clip > 0) {
-      const double before = norm(grads);
-      if (before > settings_.clip) scale = settings_.clip / (before + 1e-6);
-      run<true>(params, grads, moments, step, lr, scale);
-      return before;
+    if (settings_.clip <= 0) {
+      begin(params, grads, moments, step, lr);
+      return end();
     }
-    return run<true>(params, grads, moments, step, lr, scale);
+    const double before = norm(grads), taken = seconds_;
+    begin(params, grads, moments, step, lr, before > settings_.clip ? settings_.clip / (before + 1e-6) : 1);
+    end();
+    seconds_ += taken;
+    return before;
+  }
+
+  // The same in parts: begin(), update() of some parameters as soon as their gradients are final, end() with all others.
+  void begin(char* params, const char* grads, char* const* moments, int64_t step, double lr, double scale = 1) {
+    arenas_ = {params, grads, moments};
+    for (const bool decay : {false, true}) {
+      single_[decay] = constants<float>(decay, step, lr, scale);
+      twice_[decay] = constants<double>(decay, step, lr, scale);
+    }
+    std::fill(done_.begin(), done_.end(), char{0});
+    seconds_ = 0;
+  }
+  void update(const int* rows, const int* places, int count) override {
+    work_.clear();
+    for (int i = 0; i < count; ++i) {
+      const size_t row = static_cast<size_t>(rows[i]);
+      const ptrdiff_t distance = static_cast<ptrdiff_t>(program_.params[places[i]].offset) - static_cast<ptrdiff_t>(program_.params[row].offset);
+      for (size_t chunk = first_[row]; chunk < first_[row + 1]; ++chunk) work_.push_back({chunk, distance});
+    }
+    visit_all<true>();
+  }
+  double end() {
+    visit_rest<true>();
+    return total();
   }
 
  private:
@@ -118,33 +156,44 @@ class Updater {
     }
   }
 
+  // `distance`: from the gradient's own place to where it is.
   template <bool Update, class T>
-  double visit(const Chunk& chunk, char* params, const char* grads, char* const* moments, const update::Constants<T>& c) const {
+  double visit(const Chunk& chunk, ptrdiff_t distance, const update::Constants<T>& c) const {
     const int count = moments_of(settings_);
     double sum = 0;
     for (int64_t row = 0; row < chunk.rows; ++row) {
       const size_t at = chunk.offset + static_cast<size_t>(row * chunk.stride) * sizeof(T);
-      const T* const g = reinterpret_cast<const T*>(grads + at);
+      const T* const g = reinterpret_cast<const T*>(arenas_.grads + (static_cast<ptrdiff_t>(at) + distance));
       sum += dot(g, g, chunk.length);
       if (!Update) continue;
-      T* const m = count > 0 ? reinterpret_cast<T*>(moments[0] + at) : nullptr;
-      T* const v = count > 1 ? reinterpret_cast<T*>(moments[1] + at) : nullptr;
-      update_row(reinterpret_cast<T*>(params + at), g, m, v, chunk.length, c);
+      T* const m = count > 0 ? reinterpret_cast<T*>(arenas_.moments[0] + at) : nullptr;
+      T* const v = count > 1 ? reinterpret_cast<T*>(arenas_.moments[1] + at) : nullptr;
+      update_row(reinterpret_cast<T*>(arenas_.params + at), g, m, v, chunk.length, c);
     }
     return sum;
   }
 
   template <bool Update>
-  double run(char* params, const char* grads, char* const* moments, int64_t step, double lr, double scale) {
-    const update::Constants<float> single[2] = {constants<float>(false, step, lr, scale), constants<float>(true, step, lr, scale)};
-    const update::Constants<double> twice[2] = {constants<double>(false, step, lr, scale), constants<double>(true, step, lr, scale)};
-    const int64_t count = static_cast<int64_t>(chunks_.size());
+  void visit_all() {
+    const auto started = std::chrono::steady_clock::now();
+    const int64_t count = static_cast<int64_t>(work_.size());
 #pragma omp parallel for schedule(static) num_threads(workers_)
     for (int64_t i = 0; i < count; ++i) {
-      const Chunk& chunk = chunks_[static_cast<size_t>(i)];
-      partial_[static_cast<size_t>(i)] = chunk.type == DType::f32 ? visit<Update>(chunk, params, grads, moments, single[chunk.decay])
-                                                                  : visit<Update>(chunk, params, grads, moments, twice[chunk.decay]);
+      const Work& work = work_[static_cast<size_t>(i)];
+      const Chunk& chunk = chunks_[work.chunk];
+      partial_[work.chunk] = chunk.type == DType::f32 ? visit<Update>(chunk, work.distance, single_[chunk.decay]) : visit<Update>(chunk, work.distance, twice_[chunk.decay]);
+      done_[work.chunk] = 1;
     }
+    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  }
+  template <bool Update>
+  void visit_rest() {
+    work_.clear();
+    for (size_t chunk = 0; chunk < chunks_.size(); ++chunk)
+      if (!done_[chunk]) work_.push_back({chunk, 0});
+    visit_all<Update>();
+  }
+  double total() const {
     double sum = 0;
     for (size_t i = 0; i < partial_.size(); ++i)
       if (!ranks_ || counts_[i]) sum += partial_[i];
@@ -152,12 +201,23 @@ class Updater {
     return std::sqrt(sum);
   }
 
+  struct Arenas { char* params; const char* grads; char* const* moments; };
+  struct Work { size_t chunk; ptrdiff_t distance; };
+
+  const Program& program_;
   OptimizerSettings settings_;
   int workers_;
   Ranks* ranks_;
   std::vector<Chunk> chunks_;
-  std::vector<char> counts_;  // by chunk: whether this rank adds it to the norm
+  std::vector<size_t> first_;  // by parameter: its first chunk
+  std::vector<char> counts_;   // by chunk: whether this rank adds it to the norm
+  std::vector<char> done_;     // by chunk: updated since begin()
   std::vector<double> partial_;
+  std::vector<Work> work_;
+  Arenas arenas_{};
+  update::Constants<float> single_[2];
+  update::Constants<double> twice_[2];
+  double seconds_ = 0;
 };
 
 }  // namespace tsr

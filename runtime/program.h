@@ -65,6 +65,16 @@ struct Chosen {
   double gap;                 // largest difference between what was chosen and what the reference would have, in units of tolerance
 };
 
+// Takes over gradients that are final long before a function ends, and nothing in it reads any more: those of an expert behind
+// its last tile. Their memory is free for the next ones as soon as update() returns.
+class EarlyUpdate {
+ public:
+  virtual ~EarlyUpdate() = default;
+  // The gradients of the parameters rows[0], rows[1], ... (numbers in Program::params) lie where those of places[0],
+  // places[1], ... belong, which have the same layout.
+  virtual void update(const int* rows, const int* places, int count) = 0;
+};
+
 struct Call {
   const void* const* inputs;  // in the order of Function::inputs, dense row-major
   void* const* outputs;       // in the order of Function::outputs, dense row-major
@@ -79,6 +89,7 @@ struct Call {
   uint64_t seed, step;        // for dropout and other random operations
   Chosen* chosen = nullptr;   // Function::reference only: one for each of Function::choices (null: it chooses by itself)
   Ranks* ranks = nullptr;     // the other ranks of a program on a mesh
+  EarlyUpdate* update = nullptr;  // Function::updates_early only: `params` may change before the end, and `grads` holds the rest of the gradients (null: all)
 };
 
 struct Function {
@@ -97,6 +108,7 @@ struct Function {
   int gradient_arenas = 0;         // gradient arenas that run() needs (0: one per worker)
   const Choice* choices = nullptr;
   int choice_count = 0;
+  bool updates_early = false;      // run() calls Call::update
 };
 
 struct Optimizer {           // what the source fixed with optim.*; kind null: chosen on the command line

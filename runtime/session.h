@@ -29,7 +29,7 @@ class Session {
     params_ = arena_.reserve(program_.param_bytes);
     if (train && program_.train) {
       const int arenas = program_.train->gradient_arenas;
-      grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(arenas > 0 ? arenas : workers_));
+      grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(arenas > 0 ? arenas : workers_), program_.train->updates_early);
       if (!device_) train_ = reserve_function(*program_.train);
     }
     if (!device_ && infer && program_.infer) infer_ = reserve_function(*program_.infer);
@@ -44,19 +44,21 @@ class Session {
 
   // outputs: dense buffers, outputs[0] the loss. Gradients are in grads() afterwards.
   void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
-    if (!device_)
-      return program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step, nullptr, ranks_});
+    if (!device_) return run_train(inputs, outputs, seed, step, nullptr);
     to_device();
     grads_newest_ = Place::device;
     device_->train(inputs, outputs, seed, step);
   }
-  // Loss and metrics of data that is not trained on; gradients stay as they are if the program can do without.
+  // Loss and metrics of data that is not trained on; gradients stay as they are if the program can do without, and are
+  // nobody's if it cannot.
   void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
-    if (!program_.validate) return train(inputs, outputs, seed, step);
     if (device_) {
+      if (!program_.validate) return train(inputs, outputs, seed, step);
       to_device();
       return device_->validate(inputs, outputs, seed, step);
     }
+    Unused unused;
+    if (!program_.validate) return run_train(inputs, outputs, seed, step, &unused);
     program_.validate->run({inputs, outputs, params(), nullptr, arena_.at(validate_.shared), arena_.at(validate_.scratch), workers_, program_.validate->batch, seed, step, nullptr, ranks_});
   }
   void infer(const void* const* inputs, void* const* outputs, int64_t count, uint64_t seed, uint64_t step) {
@@ -71,11 +73,14 @@ class Session {
     newest_ = Place::device;
     return device_->update(updater->settings(), step, lr);
   }
-  // train() and update() in one go.
+  // train() and update() in one go: where neither the optimizer nor the program needs all gradients at once, they never
+  // exist all at once, and grads() does not hold them afterwards. The result is the same to the last bit.
   double step(const void* const* inputs, void* const* outputs, uint64_t seed, Updater* updater, int64_t step, double lr) {
     if (!device_) {
-      train(inputs, outputs, seed, static_cast<uint64_t>(step));
-      return update(updater, step, lr);
+      const bool early = program_.train->updates_early && updater->early();
+      if (early) updater->begin(params(), grads(), moments(), step, lr);
+      run_train(inputs, outputs, seed, static_cast<uint64_t>(step), early ? updater : nullptr);
+      return early ? updater->end() : update(updater, step, lr);
     }
     to_device();
     newest_ = grads_newest_ = Place::device;
@@ -113,6 +118,13 @@ class Session {
   static constexpr int kDeviceMoments = 2;  // L-BFGS has more, and works on the host
   struct Offsets { size_t shared, scratch; };
 
+  struct Unused final : EarlyUpdate {
+    void update(const int*, const int*, int) override {}
+  };
+
+  void run_train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step, EarlyUpdate* update) {
+    program_.train->run({inputs, outputs, params(), grads(), arena_.at(train_.shared), arena_.at(train_.scratch), workers_, program_.train->batch, seed, step, nullptr, ranks_, update});
+  }
   Offsets reserve_function(const Function& function) {
     const size_t shared = arena_.reserve(function.shared_bytes);
     return {shared, arena_.reserve(function.scratch_bytes * static_cast<size_t>(workers_))};

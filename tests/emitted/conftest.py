@@ -140,6 +140,12 @@ def gpt(builder: Builder) -> Project:
     return builder.build("gpt", "examples/gpt.py", *TAILS)
 
 
+@pytest.fixture(scope="session")
+def routed(builder: Builder) -> Project:
+    """tests/programs/routed.py with products of bf16."""
+    return builder.build("routed", "tests/programs/routed.py", "--precision", "bf16", goals=("routed",))
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A folder with text.txt, which a GPT can learn, and arrays for the models of the zoo."""

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.emitted.conftest import WARNINGS, Builder, Project, make
+from tests.emitted.conftest import WARNINGS, Project, make
 
 CHOICES = r"choices at routed\.py:11 \(\S+\) +(\d+) of 768 rows chose otherwise"
 TURNED = re.compile(CHOICES + " within rounding of a tie .* ok")
 WRONG = re.compile(CHOICES + r", \S+ of the largest apart +FAIL")
-
-
-@pytest.fixture(scope="module")
-def routed(builder: Builder) -> Project:
-    """tests/programs/routed.py with products of bf16."""
-    return builder.build("routed", "tests/programs/routed.py", "--precision", "bf16", goals=("routed",))
 
 
 def test_choices_that_rounding_turned_are_taken_over_and_named(routed: Project, data: Path) -> None:

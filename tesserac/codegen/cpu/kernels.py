@@ -101,6 +101,7 @@ RUNTIME_NAMES = (
     "route",
     "limit",
     "of_expert",
+    "gradient_of",
     "expert_tiles",
     "ExpertTile",
     "Part",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tesserac.codegen.comments import experts_text, short_name, where
+from tesserac.codegen.cpu.early import early_updates
 from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
@@ -48,10 +49,16 @@ class StageText:
     tiles: int | None = None
     tile: int = 1
     experts: dict[str, Any] | None = None
+    early: tuple[tuple[int, ...], ...] = ()
     clears: list[str] = field(default_factory=list)
     sums: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
     sums_gradients: bool = False
+
+    @property
+    def own_parameters(self) -> str:
+        """The constant that lists, by expert, the rows of the parameters in ``early``."""
+        return f"k{self.name.title().replace('_', '')}Parameters"
 
     def uses(self, name: str) -> bool:
         """Whether the launches refer to a parameter of the tile function."""
@@ -78,6 +85,8 @@ class FunctionRenderer:
         self.prefix = f"k{label.capitalize()}"
         self.attentions: dict[str, str] = {}
         self.kept: list[str] = []
+        self.early = early_updates(plan, parameters, exchanges.cuts)
+        self.early_gradients = {each for updates in self.early.values() for each in updates.exports}
 
     def render(self) -> dict[str, Any]:
         """Values for templates/cpu/program.cpp.j2."""
@@ -103,6 +112,7 @@ class FunctionRenderer:
             "name": function.name,
             "gradients": any(o.name.startswith("grad:") for o in function.outputs),
             "one_arena": self.plan.one_arena,
+            "updates_early": bool(self.early),
             "all_tiles": self._needs_all_tiles(),
             "zeros": self._zero_gradients(),
             "choices": self._choices(),
@@ -141,6 +151,7 @@ class FunctionRenderer:
         suffix = len(alike) if len(alike) > 1 else ""
         text = StageText(f"{self.label}_{_form(stage)}{suffix}", self._title(stage), tiles=tiles, tile=size)
         text.experts = self._experts(stage)
+        text.early = self.early[number].rows if number in self.early else ()
         scope = CppNames(parent=self.kernels.names, reserved=RUNTIME_NAMES)
         names: dict[Var, str] = {}
         kept = self._kept(stage)
@@ -289,6 +300,8 @@ class FunctionRenderer:
         bases = [self._outer(place, kind) for place in places]
         pointed = f"const {kind}" if all(constant for _, constant in bases) else kind
         listed = ", ".join(base for base, _ in bases)
+        if tuple(each) in self.early_gradients:
+            return self._declare(scope, text, var, f"gradient_of<{pointed}>(call, tile, {{{listed}}})", pointed)
         return self._declare(scope, text, var, f"of_expert<{pointed}>(tile, {{{listed}}})", pointed)
 
     def _outer(self, place: Place, kind: str) -> tuple[str, bool]:

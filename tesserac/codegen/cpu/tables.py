@@ -138,12 +138,17 @@ def tensor_row(
     )
 
 
-def parameter_rows(parameters: Sequence[Parameter], cuts: Cuts | None = None) -> list[str]:
-    """The parameter table: that of the whole program, whose reference reads parameters in this order."""
-    cuts = cuts or Cuts(None)
+def table_rows(parameters: Sequence[Parameter], cuts: Cuts) -> dict[str, Parameter]:
+    """Path of every row of the parameter table, in its order -> the (first) member that holds it."""
     held = {p.declared.path: p for p in parameters if plane_of(p.item.path) in (None, (p.declared.path, "re"))}
     if cuts.meshed is not None:
         held = {i.path: held[cuts.meshed.slot(i.path)] for i in declared_parameters(cuts.meshed.whole)}
+    return held
+
+
+def parameter_rows(parameters: Sequence[Parameter], cuts: Cuts | None = None) -> list[str]:
+    """The parameter table: that of the whole program, whose reference reads parameters in this order."""
+    cuts = cuts or Cuts(None)
     return [
         tensor_row(
             path,
@@ -153,7 +158,7 @@ def parameter_rows(parameters: Sequence[Parameter], cuts: Cuts | None = None) ->
             offset=f"offsetof(Parameters, {p.member})",
             cut=cuts.of(path),
         )
-        for path, p in held.items()
+        for path, p in table_rows(parameters, cuts).items()
     ]
 
 
