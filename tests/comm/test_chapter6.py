@@ -74,6 +74,8 @@ CASES = {
     "listing 3, ep": replace(LISTING3, mesh="ep=4"),
     "listing 4, batch": Case("chapter6/listing4.py", "dp=4", 4, ("--data", "input=normal", "--data", "target=normal"),
                              (("input", "8x4x32"),), literals=((4096, 32),), loss="mse:Y,target", lr="0.01"),
+    "operator, dp": Case("fno_burgers.py", "dp=4", 4, ("--data", "u0=normal", "--data", "u1=normal"),
+                         sets=(("B", "8"), ("N", "32"), ("W", "8"), ("M", "4"), ("L", "2"))),
     "experts, dp": Case("moe_lm.py", "dp=4", 4, TOKENS, sets=SMALL),
     "experts, ep": Case("moe_lm.py", "ep=4", 4, TOKENS, sets=SMALL),
     "heat": Case("heat.py", "dp=4", 4,

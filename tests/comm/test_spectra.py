@@ -1,0 +1,48 @@
+"""Transforms in two dimensions over ranks that hold slabs: transposed by all-to-all for each axis, there and back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tests.comm.projects import build, losses, run, slow
+from tests.comm.test_chapter6 import same_weights
+
+SOURCE = """
+from tessera import dist, graph, op
+
+B, X, Y = 2, 128, 256
+
+@graph.module
+def filtered(x: Tensor[B, X, Y], W: Tensor[X, Y, complex64]):
+    x = dist.shard(x, P(None, "slab", None))
+    y = op.real(op.ifft2(op.fft2(x) * W))
+    return y + op.gelu(y)
+
+@graph.training_step(module="filtered")
+def step(batch):
+    loss = op.mse(filtered(batch["x"]), batch["y"])
+    return graph.backward(loss), {"loss": loss}
+"""
+
+
+@slow
+def test_slabs_train_as_one_rank(tmp_path: Path) -> None:
+    """Nothing is ever gathered: the spectrum is turned twice forward, the multiplier lies in parts, too."""
+    alone, cut = build(SOURCE, "none"), build(SOURCE, "slab=4")
+    assert run(cut, 4, "selftest").rstrip().endswith("selftest: ok")
+    text = run(cut, 4, "bench", "--steps", 2, "--warmup", 0, "--threads", 1)
+    found = re.findall(r"^ +\d+ (\w+) +slab +\S+ +1 a step of (\d+) bytes \(planned: \2 bytes\)$", text, re.M)
+    plane = 2 * 128 * 256 * 4 // 4  # the real or the imaginary parts that a rank has
+    turns = [size for kind, size in found if kind == "all_to_all"]
+    assert turns == [str(plane)] * len(turns)
+    assert len(turns) >= 6  # two planes: there and back, and the cotangent
+    assert [(kind, size) for kind, size in found if kind != "all_to_all"] == [("all_reduce", "4")]
+    data = ("--data", "x=normal", "--data", "y=normal", "--lr", "0.1", "--steps", "20")
+    want = losses(run(alone, 1, "train", *data, "--save", tmp_path / "one"))
+    have = losses(run(cut, 4, "train", *data, "--save", tmp_path / "four"))
+    assert len(have) == 20
+    np.testing.assert_allclose(have, want, rtol=1e-6)
+    same_weights(tmp_path / "four", tmp_path / "one")
