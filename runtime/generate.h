@@ -104,7 +104,7 @@ inline int generate_command(const Program& program, const Arguments& arguments) 
   std::vector<size_t> offsets;
   for (int i = 0; i < function.output_count; ++i) offsets.push_back(session.arena().reserve(dense_bytes(function.outputs[i])));
   session.map(false);
-  load_weights(program, weights, session.params());
+  load_weights(program, weights, session.params(), session.ranks());
   std::vector<void*> out;
   for (const size_t offset : offsets) out.push_back(session.arena().at(offset));
   const void* const in[] = {session.arena().at(tokens_at)};

@@ -12,6 +12,7 @@
 #include "options.h"
 #include "session.h"
 #include "weights.h"
+#include "whole.h"
 
 namespace tsr {
 namespace cli {
@@ -61,7 +62,8 @@ inline std::unique_ptr<Samples> open_samples(const Function& function, const std
 class InferOutput {
  public:
   InferOutput(const Tensor& output, const std::string& path, int64_t samples) : output_(output), file_(path) {
-    std::vector<int64_t> shape(output.shape, output.shape + output.rank);
+    const Tensor whole = whole_of(output);
+    std::vector<int64_t> shape(whole.shape, whole.shape + whole.rank);
     if (output.batched && samples >= 0) shape[0] = samples;
     widen_ = output.dtype == DType::bf16;
     const std::string header = npy_header(widen_ ? DType::f32 : output.dtype, shape);
@@ -77,7 +79,6 @@ class InferOutput {
     }
   }
   void commit() { file_.commit(); }
-  const Tensor& tensor() const { return output_; }
 
  private:
   const Tensor& output_;
@@ -114,9 +115,9 @@ inline std::vector<InferInput> open_inputs(const Function& function, const Argum
   return inputs;
 }
 
-inline std::vector<std::unique_ptr<InferOutput>> open_outputs(const Function& function, const Arguments& arguments, int64_t samples) {
-  std::vector<std::unique_ptr<InferOutput>> outputs(static_cast<size_t>(function.output_count));
-  std::vector<std::string> names;
+// For every output the file that it goes to, or nothing.
+inline std::vector<std::string> output_files(const Function& function, const Arguments& arguments) {
+  std::vector<std::string> files(static_cast<size_t>(function.output_count)), names;
   for (int i = 0; i < function.output_count; ++i) names.push_back(function.outputs[i].name);
   if (!arguments.has("--output")) throw usage_error("infer: --output is missing", "outputs: " + joined(names));
   for (const std::string& argument : arguments.all("--output")) {
@@ -128,9 +129,35 @@ inline std::vector<std::unique_ptr<InferOutput>> open_outputs(const Function& fu
       const std::string guess = nearest(name, names);
       throw Error("T0910", "--output: the program has no output " + quoted(name), (guess.empty() ? "" : "did you mean '" + guess + "'? ") + std::string("outputs: ") + joined(names), kExitUsage);
     }
-    outputs[index].reset(new InferOutput(function.outputs[index], path, samples));
+    files[index] = path;
   }
-  return outputs;
+  return files;
+}
+
+// Of a batch of all ranks together, the rows that this one has: all of it, unless data axes divide batches.
+struct RankRows {
+  int64_t batch, before, most;  // rows of the whole batch, in front of this rank's, and this rank's
+
+  RankRows(const Function& function, const Ranks* ranks) : batch(function.batch), before(0), most(function.batch) {
+    for (int i = 0; i < function.input_count; ++i)
+      if (function.inputs[i].batched && function.inputs[i].cut) batch = function.inputs[i].cut->shape[0], before = corner_of(function.inputs[i], ranks).at[0];
+  }
+  // How many of the first `count` rows of a batch are this rank's.
+  int64_t here(int64_t count) const { return count <= before ? 0 : count - before < most ? count - before : most; }
+};
+
+// The rows of all ranks, where data axes divide them: the parts along the last axis are neighbours. A call of all ranks.
+inline const char* all_rows(const Tensor& output, Ranks* ranks, const char* mine, std::vector<char>* one, std::vector<char>* other) {
+  size_t bytes = dense_bytes(output);
+  for (int axis = kMaxAxes - 1; output.cut && axis >= 0; --axis) {
+    if (!(output.cut->axes[0] >> axis & 1u)) continue;
+    one->resize(bytes * static_cast<size_t>(ranks->size(axis)));
+    ranks->all_gather(Ranks::kOwn, axis, mine, one->data(), bytes);
+    bytes = one->size();
+    one->swap(*other);
+    mine = other->data();
+  }
+  return mine;
 }
 
 inline int infer_command(const Program& program, const Arguments& arguments) {
@@ -139,8 +166,13 @@ inline int infer_command(const Program& program, const Arguments& arguments) {
   const uint64_t seed = static_cast<uint64_t>(arguments.integer("--seed", 0, 0));
   int64_t samples = -1;
   const auto inputs = open_inputs(function, arguments, &samples);
-  const auto outputs = process_ranks() && process_ranks()->rank() != 0 ? std::vector<std::unique_ptr<InferOutput>>() : open_outputs(function, arguments, samples);
-  Session session(program, thread_count(arguments), process_ranks());
+  Ranks* const ranks = process_ranks();
+  const RankRows rows(function, ranks);
+  const std::vector<std::string> files = output_files(function, arguments);
+  std::vector<std::unique_ptr<InferOutput>> outputs(files.size());  // rank 0 writes
+  for (size_t i = 0; i < files.size(); ++i)
+    if (!files[i].empty() && (!ranks || ranks->rank() == 0)) outputs[i].reset(new InferOutput(function.outputs[i], files[i], samples));
+  Session session(program, thread_count(arguments), ranks);
   session.reserve(false, true, 0);
   std::vector<size_t> in_offsets, out_offsets;
   for (int i = 0; i < function.input_count; ++i) in_offsets.push_back(session.arena().reserve(dense_bytes(function.inputs[i])));
@@ -154,15 +186,20 @@ inline int infer_command(const Program& program, const Arguments& arguments) {
   const auto moves = [&](size_t i) { return function.inputs[i].batched && inputs[i].samples->count() >= 0; };
   for (size_t i = 0; i < inputs.size(); ++i)
     if (!moves(i)) inputs[i].samples->read(0, inputs[i].samples->count() < 0 ? 1 : function.inputs[i].shape[0], session.arena().at(in_offsets[i]));
-  const int64_t total = samples < 0 ? function.batch : samples;
-  for (int64_t first = 0; first < total; first += function.batch) {
-    const int64_t count = total - first < function.batch ? total - first : function.batch;
+  const int64_t total = samples < 0 ? rows.batch : samples;
+  std::vector<char> one, other;
+  for (int64_t first = 0; first < total; first += rows.batch) {
+    const int64_t count = total - first < rows.batch ? total - first : rows.batch, here = rows.here(count);
     for (size_t i = 0; i < inputs.size(); ++i)
-      if (moves(i)) inputs[i].samples->read(first, count, session.arena().at(in_offsets[i]));
-    session.infer(in.data(), out.data(), count, seed, static_cast<uint64_t>(first / function.batch));
-    for (size_t i = 0; i < outputs.size(); ++i)
-      if (outputs[i] && (outputs[i]->tensor().batched || first == 0))
-        outputs[i]->write(session.arena().at(out_offsets[i]), sample_elements(outputs[i]->tensor()) * (outputs[i]->tensor().batched ? count : 1));
+      if (moves(i) && here > 0) inputs[i].samples->read(first + rows.before, here, session.arena().at(in_offsets[i]));
+    // A rank that has none of the rows takes part nevertheless, with what its memory holds.
+    session.infer(in.data(), out.data(), here > 0 ? here : 1, seed, static_cast<uint64_t>(first / rows.batch));
+    for (size_t i = 0; i < files.size(); ++i) {
+      const Tensor& output = function.outputs[i];
+      if (files[i].empty() || (!output.batched && first > 0)) continue;
+      const char* const values = all_rows(output, ranks, session.arena().at(out_offsets[i]), &one, &other);
+      if (outputs[i]) outputs[i]->write(values, sample_elements(output) * (output.batched ? count : 1));
+    }
   }
   for (const auto& output : outputs)
     if (output) output->commit();

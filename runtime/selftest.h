@@ -120,7 +120,7 @@ class Selftest {
   struct Outputs {
     Outputs(const Function& function, bool wide) {
       for (int k = 0; k < function.output_count; ++k) {
-        const Tensor& output = function.outputs[k];
+        const Tensor output = wide ? whole_of(function.outputs[k]) : function.outputs[k];
         const size_t scalar = wide ? sizeof(double) : dtype_size(scalar_type(output.dtype));
         buffers.emplace_back(static_cast<size_t>(elements(output) * scalars_per_element(output.dtype)) * scalar + 16);
       }
@@ -156,11 +156,12 @@ class Selftest {
     passed_ = passed_ && ok;
   }
 
+  // The first `count` elements of this rank's part with those of the whole output's reference.
   void compare_output(const Tensor& output, const char* own, const char* wide, const std::string& name, int64_t count) {
-    const size_t n = static_cast<size_t>(count * scalars_per_element(output.dtype));
-    std::vector<double> have(n), want(n);
+    const size_t n = static_cast<size_t>(count * scalars_per_element(output.dtype)), all = static_cast<size_t>(elements(output) * scalars_per_element(output.dtype));
+    std::vector<double> have(n), want(all);
     load_reals(format_of(output.dtype), own, have.data(), n);
-    memcpy(want.data(), wide, n * sizeof(double));
+    cut_out(output, ranks_, wide, static_cast<size_t>(scalars_per_element(output.dtype)) * sizeof(double), reinterpret_cast<char*>(want.data()));
     compare(name, want.data(), have.data(), n, 1e-30);
   }
 

@@ -129,13 +129,28 @@ def test_resume_on_another_mesh(alone: Path, four: Path, two: Path, tmp_path: Pa
     assert all(np.array_equal(direct[name], whole[name]) for name in direct)
 
 
-def test_inference(alone: Path, four: Path, tmp_path: Path) -> None:
-    """Outputs are whole, whatever the mesh and the number of samples."""
-    tokens = np.random.default_rng(0).integers(0, 32, (6, 8)).astype(np.int32)
-    np.save(tmp_path / "tokens.npy", tokens)
-    for program, ranks, name in ((alone, 1, "one"), (four, 4, "four")):
-        run(program, ranks, "infer", "--input", f"input={tmp_path}/tokens.npy", "--output", f"{tmp_path}/{name}.npy")
-    np.testing.assert_allclose(np.load(tmp_path / "four.npy"), np.load(tmp_path / "one.npy"), atol=1e-6)
+def test_inference(alone: Path, four: Path, two: Path, tmp_path: Path) -> None:
+    """Ranks of dp divide the samples; outputs are whole, whatever the mesh and their number, and the same bits on dp."""
+    tokens = np.random.default_rng(0).integers(0, 32, (7, 8)).astype(np.int32)
+    for count in (1, 7):  # less than a rank's share, and a batch and a half
+        np.save(tmp_path / "tokens.npy", tokens[:count])
+        for program, ranks in ((alone, 1), (two, 2), (four, 4)):
+            out = f"{tmp_path}/{ranks}.npy"
+            run(program, ranks, "infer", "--input", f"input={tmp_path}/tokens.npy", "--output", out)
+        one, half, quarter = (np.load(tmp_path / f"{ranks}.npy") for ranks in (1, 2, 4))
+        assert one.shape == (count, 8, 32)
+        assert np.array_equal(half, one)
+        np.testing.assert_allclose(quarter, one, atol=1e-6)
+
+
+def test_generate(alone: Path, four: Path, two: Path, tmp_path: Path) -> None:
+    """Every mesh writes the same text with the same weights, once."""
+    weights = tmp_path / "w.safetensors"
+    run(alone, 1, "train", *DATA, "--steps", 3, "--save", weights, "--quiet")
+    words = ("generate", "--weights", weights, "--prompt", "\x01\x02", "--tokens", 9)
+    want = run(alone, 1, *words)
+    assert len(want) == 12
+    assert run(two, 2, *words) == run(four, 4, *words) == want
 
 
 def test_killed_rank(four: Path, tmp_path: Path) -> None:

@@ -29,6 +29,22 @@ def step(batch):
 
 
 @slow
+def test_signals_are_divided(tmp_path: Path) -> None:
+    """A program without training: ranks of dp filter the signals that are theirs, and one file has all of them."""
+    source = (Path(__file__).resolve().parents[2] / "examples/spectral_denoise.py").read_text()
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(13, 1024)).astype(np.float32))
+    for mesh, ranks in (("none", 1), ("dp=2", 2)):
+        program = build(source, mesh, name="spectral_denoise.py")
+        assert run(program, ranks, "selftest").rstrip().endswith("selftest: ok")
+        outputs = [w for name in ("fourier", "wavelet") for w in ("--output", f"{name}={tmp_path}/{name}{ranks}.npy")]
+        run(program, ranks, "infer", "--input", f"x={tmp_path}/x.npy", *outputs)
+    for name in ("fourier", "wavelet"):
+        one, two = (np.load(tmp_path / f"{name}{ranks}.npy") for ranks in (1, 2))
+        assert one.shape == (13, 1024)
+        np.testing.assert_allclose(two, one, rtol=1e-6, atol=1e-6)
+
+
+@slow
 def test_slabs_train_as_one_rank(tmp_path: Path) -> None:
     """Nothing is ever gathered: the spectrum is turned twice forward, the multiplier lies in parts, too."""
     alone, cut = build(SOURCE, "none"), build(SOURCE, "slab=4")

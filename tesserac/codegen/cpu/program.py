@@ -117,7 +117,7 @@ class FunctionRenderer:
             "zeros": self._zero_gradients(),
             "choices": self._choices(),
             "inputs": data_rows(self.declared, batch, self.exchanges.cuts, self.label),
-            "outputs": output_rows(self.declared, batch),
+            "outputs": output_rows(self.declared, batch, self.exchanges.cuts, self.label),
         }
 
     def _needs_all_tiles(self) -> bool:

@@ -178,13 +178,17 @@ def data_rows(function: Function, batch: int | None, cuts: Cuts | None = None, r
     return rows
 
 
-def output_rows(function: Function, batch: int | None) -> list[str]:
+def output_rows(function: Function, batch: int | None, cuts: Cuts | None = None, role: str = "") -> list[str]:
     """The output table of a function (gradients are not in it)."""
     rows = []
-    batched = batched_outputs(function, batch)
+    cuts = cuts or Cuts(None)
+    declared = dict(cuts.meshed.whole.roles())[role] if cuts.meshed is not None else None
+    batched = batched_outputs(function, batch) if declared is None else batched_outputs(declared, batch_size(declared))
     for output in function.outputs:
         if not output.name.startswith("grad:"):
             kind = output.var.type
             last = kind.sizes[-1] if kind.rank else 1
-            rows.append(tensor_row(output.name, kind, None, row_stride=last, batched=output.name in batched))
+            row = tensor_row(output.name, kind, None, row_stride=last, batched=output.name in batched,
+                             cut=cuts.of(output.name, role))
+            rows.append(row)
     return rows

@@ -11,7 +11,7 @@ from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Entry, Function
 from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.experts import EXPERTS, mixture_strategies
-from tesserac.passes.mesh.follow import following
+from tesserac.passes.mesh.follow import following, rows_over
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.placements import Placements, slot_of
@@ -72,7 +72,7 @@ class Meshed:
 
 
 def on_mesh(entry: Entry, hardware: Hardware, settings: Settings = NOTHING) -> Meshed:
-    """Plans the training step for a machine and lets the other functions follow it. Their data is whole on every rank.
+    """Plans the training step for a machine and lets the other functions follow it: data axes divide rows of `infer`.
     """
     assert entry.mesh is not None
     mesh = entry.mesh
@@ -92,7 +92,10 @@ def on_mesh(entry: Entry, hardware: Hardware, settings: Settings = NOTHING) -> M
             continue
         kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}
         known = {path: lies for path, lies in placed.items() if path in kept}
-        roles[role] = rank_program(forward, mesh, following(forward, mesh, known))
+        axes = {axis: settings.role(axis) for axis in mesh.axes}
+        data = [axis for axis, does in axes.items() if role == "infer" and does.name == "data"]
+        rows, outputs = rows_over(function, mesh, data)
+        roles[role] = rank_program(forward, mesh, following(forward, mesh, {**rows, **known}, outputs, axes))
         for item in function.parameters:
             placed.setdefault(item.path, roles[role].sharded.inputs[item.path])
     functions: dict[str, Function] = {role: program.function for role, program in roles.items()}
