@@ -130,7 +130,7 @@ def test_resume_on_another_mesh(alone: Path, four: Path, two: Path, tmp_path: Pa
 
 
 def test_inference(alone: Path, four: Path, two: Path, tmp_path: Path) -> None:
-    """Ranks of dp divide the samples; outputs are whole, whatever the mesh and their number, and the same bits on dp."""
+    """Ranks of dp divide the samples. Outputs are whole, whatever the mesh and their number; on dp the same bits."""
     tokens = np.random.default_rng(0).integers(0, 32, (7, 8)).astype(np.int32)
     for count in (1, 7):  # less than a rank's share, and a batch and a half
         np.save(tmp_path / "tokens.npy", tokens[:count])

@@ -61,7 +61,7 @@ class FunctionRenderer:
             "uses_stream": "stream" in text,
             "flops": sum(launch.flops for stage in self.plan.stages for launch in stage.launches),
             "inputs": data_rows(self.declared, batch, self.exchanges.cuts, self.label),
-            "outputs": output_rows(self.declared, batch),
+            "outputs": output_rows(self.declared, batch, self.exchanges.cuts, self.label),
         }
 
     def _call(self, launch: Launch, stage: StagePlan) -> list[str]:

@@ -99,7 +99,7 @@ def _narrow(function: Function, options: Sequence[tuple[Strategy, ...]], chosen:
             parts = [s for s in options[number]
                      if all(read == {made} and made.is_cut for read, made in zip(reads, s.results, strict=True))]
             if parts:
-                chosen[number] = min(parts, key=lambda s, e=equation: _cost(e, s, lies))
+                chosen[number] = _least(equation, parts, lies)
                 lies.update((v.name, p) for v, p in zip(equation.results, chosen[number].results, strict=True))
         operands = chosen[number].operands or tuple(lies[v.name] for v in equation.operands)
         for var, lie in zip(equation.operands, operands, strict=True):
@@ -111,6 +111,10 @@ def _cheapest(equation: Equation, options: Sequence[Strategy], lies: Mapping[str
         return options[0]
     if all(lies[v.name].kind in ("R", "R*") for v in equation.operands):  # nothing to follow yet: R* fits all uses
         return next((s for s in options if s.name == "R*"), options[0])
+    return _least(equation, options, lies)
+
+
+def _least(equation: Equation, options: Sequence[Strategy], lies: Mapping[str, Placement]) -> Strategy:
     return min(options, key=lambda s: _cost(equation, s, lies))
 
 
