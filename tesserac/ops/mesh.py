@@ -20,6 +20,7 @@ from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integer, string
 from tesserac.ops.base import REQUIRED, Array, Attrs, EvaluateRule, OpSpec, TransposeRule, as_tuple, register
+from tesserac.ops.mesh_planes import reduced_planes, stacked_planes
 from tesserac.ops.planes import each_plane
 from tesserac.ops.rules import check_axis, linear_jvp
 from tesserac.ops.view import no_flops
@@ -263,9 +264,10 @@ def _declare(name: str, doc: str, infer: Callable[[Types, Attrs, Dims], tuple[Te
              **attrs: Attr) -> None:
     kind = "collective" if name in COLLECTIVES else "rank"
     reduces = name == "all_reduce"
+    planes = reduced_planes if reduces else stacked_planes if kind == "collective" else each_plane
     register(OpSpec(name, doc, kind, None if reduces else 1, infer, evaluate or _elsewhere(name),
                     attrs=(*WHERE, *attrs.items()), jvp=_reduce_jvp if reduces else linear_jvp, transpose=_back(back),
-                    planar=each_plane, flops=no_flops))
+                    planar=planes, flops=no_flops))
 
 
 _declare("all_reduce", "sum, largest or smallest over the ranks of an axis, on all of them", _reduce_infer,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,12 +13,14 @@ from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Equation, Function, Initializer, Input, Output, Var
 from tesserac.ir.text import print_function
 from tesserac.ir.types import DType, TensorType
+from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.partition import AxisAssignment
 from tesserac.passes.mesh.placements import PARTIAL, REPLICATED, VARYING, Placement, Shard
 from tesserac.passes.mesh.program import RankProgram, rank_program
 from tesserac.passes.mesh.simulate import simulate
 from tesserac.passes.mesh.strategy import Strategy, strategies
+from tesserac.passes.planar import planar
 from tests.mesh.drawing import difference, mesh_of
 from tests.models import Model
 from tests.strategies import inputs_for
@@ -115,6 +119,12 @@ def test_slabs_of_a_transform_in_two_dimensions_are_turned_twice():
     check(function, program)
     turned = [(c.phase, c.sent) for c in program.collectives if c.kind == "all_to_all"]
     assert turned == [("forward", 4 * 8 * 16 // 2)] * 2 + [("backward", 4 * 8 * 16 // 2)] * 2
+    emitted = planar(program.function)  # both planes go in one exchange
+    verify(emitted)
+    check(function, replace(program, function=emitted))
+    sent = [e.operands[0].type for e in emitted.equations if e.op == "all_to_all"]
+    assert sorted(t.bytes for t in sent) == sorted(size for _, size in turned)
+    assert not any(t.dtype.is_complex for t in sent)
 
 
 def test_an_axis_of_one_rank_changes_nothing():

@@ -27,7 +27,9 @@ def overlapped(function: Function) -> Function:
     buckets = {i for i in late if function.equations[i].op == "all_reduce"
                and function.equations[i].attr("kind") == "sum"}
     tail = _downstream(function, buckets)
-    begun = {i for i, left in enumerate(_work_left(function, tail | buckets)) if i in buckets - tail and left > WORTH}
+    # A bucket of complex numbers would have to become one of planes.
+    fit = {i for i in buckets - tail if not function.equations[i].results[0].type.dtype.is_complex}
+    begun = {i for i, left in enumerate(_work_left(function, tail | buckets)) if i in fit and left > WORTH}
     if not begun:
         return function
     taken = {v.name for v in function.variables()}
