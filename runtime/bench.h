@@ -27,7 +27,8 @@ constexpr Flag kBenchFlags[] = {
     {"--infer", nullptr, "time the forward function instead of the training step"},
     {"--optimizer", "NAME", "sgd, momentum, adam or adamw (the source's, else adamw); part of the step"},
     {"--weights", "FILE", "weights to start from (initial values)"},
-    {"--json", nullptr, "one JSON object instead of text"},
+    {"--reproducible", nullptr, "add what ranks have in their order, whatever exchanges it (processors always do)"},
+        {"--json", nullptr, "one JSON object instead of text"},
     {"--seed", "N", "of weights and data (0)"},
     {"--threads", "N", "threads (OMP_NUM_THREADS, else the processors available)"},
 };

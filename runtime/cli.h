@@ -59,6 +59,7 @@ inline int dispatch(const Program& program, int argc, char** argv) {
     const Arguments arguments(*entry.command, argc - 2, argv + 2);
     omp_set_num_threads(thread_count(arguments));
     if (program.mesh && entry.run != describe_command) join_ranks(program);
+    if (process_ranks() && arguments.has("--reproducible")) process_ranks()->in_order();
     return entry.run(program, arguments);
   }
   if (name.empty()) throw usage_error("no command given", "commands: " + joined(names));

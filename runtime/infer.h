@@ -22,6 +22,7 @@ constexpr Flag kInferFlags[] = {
     {"--output", "NAME=FILE.npy", "where output NAME goes; FILE.npy alone when there is one output"},
     {"--weights", "FILE", "weights (safetensors, or a checkpoint); without: initial values"},
     {"--seed", "N", "of initial values and random operations (0)"},
+    {"--reproducible", nullptr, "add what ranks have in their order, whatever exchanges it (processors always do)"},
     {"--threads", "N", "threads (OMP_NUM_THREADS, else the processors available)"},
 };
 constexpr Command kInfer = {"infer", "Computes outputs for any number of samples.", kInferFlags, sizeof kInferFlags / sizeof kInferFlags[0], nullptr,

@@ -23,7 +23,7 @@ class StreamRanks;
 
 // Calls are collective: the ranks of an axis that differ in its coordinate alone all make them, in one order. Arrays are dense.
 // `collective` is the number in Mesh::collectives; kOwn is the runtime's own business and counts nowhere. kWorld as an axis:
-// all ranks. Sums are taken in the order of the ranks, so that a run can be repeated bit for bit. A call that cannot
+// all ranks. Sums are taken in the order of the ranks, or (over NCCL, unless in_order() was called) of the library. A call that cannot
 // end because a rank is lost ends the process.
 class Ranks {
  public:
@@ -52,6 +52,8 @@ class Ranks {
   virtual void broadcast(int collective, int axis, void* data, size_t bytes, int root) = 0;
   virtual void barrier(int axis) = 0;
 
+  // Sums in the order of the ranks by every back end, before the first exchange of a program.
+  virtual void in_order() = 0;
   virtual Traffic traffic(int collective) const = 0;
   // Where this rank is, for messages about lost ranks.
   virtual void at_step(int64_t step) = 0;

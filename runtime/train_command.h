@@ -41,7 +41,8 @@ constexpr Flag kTrainFlags[] = {
     {"--log", "FILE", "write one JSON line per step"},
     {"--seed", "N", "of initial weights, shuffling, samplers and dropout (0)"},
     {"--threads", "N", "threads (OMP_NUM_THREADS, else the processors available)"},
-    {"--check-finite", nullptr, "stop at the first NaN or infinity in loss or gradients"},
+    {"--reproducible", nullptr, "add what ranks have in their order, whatever exchanges it (processors always do)"},
+        {"--check-finite", nullptr, "stop at the first NaN or infinity in loss or gradients"},
     {"--quiet", nullptr, "print nothing but errors"},
 };
 

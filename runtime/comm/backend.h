@@ -32,6 +32,8 @@ class Backend {
   virtual void barrier(const Group& group) = 0;
   // Whether calls may come from any thread, one at a time; otherwise all come from the one that made the back end.
   virtual bool any_thread() const { return true; }
+  // From now on sums are taken in the order of the ranks, at whatever cost; those of local and mpi always are.
+  virtual void in_order() {}
   // The last call, of all ranks, unless some are lost.
   virtual void finish() {}
   // Ends what other threads wait for in a call, before the process ends; may take its time.

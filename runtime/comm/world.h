@@ -114,6 +114,7 @@ class World : public Ranks {
     during(kOwn, axis, 0, [&](const Group& group) { backend_->barrier(group); });
   }
 
+  void in_order() override { backend_->in_order(); }
   Traffic traffic(int collective) const override { return traffic_[static_cast<size_t>(collective)]; }
   void at_step(int64_t step) override {
     const std::lock_guard<std::mutex> lock(position_);

@@ -15,6 +15,7 @@
 
 #include "../comm/join.h"
 #include "nccl_library.cuh"
+#include "nccl_ordered.cuh"
 
 namespace tsr {
 namespace comm {
@@ -41,7 +42,10 @@ class Nccl : public Backend {
     }
     until_ = 0;
   }
-  ~Nccl() override { cudaStreamDestroy(stream_); }
+  ~Nccl() override {
+    cudaFree(terms_);
+    cudaStreamDestroy(stream_);
+  }
 
   const char* name() const override { return "nccl"; }
   bool any_thread() const override { return false; }  // a device is current in one thread
@@ -81,12 +85,14 @@ class Nccl : public Backend {
 
   // Arrays in the device's memory, as work on a stream: the communicator has taken it when the call returns.
   void put_all_reduce(const Group& group, Reduce kind, DType type, void* data, int64_t count, void* stream) {
+    if (terms_) return add_in_order(group, kind, type, static_cast<const char*>(data), 0, static_cast<char*>(data), count, stream);
     put(group, [&](Nccl218::Comm c) { return api_.all_reduce(data, data, static_cast<size_t>(count), number(type), operation(kind), c, stream); });
   }
   void put_all_gather(const Group& group, const void* in, void* out, size_t bytes, void* stream) {
     put(group, [&](Nccl218::Comm c) { return api_.all_gather(in, out, bytes, Nccl218::kInt8, c, stream); });
   }
   void put_reduce_scatter(const Group& group, Reduce kind, DType type, const void* in, void* out, int64_t count, void* stream) {
+    if (terms_) return add_in_order(group, kind, type, static_cast<const char*>(in), static_cast<size_t>(count) * dtype_size(type), static_cast<char*>(out), count, stream);
     put(group, [&](Nccl218::Comm c) { return api_.reduce_scatter(in, out, static_cast<size_t>(count), number(type), operation(kind), c, stream); });
   }
   // What is empty is not sent, but for a rank's message to itself: so every rank takes part.
@@ -115,6 +121,11 @@ class Nccl : public Backend {
   // T0932 for what the CUDA runtime says.
   static void need(cudaError_t code, const char* what) {
     if (code != cudaSuccess) throw Error("T0932", std::string(what) + ": " + cudaGetErrorString(code), "run it on the emulation (tesserac build --target cuda --emulate) or under compute-sanitizer, which say more");
+  }
+
+  // Before the first exchange of a program, which may be captured in a graph.
+  void in_order() override {
+    if (!terms_) need(cudaMalloc(&terms_, kTerms), "cudaMalloc");
   }
 
   // Children first: they may share what the communicator of all ranks owns.
@@ -177,6 +188,29 @@ class Nccl : public Backend {
     start(work(members), members);
   }
 
+  // The sum of arrays of `count` elements, a piece at a time: those that all ranks have at `in`, or, where blocks for every
+  // rank lie `apart` bytes from each other, those that they have for this one.
+  void add_in_order(const Group& group, Reduce kind, DType type, const char* in, size_t apart, char* out, int64_t count, void* stream) {
+    number(type);  // refuses what has no order
+    const size_t n = static_cast<size_t>(group.size()), size = dtype_size(type);
+    const int64_t most = static_cast<int64_t>(kTerms / n / size);
+    for (int64_t first = 0; first < count; first += most) {
+      const int64_t here = count - first < most ? count - first : most;
+      const size_t at = static_cast<size_t>(first) * size, bytes = static_cast<size_t>(here) * size;
+      put(group, [&](Nccl218::Comm c) {
+        if (apart == 0) return api_.all_gather(in + at, terms_, bytes, Nccl218::kInt8, c, stream);
+        int code = api_.group_start();
+        for (size_t k = 0; k < n; ++k) {
+          if (usable(code)) code = api_.send(in + k * apart + at, bytes, Nccl218::kInt8, static_cast<int>(k), c, stream);
+          if (usable(code)) code = api_.receive(terms_ + k * bytes, bytes, Nccl218::kInt8, static_cast<int>(k), c, stream);
+        }
+        const int end = api_.group_end();
+        return usable(code) ? end : code;
+      });
+      need(combine_on(static_cast<cudaStream_t>(stream), type, kind, terms_, out + at, group.size(), here), "adding what ranks have sent");
+    }
+  }
+
   // Waits until a communicator has accepted what it was asked for.
   void start(int code, Nccl218::Comm members) {
     if (!usable(code)) failed(code);
@@ -205,6 +239,8 @@ class Nccl : public Backend {
   double until_;  // while communicators are made
   cudaStream_t stream_ = nullptr;
   std::vector<Nccl218::Comm> members_;
+  static constexpr size_t kTerms = size_t{64} << 20;
+  char* terms_ = nullptr;  // of sums in the order of the ranks
   std::atomic<bool> aborted_{false};
 };
 

@@ -175,6 +175,7 @@ int main(int argc, char** argv) {
     Program program{};
     program.name = "ranks", program.version = "test", program.mesh = &mesh;
     const std::unique_ptr<Ranks> ranks(mesh.join(program));
+    if (getenv("TEST_IN_ORDER")) ranks->in_order();
     if (command == "check") {
       for (int axis = Ranks::kWorld; axis < mesh.axis_count; ++axis)
         for (const int64_t count : {int64_t{1}, int64_t{37}, int64_t{5000}})

@@ -32,6 +32,15 @@ def test_exchanges(gpu_ranks: Path, ranks: Path, fake_nccl: Path) -> None:
     assert over_nccl[0] == in_memory[0]
 
 
+def test_reproducible(gpu_ranks: Path, fake_nccl: Path) -> None:
+    """Sums of a library with an order of its own are those of shared memory, bit for bit, where that is asked for."""
+    library = {"LD_LIBRARY_PATH": str(fake_nccl), "TSR_BACKEND": "nccl", "FAKE_NCCL_BACKWARDS": "1"}
+    wanted = texts(gpu_ranks, 4, "digest", "2", "2", LD_LIBRARY_PATH=str(fake_nccl))[1]
+    assert texts(gpu_ranks, 4, "digest", "2", "2", **library)[1] != wanted
+    assert texts(gpu_ranks, 4, "digest", "2", "2", **library, TEST_IN_ORDER="1")[1] == wanted
+    assert texts(gpu_ranks, 3, "check", "3", **library, TEST_IN_ORDER="1")[1].startswith("ok: ")
+
+
 @pytest.mark.parametrize(("number", "victim"), [(signal.SIGKILL, 1), (signal.SIGSTOP, 2), (signal.SIGSTOP, 0)])
 def test_lost_rank(gpu_ranks: Path, fake_nccl: Path, number: signal.Signals, victim: int) -> None:
     """A lost rank is named; the others abort the communicators of every axis and end with code 75."""
