@@ -7,9 +7,11 @@ is the same size throughout the unit. ``"3*D"`` and ``"B*H"`` are products.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tesserac.diagnostics import Label
+from tesserac.elaborate.layouts import pin
 from tesserac.elaborate.operands import source_slot
 from tesserac.elaborate.options import OPEN
 from tesserac.elaborate.report import Failed
@@ -87,7 +89,8 @@ def apply_annotation(it: Interpreter, name: str, annotation: syntax.Expr, value:
 def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | None:
     """What an annotation says; None for ``int``, ``float``, ``dict`` and the like."""
     if isinstance(node, syntax.Binary) and node.op == "@":
-        return type_form(it, node.left, frame)
+        form = type_form(it, node.left, frame)
+        return replace(form or TypeForm(), layout=_layout(it, node, frame))
     if isinstance(node, syntax.Name | syntax.Attribute | syntax.String | syntax.NoneLit):
         return None
     name = (
@@ -119,6 +122,48 @@ def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | No
     dims = tuple(_dim(it, item, frame) for item in items)
     it.session.dim_names.update(d for d in dims if isinstance(d, str))
     return TypeForm(dims, dtype)
+
+
+def _layout(it: Interpreter, node: syntax.Binary, frame: Frame) -> Value:
+    """The layout in ``Tensor[B, N, D] @ shard({B: dp, D: tp})``, or in ``@ shard("dp", None, "tp")``."""
+    call = node.right
+    named = isinstance(call, syntax.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) == "shard"
+    if not isinstance(call, syntax.Call) or not named or call.keywords or not call.args:
+        raise it.report.fail("T0408", "behind a tensor type, `@` takes shard(...)", node.span,
+                             help=['Tensor["B", "D"] @ shard({"B": "dp"}), or @ shard("dp", None)'])
+    if not (len(call.args) == 1 and isinstance(call.args[0], syntax.DictExpr)):
+        layout = tuple(_axis(it, arg, frame) for arg in call.args)
+        return layout[0] if len(layout) == 1 and isinstance(layout[0], tuple | dict) else layout
+    index = node.left.index if isinstance(node.left, syntax.Subscript) else None
+    items = list(index.items) if isinstance(index, syntax.TupleExpr) else [index]
+    if items and isinstance(items[0], syntax.TupleExpr):
+        items = list(items[0].items)
+    places = {name: at for at, item in enumerate(items) if (name := _word(item)) is not None}
+    found: dict[object, Value] = {}
+    for key, value in call.args[0].items:
+        word = _word(key)
+        at = places.get(word) if word is not None else it.eval(key, frame)
+        if not isinstance(at, int) or isinstance(at, bool):
+            raise it.report.fail("T0408", "a layout names dimensions of its type, or numbers them", key.span)
+        found[at] = _axis(it, value, frame)
+    return found
+
+
+def _word(node: syntax.Expr | None) -> str | None:
+    """The name that a dimension or an axis is."""
+    return node.id if isinstance(node, syntax.Name) else node.value if isinstance(node, syntax.String) else None
+
+
+def _axis(it: Interpreter, node: syntax.Expr, frame: Frame) -> Value:
+    """A mesh axis: a string, or a bare name that stands for nothing else."""
+    if isinstance(node, syntax.Name):
+        try:
+            return frame.lookup(node.id)
+        except KeyError:
+            return node.id
+    if isinstance(node, syntax.TupleExpr):
+        return tuple(_axis(it, item, frame) for item in node.items)
+    return it.eval(node, frame)
 
 
 def _dtype(it: Interpreter, node: syntax.Expr) -> DType | None:
@@ -184,9 +229,15 @@ def _dim_text(it: Interpreter, node: syntax.String) -> Dim:
 
 
 def apply(it: Interpreter, value: Value, form: TypeForm | None, node: syntax.Expr) -> None:
-    """Requires a value to have an annotated type; an input without one takes it."""
+    """Requires a value to have an annotated type; an input without one takes it. A layout becomes a pin."""
     if form is None:
         return
+    _apply_type(it, value, form, node)
+    if form.layout is not None and isinstance(value, Var | Slot):
+        pin(it.session, value, form.layout, node.span)
+
+
+def _apply_type(it: Interpreter, value: Value, form: TypeForm, node: syntax.Expr) -> None:
     if isinstance(value, Slot) and value.var is None:
         if form.dtype is not None:
             if value.declared_dtype and value.dtype != form.dtype:
@@ -202,7 +253,7 @@ def apply(it: Interpreter, value: Value, form: TypeForm | None, node: syntax.Exp
             _wrong_dtype(it, value, form.dtype, node)
         shape = value.type.shape
     elif isinstance(value, Slot):
-        apply(it, value.var, form, node)
+        _apply_type(it, value.var, form, node)
         return
     else:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tesserac.diagnostics import Label
 from tesserac.elaborate.operands import VIEWS
@@ -211,8 +211,9 @@ class Writer:
 
     def pins(self) -> tuple[Pinned, ...]:
         """What the source pins of the values that are used, under their final names."""
-        return tuple(Pinned(self._vars[v.name].name, dims, span) for v, dims, span in self.session.pins
-                     if v.name in self._vars)
+        found = ((x.var if isinstance(x, Slot) else x, pinned) for x, pinned in self.session.pins)
+        return tuple(replace(pinned, value=self._vars[v.name].name) for v, pinned in found
+                     if v is not None and v.name in self._vars)
 
     def _define(self, var: Var, stem: str) -> None:
         count = self._names.get(stem, 0)

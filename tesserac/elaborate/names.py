@@ -109,6 +109,8 @@ def attribute(it: Interpreter, value: Value, node: syntax.Attribute) -> Value:
         )
     if isinstance(value, Optimizer) and name in ("apply", "step"):
         return Builtin(f"optimizer.{name}", SURFACES["optimizer.apply"].bound(value))
+    if isinstance(value, Builtin) and (value.name, name) == ("dist.ShardSpec", "replicate"):
+        return Builtin("dist.Replicate", SURFACES["dist.Replicate"])
     if isinstance(value, Function) and name in ("inspect", "export", "parameters"):
         raise it.report.fail(
             "T0501",
@@ -136,7 +138,9 @@ def member(it: Interpreter, space: str, name: str, node: syntax.Attribute) -> Va
             return DTYPES[name]
         if name in ("Tensor", "tensor"):
             return TypeForm()
-        full = {"mesh": "dist.Mesh", "sym": "tessera.sym"}.get(name, f"tessera.{name}")
+        if name == "P":
+            space = "dist"
+        full = "dist.P" if name == "P" else {"mesh": "dist.Mesh", "sym": "tessera.sym"}.get(name, f"tessera.{name}")
     else:
         full = f"{space}.{name}"
     if full in SURFACES:

@@ -206,4 +206,7 @@ def _always(statement: syntax.Stmt) -> bool:
     if not isinstance(value, syntax.Call):
         return False
     name = dotted(value)
-    return name.endswith(("dist.Mesh", "numerics.policy", "numerics.profile")) or name in ("ts.mesh", "tessera.mesh")
+    space, _, member = name.rpartition(".")
+    if space.split(".")[-1] == "dist":  # a misspelt mesh must not go unnoticed
+        return member != "tensor"
+    return name.endswith(("numerics.policy", "numerics.profile")) or name in ("ts.mesh", "tessera.mesh", "Mesh")

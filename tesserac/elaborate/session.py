@@ -16,7 +16,7 @@ from tesserac.elaborate.solver import Contradiction, Solver
 from tesserac.elaborate.values import Function, Gradients, Optimizer, Slot
 from tesserac.ir.builder import Builder
 from tesserac.ir.dims import ComplexRefused, ShapeError
-from tesserac.ir.mesh import Mesh, parse_mesh
+from tesserac.ir.mesh import Mesh, Pinned, parse_mesh
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
 
@@ -77,7 +77,7 @@ class Session:
         self.gradients: Gradients | None = None
         self.optimizer: Optimizer | None = None
         self.meshes: list[Mesh] = []
-        self.pins: list[tuple[Var, tuple[tuple[str, ...], ...], Span]] = []
+        self.pins: list[tuple[Var | Slot, Pinned]] = []
         self.given_mesh = parse_mesh(options.mesh) if options.mesh not in (None, "none", "") else None
         self.defaults: list[tuple[str, Dim]] = []
         self.used_flags: set[str] = set()

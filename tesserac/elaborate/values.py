@@ -174,10 +174,11 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class TypeForm:
-    """``Tensor["B", 4, f32]``: an annotation's value; None where it says nothing."""
+    """``Tensor["B", 4, f32]``: an annotation's value; None where it says nothing. ``layout``: behind ``@ shard``."""
 
     shape: tuple[Dim, ...] | None = None
     dtype: DType | None = None
+    layout: Value = None
 
 
 def describe(value: Value) -> str:

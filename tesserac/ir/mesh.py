@@ -50,11 +50,16 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """``dist.shard`` of a value: per dimension the mesh axes that cut it, ``-`` for none, ``?`` for any."""
+    """A layout of a value in the source: per dimension the mesh axes that cut it, ``-`` for none, ``?`` for any.
+
+    ``terms``: axes along which what makes the value leaves terms of a sum. ``whole``: axes along which it is whole.
+    """
 
     value: str
     dims: tuple[tuple[str, ...], ...]
     span: Span | None = field(default=None, compare=False)
+    terms: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
 
 def parse_mesh(text: str) -> Mesh | None:

@@ -7,7 +7,7 @@ from tesserac.parser.report import Report
 
 __all__ = ["check_import", "check_unit"]
 
-_CONTEXTS = frozenset(["policy", "numerics", "schedule"])
+_CONTEXTS = frozenset(["policy", "numerics", "schedule", "deterministic"])
 
 
 def check_unit(body: tuple[s.Stmt, ...], report: Report) -> None:

@@ -245,9 +245,9 @@ def test_the_source_keeps_weights_whole() -> None:
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ('P(None, None, None, "tp")', "this tensor has 3 dimensions, and dimension 3 is pinned"),
+    ('P(None, None, None, "tp")', "this tensor has 3 dimensions, and the layout has 4"),
     ('P("zz")', "there is no mesh axis 'zz'"),
-    ('"tp"', "takes P(...) or ShardSpec(...), not the string 'tp'"),
+    ('"tp"', "a layout is P(...), a ShardSpec or Replicate(), not the string 'tp'"),
     ('dist.ShardSpec(partition=("diagonal",), mesh_axes=("tp",))', "as many dimensions"),
 ])
 def test_pins_of_the_source_that_make_no_sense(spec: str, message: str) -> None:

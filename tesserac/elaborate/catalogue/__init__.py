@@ -16,6 +16,7 @@ from tesserac.elaborate.catalogue import (  # noqa: F401  (registration)
     linear,
     loss,
     math,
+    mesh,
     nn,
     random,
     reduce,

@@ -1,16 +1,15 @@
-"""The namespaces graph, dist, optim, numerics: gradients, meshes, optimizers, policies."""
+"""The namespaces graph, optim, numerics: gradients, optimizers, policies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from tesserac.elaborate.calls import Site
-from tesserac.elaborate.catalogue.registry import SURFACES, surface
+from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import number
 from tesserac.elaborate.operands import tensor
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.values import Function, Gradients, Layer, Optimizer, Slot, Value, describe
-from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Var
 
 
@@ -180,134 +179,6 @@ def apply(site: Site, optimizer: Value, grads: Value) -> Value:
     return grads
 
 
-# ------------------------------------------------------------------------------------------------ meshes
-
-
-@surface(
-    "Mesh(axes, devices=None, shape=None)", "Devices as a grid with named axes, row-major", family="dist", space="dist"
-)
-def mesh(site: Site, axes: Value, devices: Value, shape: Value) -> Value:
-    """A device mesh; one at the top level serves the whole unit."""
-    if isinstance(axes, dict):
-        shape, axes = list(axes.values()), list(axes)
-    if (
-        not isinstance(axes, list | tuple)
-        or not axes
-        or not all(isinstance(a, str) and a.isidentifier() for a in axes)
-        or len(set(axes)) != len(axes)
-    ):
-        raise site.fail(
-            "T0702",
-            "axes must be a list of different names",
-            help=('dist.Mesh(axes=["tp", "dp"], devices=[[0, 1], [2, 3]])',),
-        )
-    names = tuple(str(a) for a in axes)
-    sizes, ids = _grid(site, devices)
-    if isinstance(shape, dict):
-        shape = [shape.get(a) for a in names]
-    if shape is not None:
-        given = list(shape) if isinstance(shape, list | tuple) else [shape]
-        numbers = [s for s in given if isinstance(s, int) and s > 0]
-        if len(numbers) != len(names) or len(given) != len(names):
-            raise site.fail("T0702", "shape must give one size per axis")
-        sizes = tuple(numbers)
-    total = 1
-    for size in sizes:
-        total *= size
-    if len(sizes) != len(names):
-        raise site.fail(
-            "T0702",
-            f"devices are nested {len(sizes)} deep, and {len(names)} axes are named",
-            help=("nest devices as deep as there are axes, or give shape=(...)",),
-        )
-    if not ids:
-        ids = tuple(range(total))
-    if total != len(ids) or len(set(ids)) != len(ids):
-        raise site.fail("T0702", f"the mesh has {total} places for {len(set(ids))} different devices")
-    found = Mesh(names, sizes, ids, site.session.span)
-    site.session.meshes.append(found)
-    return found
-
-
-def _grid(site: Site, devices: Value) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape and row-major ids of nested device lists."""
-    if devices is None:
-        return (), ()
-    if isinstance(devices, range):
-        devices = list(devices)
-    if isinstance(devices, int) and not isinstance(devices, bool) and devices >= 0:
-        return (), (devices,)
-    if not isinstance(devices, list | tuple) or not 0 < len(devices) <= 65536:
-        raise site.fail("T0702", f"devices must be nested lists of device numbers, not {describe(devices)}")
-    rows = [_grid(site, row) for row in devices]
-    if len({row[0] for row in rows}) != 1:
-        raise site.fail("T0702", "the rows of devices differ in length")
-    return (len(rows), *rows[0][0]), tuple(i for row in rows for i in row[1])
-
-
-@surface("ShardSpec(partition=None, mesh_axes=None, replicate=False)",
-         "A layout for dist.shard: dimension partition[i] is cut along mesh axis mesh_axes[i]", family="dist",
-         space="dist")
-def shard_spec(site: Site, partition: Value, mesh_axes: Value, replicate: Value) -> Value:
-    """A dictionary of dimensions (integers, row for the first, col for the last) and axes."""
-    if partition is None or replicate is True:
-        return {}
-    dims = list(partition) if isinstance(partition, list | tuple) else [partition]
-    axes = list(mesh_axes) if isinstance(mesh_axes, list | tuple) else [mesh_axes]
-    if len(dims) != len(axes) or not all(d in ("row", "col") or isinstance(d, int) for d in dims):
-        raise site.fail("T0504", "ShardSpec takes as many dimensions (numbers, 'row' for the first, 'col' for the last)"
-                        " as mesh axes", help=('ShardSpec(partition=(0, 2), mesh_axes=("dp", "tp"))',))
-    return {{"row": 0, "col": -1}.get(str(d), d): axis for d, axis in zip(dims, axes, strict=True)}
-
-
-SURFACES["tessera.ShardSpec"] = SURFACES["dist.ShardSpec"]
-
-
-@surface("shard(x, spec=None)", "x, pinned: P('dp', None, 'tp') or a ShardSpec says which mesh axis cuts which axis",
-         family="dist", space="dist")
-def shard(site: Site, x: Value, spec: Value) -> Value:
-    """The value itself; a plan for a mesh keeps it as the layout says. On one device every layout is the same."""
-    found = tensor(site.session, x, "the operand of dist.shard")
-    if spec is not None:
-        _pin(site, found, spec)
-    return found
-
-
-@surface("replicate(x)", "x, held whole by every device", family="dist", space="dist")
-def replicate(site: Site, x: Value) -> Value:
-    """The value itself, which plans then keep whole on every rank."""
-    found = tensor(site.session, x, "the operand of dist.replicate")
-    _pin(site, found, ())
-    return found
-
-
-def _pin(site: Site, x: Var, spec: Value) -> None:
-    """Remembers a layout: a tuple of axes per dimension (P), or a dictionary of them by dimension (ShardSpec)."""
-    session, rank = site.session, x.type.rank
-    by_dim: dict[object, Value] = dict(enumerate(spec)) if isinstance(spec, tuple | list) else {}
-    if isinstance(spec, dict):
-        by_dim = {d + rank if isinstance(d, int) and d < 0 else d: axis for d, axis in spec.items()}
-    elif not isinstance(spec, tuple | list):
-        raise site.fail("T0504", f"dist.shard takes P(...) or ShardSpec(...), not {describe(spec)}")
-    known = {a for mesh in (*session.meshes, session.given_mesh) if mesh is not None for a in mesh.axes}
-    dims: list[tuple[str, ...]] = [("-",)] * rank
-    for dim, value in by_dim.items():
-        if value is None:
-            continue
-        axes = tuple(value) if isinstance(value, tuple | list) else (value,)
-        if not isinstance(dim, int) or not 0 <= dim < rank:
-            raise site.fail("T0706", f"dist.shard: this tensor has {rank} dimensions, and dimension {dim} is pinned")
-        unknown = [a for a in axes if a != "?" and a not in known]
-        if unknown and known:
-            raise site.fail("T0706", f"dist.shard: there is no mesh axis {unknown[0]!r}",
-                            help=(f"the axes are {', '.join(sorted(known))}",))
-        dims[dim] = tuple(str(a) for a in axes)
-    if session.mesh is not None:
-        there = {*session.mesh.axes, "?", "-"}
-        kept = tuple(tuple(a for a in dim if a in there) or ("-",) for dim in dims)
-        session.pins.append((x, kept, session.span))
-
-
 # ------------------------------------------------------------------------------------------------ numerics
 
 
@@ -331,12 +202,3 @@ def _policy(name: str) -> None:
 
 _policy("policy")
 _policy("profile")
-
-
-@surface("sym(names)", "Dimension names for annotations: B, N = ts.sym('B N')", family="dist", space="tessera")
-def sym(site: Site, names: Value) -> Value:
-    """A name, or a tuple of names."""
-    found = tuple(names.split()) if isinstance(names, str) else ()
-    if not found or not all(n.isidentifier() for n in found):
-        raise site.fail("T0504", f"ts.sym takes names in one string, not {describe(names)}")
-    return found[0] if len(found) == 1 else found

@@ -45,11 +45,6 @@ SURFACES: dict[str, Surface] = {}
 
 PENDING: dict[str, str] = {
     **{
-        f"{space}.{name}": "collectives arrive with the device mesh, in a later stage of tesserac"
-        for space in ("op", "dist")
-        for name in ("all_reduce", "allreduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
-    },
-    **{
         f"op.{name}": ""
         for name in (
             "conv1d",
@@ -73,7 +68,6 @@ PENDING: dict[str, str] = {
     },
     "graph.stage": "pipelines arrive with a later stage of tesserac",
     "graph.pipeline": "pipelines arrive with a later stage of tesserac",
-    "dist.tensor": "sharded tensors arrive with the device mesh, in a later stage of tesserac",
     "optim.Adafactor": "",
     "optim.Lion": "",
     "optim.Muon": "",

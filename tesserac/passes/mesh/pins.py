@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tesserac.diagnostics import CompileError, Diagnostics, Span
+from tesserac.diagnostics import CompileError, Diagnostics, Label, Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function, Var
 from tesserac.passes.mesh.placements import Placement
@@ -23,6 +23,7 @@ class Restriction:
     allows: Callable[[Choice], bool]
     text: str
     span: Span | None
+    pinned: Span | None = None
 
 
 def restrictions(pins: Sequence[Pin], function: Function, nodes: Sequence[Node], mesh: Mesh) -> tuple[Restriction, ...]:
@@ -66,13 +67,14 @@ def _on_value(pin: Pin, var: Var, nodes: Sequence[Node], mesh: Mesh) -> list[Res
             good = _placements(pin, axis)
             if good is None:
                 continue
-            if not node.operands and var in node.results:
-                found.append(Restriction(i, axis, _reads("results", 0, good), str(pin), span))
-            elif var in node.operands and node.results:
+            if var in node.results and (not node.operands or axis in pin.terms):
+                at = node.results.index(var)
+                found.append(Restriction(i, axis, _reads("results", at, good), str(pin), span, pin.span))
+            elif var in node.operands and node.results and axis not in pin.terms:
                 made_by_input = any(var in other.results and not other.operands for other in nodes)
                 if not made_by_input:
                     at = node.operands.index(var)
-                    found.append(Restriction(i, axis, _reads("operands", at, good), str(pin), span))
+                    found.append(Restriction(i, axis, _reads("operands", at, good), str(pin), span, pin.span))
     return found
 
 
@@ -81,7 +83,11 @@ def _reads(which: str, at: int, good: Callable[[Placement], bool]) -> Callable[[
 
 
 def _placements(pin: Pin, axis: str) -> Callable[[Placement], bool] | None:
-    """Which placements a pin leaves on an axis; None: all."""
+    """Which placements a pin leaves on an axis (for terms, where the value is made); None: all."""
+    if axis in pin.terms:
+        return lambda place: place.kind == "P"
+    if axis in pin.whole:
+        return lambda place: place.kind in ("R", "R*")
     if pin.dims is None:
         return (lambda place: place.is_cut) if pin.axis == axis else None
     for dim, axes in enumerate(pin.dims):
@@ -100,6 +106,7 @@ def restricted(choices: Sequence[Choice], rules: Sequence[Restriction], node: No
         bag = Diagnostics()
         what = f"`{node.equation.op}` ({node.key})" if node.equation is not None else f"`{node.key}`"
         bag.error("T0706", f"no way to run {what} on axis {rule.axis} agrees with the pin {rule.text}", rule.span,
+                  labels=(Label(rule.pinned, "pinned here"),) if rule.pinned not in (None, rule.span) else (),
                   help=(f"it can lie as {', '.join(dict.fromkeys(str(c) for c in choices))}",))
         raise CompileError(bag.items)
     return left

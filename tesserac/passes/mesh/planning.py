@@ -66,7 +66,7 @@ def settings_of(toml: PlanToml | None, lock: tuple[str, str] | None = None, memo
 def with_pins(settings: Settings, pins: Sequence[Pinned], function: Function) -> Settings:
     """The settings with those pins of the source that are about values of a function."""
     there = {v.name for v in function.variables()}
-    found = tuple(Pin(pin.value, pin.dims) for pin in pins if pin.value in there)
+    found = tuple(Pin(pin.value, pin.dims, "", pin.terms, pin.whole, pin.span) for pin in pins if pin.value in there)
     return replace(settings, pins=(*settings.pins, *found))
 
 

@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tesserac.diagnostics import Diagnostics
+from tesserac.diagnostics import Diagnostics, Span
 from tesserac.passes.mesh.roles import COLLECTIVES, KINDS, Role, named_role, role_names, role_of
 
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30,
@@ -54,13 +54,21 @@ class Pin:
     """Where a tensor must lie. ``pattern``: a glob over names of parameters, inputs and values.
 
     ``dims``: per dimension the mesh axes that cut it, CLOSED or OPEN; None means "cut along ``axis`` somewhere".
+    ``terms``: axes along which what makes it leaves terms of a sum. ``whole``: axes along which it is not cut.
+    ``span``: where the source says so.
     """
 
     pattern: str
     dims: tuple[tuple[str, ...], ...] | None
     axis: str = ""
+    terms: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    span: Span | None = None
 
     def __str__(self) -> str:
+        if self.terms or self.whole:
+            how = f"terms of a sum on {', '.join(self.terms)}" if self.terms else f"whole on {', '.join(self.whole)}"
+            return f'"{self.pattern}": {how}'
         shown = repr(self.axis) if self.dims is None else str([" ".join(d) for d in self.dims])
         return f'"{self.pattern}" = {shown}'
 
