@@ -321,7 +321,8 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     rows = [{"stem": r.stem, "file": r.file, "label": r.entry.label} for r in named]
     files["command_line.cpp"] = render_template("project/command_line.cpp.j2")
     files["Makefile"] = render_cuda_makefile(rows, title=unit, architectures=options.architectures,
-                                             emulate=options.emulate)
+                                             emulate=options.emulate,
+                                             ranks=any(plan.meshed is not None for plan in plans))
     files["model.json"] = description(unit, file, "", described)
     files["README.md"] = render_template("project/README.cuda.md.j2", title=unit, version=__version__, entries=rows,
                                          cell=cell, described=readme_entries(described), emulate=options.emulate,

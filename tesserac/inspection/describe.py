@@ -36,7 +36,9 @@ def describe_entry(plans: EntryPlans, executable: str, kernels: Sequence[Emitted
 def _mesh(plans: EntryPlans) -> dict[str, Any]:
     """The grid, and whose rates or which file decided the plan; nothing for one device."""
     meshed = plans.meshed
-    return {} if meshed is None else {"mesh": str(meshed.mesh), "planned": meshed.planned}
+    if meshed is None:
+        return {}
+    return {"mesh": str(meshed.mesh), "ranks": len(meshed.mesh.devices), "planned": meshed.planned}
 
 
 def description(unit: str, source: str, library: str, entries: Sequence[dict[str, Any]]) -> str:
@@ -62,6 +64,7 @@ def readme_entries(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             **entry,
             "label": cell(entry["label"]),
+            "mesh": cell(entry["mesh"]) if "mesh" in entry else "",
             "kernels": [
                 {
                     **kernel,

@@ -103,11 +103,16 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
 
 
 def render_cuda_makefile(
-    entries: Sequence[Mapping[str, str]], *, title: str, architectures: Sequence[str] = (), emulate: bool = False
+    entries: Sequence[Mapping[str, str]],
+    *,
+    title: str,
+    architectures: Sequence[str] = (),
+    emulate: bool = False,
+    ranks: bool = False,
 ) -> str:
     """The Makefile of a folder: for nvcc and ``architectures`` (none: of this machine's GPU), or for the emulation.
 
-    An entry has the ``stem`` of its files and the name ``file`` of its executable.
+    An entry has the ``stem`` of its files and the name ``file`` of its executable. ``ranks``: some are on meshes.
     """
     return render_template(
         "cuda/Makefile.emulated.j2" if emulate else "cuda/Makefile.j2",
@@ -115,6 +120,7 @@ def render_cuda_makefile(
         names=[entry["file"] for entry in entries],
         architectures=list(architectures) or ["native"],
         title=title,
+        ranks=ranks,
         version=__version__,
     )
 
