@@ -233,7 +233,7 @@ def _lower_grouped(values: StageValues, equation: Equation) -> Launch:
         slots.append(Slot(var.name, var.type.dtype, var not in equation.operands))
         arguments.append(argument)
         distances.append(distance)
-    function = equation.op.removeprefix("grouped_")
+    function = equation.op.removeprefix("grouped_").removesuffix("_wide")  # the types of the slots tell the rest
     rows, width, columns, count = _grouped_sizes(function, equation)
     kernel = GroupedKernel(
         tuple(slots),

@@ -22,7 +22,8 @@ LINE_OPS = frozenset(("argmax", "cumsum", "iwavelet", "reduce_prod", "sort", "to
 ROUTING_OPS = frozenset(("route", "limit"))
 """Ops that sort the slots of all tokens by expert."""
 
-GROUPED_OPS = frozenset(("grouped_contract", "grouped_outer", "grouped_sum", "grouped_number", "grouped_table"))
+_GROUPED = "contract contract_wide outer outer_wide sum number table"
+GROUPED_OPS = frozenset(f"grouped_{name}" for name in _GROUPED.split())
 """Ops over the rows of every expert, where rows of experts are not cut into tiles."""
 
 MOVING_OPS = frozenset(("concat", "pad"))

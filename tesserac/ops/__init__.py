@@ -13,6 +13,7 @@ from tesserac.ops import (  # noqa: F401  (imported for registration)
     gather,
     grouped,
     grouped_tables,
+    grouped_wide,
     layout,
     loss,
     mesh,

@@ -46,16 +46,16 @@ def extents(spec: str, types: Types) -> dict[str, int]:
 
 def _infer_wide(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     (narrow,) = _infer(types, attrs, dims)
-    return (narrow.with_dtype(_wide(narrow.dtype)),)
+    return (narrow.with_dtype(wide_type(narrow.dtype)),)
 
 
-def _wide(dtype: DType) -> DType:
+def wide_type(dtype: DType) -> DType:
     """The type in which products of a type are added."""
     return DType.F32 if dtype in (DType.BF16, DType.F16) else dtype
 
 
 def _expand_wide(b: Builder, e: Equation) -> tuple[Var, ...]:
-    x, y = (b.op("cast", v, dtype=_wide(v.type.dtype)) for v in e.operands)
+    x, y = (b.op("cast", v, dtype=wide_type(v.type.dtype)) for v in e.operands)
     return (b.op("contract", x, y, spec=e.attr("spec")),)
 
 

@@ -17,6 +17,7 @@ from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ir.types import DType
 from tesserac.ops.contract import extents, parse_spec
+from tesserac.ops.grouped_wide import OFFSETS_AT
 
 _SEEN_THROUGH = frozenset(("broadcast", "reshape", "transpose", "stop_gradient"))
 """Views whose source is rounded in place of what they show (a slice may show little of a large value)."""
@@ -31,9 +32,9 @@ def mix(function: Function) -> Function:
     return _Mixing(function).run()
 
 
-def mix_attention(function: Function) -> Function:
-    """The same, and attention on bf16 operands, too: for targets whose attention reads them."""
-    return _Mixing(function, attention=True).run()
+def mix_for_device(function: Function) -> Function:
+    """The same, and attention and the products of experts, too: for targets that have kernels for them."""
+    return _Mixing(function, device=True).run()
 
 
 def takes_bf16(equation: Equation) -> bool:
@@ -64,7 +65,7 @@ def is_matrix_product(equation: Equation) -> bool:
 @dataclass
 class _Mixing:
     function: Function
-    attention: bool = False
+    device: bool = False
     builder: Builder = field(default_factory=Builder)
     rounded: dict[Var, Var] = field(default_factory=dict)
 
@@ -76,8 +77,11 @@ class _Mixing:
         """See mix."""
         chosen = {v for e in self.function.equations if e.op == "topk" for v in e.operands}
         for equation in self.function.equations:
-            if self.attention and takes_bf16(equation):
+            if self.device and takes_bf16(equation):
                 self._mix_attention(equation)
+                continue
+            if self.device and equation.op in OFFSETS_AT and equation.results[0].type.dtype is DType.F32:
+                self._mix_grouped(equation)
                 continue
             if not is_matrix_product(equation) or equation.result in chosen:
                 self.builder.append(equation)
@@ -92,6 +96,14 @@ class _Mixing:
         with self.builder.at(equation.span):
             operands = tuple(v if i in (3, 4) else self._rounded(v) for i, v in enumerate(equation.operands))
         self.builder.append(Equation(equation.op, operands, equation.results, equation.attrs, equation.span))
+
+    def _mix_grouped(self, equation: Equation) -> None:
+        """Rows and matrices of experts are rounded like other factors; sums come out as they were."""
+        offsets = OFFSETS_AT[equation.op]
+        with self.builder.at(equation.span):
+            operands = tuple(v if i == offsets else self._rounded(v) for i, v in enumerate(equation.operands))
+        op = f"{equation.op}_wide"
+        self.builder.append(Equation(op, operands, equation.results, equation.attrs, equation.span))
 
     def _rounded(self, var: Var) -> Var:
         """``var`` in bf16; made once, whatever the number of products that read it."""

@@ -19,7 +19,7 @@ from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
 from tesserac.passes.mesh.overlap import at_once
-from tesserac.passes.mixed import mix, mix_attention
+from tesserac.passes.mixed import mix, mix_for_device
 from tesserac.passes.orient import Orient
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
 from tesserac.passes.planar import planar, planar_exactly
@@ -99,8 +99,8 @@ AT_ONCE = Step("at_once", "exchanges wait for their result (this target has none
 
 MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
 
-MIX_ATTENTION = replace(MIX, run=mix_attention)
-"""The same for a target whose attention runs on tensor cores."""
+MIX_FOR_DEVICE = replace(MIX, run=mix_for_device)
+"""The same for a target whose attention and products of experts run on tensor cores."""
 
 PIPELINE: tuple[Step, ...] = (
     Step("differentiate", "gradients become ordinary equations: linearise, then transpose", differentiate),
@@ -146,7 +146,7 @@ def steps(reorder: bool, mixed: bool, whole: bool = False) -> list[Step]:
         found.insert(0, AT_ONCE)
     if mixed:
         found = [replace(step, run=planar_exactly) if step.run is planar else step for step in found]
-        found.insert([step.name for step in found].index("outputs"), MIX_ATTENTION if whole else MIX)
+        found.insert([step.name for step in found].index("outputs"), MIX_FOR_DEVICE if whole else MIX)
     return found
 
 

@@ -6,7 +6,9 @@ import ctypes
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,16 @@ from tesserac.elaborate import Options
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Entry
 from tesserac.ir.types import DType
+from tesserac.passes.differentiate import differentiate
 from tesserac.passes.pipeline import optimize
 from tests.codegen.cuda_cases import Case, Net, products
 from tests.codegen.cuda_support import WHOLE, build_functions, call, run_library
 from tests.codegen.test_cuda import needs_nvcc
+from tests.codegen.test_experts import CASES as MIXTURES
+from tests.codegen.test_experts import values_for
 from tests.conftest import ROOT
 from tests.emulation.building import SELECTED, compiled
+from tests.mixtures import mixture
 
 
 def dropped(m: int, n_: int) -> Case:
@@ -43,17 +49,31 @@ def strided(spec: str, left: tuple[int, ...], right: tuple[int, ...], keeps: boo
     return n.infer(n.b.op("sin", y), *([y] if keeps else []))
 
 
-CASES: dict[str, tuple[Callable[[], Case], tuple[int, int]]] = {
-    # how many products our kernel takes, and cuBLASLt
-    "dropped": (lambda: dropped(20, 40), (1, 0)),
-    "dropped_odd": (lambda: dropped(5, 37), (1, 0)),
-    "kept": (lambda: strided("mk,kn->mn", (70, 33), (33, 80), keeps=True), (1, 0)),
-    "transposed": (lambda: strided("km,kn->mn", (40, 70), (40, 24)), (1, 0)),
-    "two_axes": (lambda: strided("ambk,abkn->abmn", (2, 20, 3, 16), (2, 3, 16, 8)), (1, 0)),
-    "two_axes_odd": (lambda: strided("ambk,abkn->ambn", (2, 20, 3, 7), (2, 3, 7, 9)), (1, 0)),
-    "large_tiles": (lambda: strided("amk,akn->amn", (130, 33, 24), (130, 24, 20)), (1, 0)),
-    "many_terms": (lambda: strided("mk,kn->mn", (3, 1100), (1100, 5)), (0, 1)),
-    "trained": (lambda: products(70, 64, 40, "gelu"), (3, 2)),
+def experts(name: str, **changes: Any) -> Case:
+    """A mixture of experts."""
+    case = replace(MIXTURES[name], **changes)
+    function = mixture(case, "moe")
+    return differentiate(function), values_for(function, case)
+
+
+CASES: dict[str, tuple[Callable[[], Case], tuple[int, ...]]] = {
+    # how many products our kernel takes, cuBLASLt takes, and the kernels for rows of experts take
+    "dropped": (lambda: dropped(20, 40), (1, 0, 0)),
+    "dropped_odd": (lambda: dropped(5, 37), (1, 0, 0)),
+    "kept": (lambda: strided("mk,kn->mn", (70, 33), (33, 80), keeps=True), (1, 0, 0)),
+    "transposed": (lambda: strided("km,kn->mn", (40, 70), (40, 24)), (1, 0, 0)),
+    "two_axes": (lambda: strided("ambk,abkn->abmn", (2, 20, 3, 16), (2, 3, 16, 8)), (1, 0, 0)),
+    "two_axes_odd": (lambda: strided("ambk,abkn->ambn", (2, 20, 3, 7), (2, 3, 7, 9)), (1, 0, 0)),
+    "large_tiles": (lambda: strided("amk,akn->amn", (130, 33, 24), (130, 24, 20)), (1, 0, 0)),
+    "many_terms": (lambda: strided("mk,kn->mn", (3, 1100), (1100, 5)), (0, 1, 0)),
+    "trained": (lambda: products(70, 64, 40, "gelu"), (3, 2, 0)),
+    "experts": (lambda: experts("unequal experts"), (0, 2, 7)),
+    "experts_gradients": (lambda: experts("given routing", gradients=True), (0, 2, 5)),
+    "experts_tiles": (lambda: experts("given routing", tokens=300, width=72, hidden=136, choices=1), (0, 0, 5)),
+    "experts_large": (
+        lambda: experts("given routing", tokens=800, width=24, hidden=130, experts=3, choices=1),
+        (0, 0, 5),
+    ),
 }
 
 
@@ -70,7 +90,8 @@ def texts(case: Case) -> tuple[str, str]:
 def test_the_rule_chooses(name: str) -> None:
     make, wanted = CASES[name]
     program = texts(make())[1]
-    assert (len(re.findall(r"product_mma\(", program)), len(re.findall(r"matmul<float>\(", program))) == wanted
+    names = (r"product_mma\(", r"matmul<float>\(", r"mma::grouped_")
+    assert tuple(len(re.findall(name, program)) for name in names) == wanted
 
 
 def check(library: ctypes.CDLL) -> None:
@@ -103,7 +124,7 @@ def test_products_compute_what_the_evaluator_does(
 
 @needs_nvcc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-def test_the_products_of_a_gpt_do_not_spill(arch: str, tmp_path: Path) -> None:
+def test_products_do_not_spill(arch: str, tmp_path: Path) -> None:
     source = (ROOT / "examples/gpt2_124m.py").read_text(encoding="utf-8")
     options = CompileOptions(Options(sets=(("L", "1"),), precision="bf16"), tile_rows=0, target="cuda")
     files = compile_source(source, "gpt2_124m.py", options).files
@@ -111,7 +132,11 @@ def test_the_products_of_a_gpt_do_not_spill(arch: str, tmp_path: Path) -> None:
     structs = re.findall(r"^struct product_\w+ \{.*?^\};", kernels, re.MULTILINE | re.DOTALL)
     names = [text.split()[1] for text in structs]
     uses = [f"(void*)&mma::product<mma::LargeCut, {name}>" for name in names]
-    lines = ['#include "runtime/cuda/product_mma.cuh"', "using namespace tsr;", *structs]
+    for cut in ("LargeCut", "SmallCut"):
+        of_experts = [f"contract_blocks<mma::{cut}, {along}, true, " for along in ("true", "false")]
+        of_experts.append(f"outer_blocks<mma::{cut}, true, ")
+        uses += [f"(void*)&mma::grouped_{start}__nv_bfloat16, 8>" for start in of_experts]
+    lines = ['#include "runtime/cuda/grouped_mma.cuh"', "using namespace tsr;", *structs]
     found = compiled("\n".join([*lines, f"void* kernels[] = {{{', '.join(uses)}}};"]), arch, tmp_path)
-    assert len(found) == len(names) >= 4
+    assert len(found) == len(names) + 6 >= 10
     assert not [(k.entry, k.spills) for k in found if k.spills]

@@ -13,7 +13,7 @@ from tesserac.ir.program import Function, Program
 from tesserac.ir.text import parse_program, print_program
 from tesserac.ir.types import DType
 from tesserac.ops.numerics import to_bfloat16
-from tesserac.passes.mixed import mix, mix_attention
+from tesserac.passes.mixed import mix, mix_for_device
 from tesserac.passes.pipeline import optimize
 from tesserac.passes.simplify import simplify
 from tests.passes.cases import equations_of, function_of
@@ -85,7 +85,7 @@ def test_attention_is_rounded_where_the_target_asks_for_it() -> None:
     assert mix(function) == function
     attrs = "{causal=true, heads=2, kv_heads=2, scale=0.5}"
     shape = "f32[1,4,16]"
-    assert equations_of(mix_attention(function)) == [
+    assert equations_of(mix_for_device(function)) == [
         "%q_bf16: bf16[1,4,16] = cast %q {dtype=bf16}",
         "%k_bf16: bf16[1,4,16] = cast %k {dtype=bf16}",
         f"%o: {shape}, %lse: f32[1,2,4] = attention %q_bf16, %k_bf16, %k_bf16 {attrs}",
@@ -98,7 +98,7 @@ def test_attention_is_rounded_where_the_target_asks_for_it() -> None:
 @pytest.mark.parametrize(("width", "scale"), [(12, 0.5), (264, 0.5), (8, -0.5)])
 def test_attention_that_tensor_cores_do_not_take_stays(width: int, scale: float) -> None:
     function = attention_of(width, scale)
-    assert mix_attention(function) == function
+    assert mix_for_device(function) == function
 
 
 def test_rounding_comes_before_views() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.steps import Emitted, Workspace
+from tesserac.codegen.cuda.tensor_cores import PIECE
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.records import GroupedKernel, RoutingKernel
 from tesserac.diagnostics import InternalError
+from tesserac.ir.types import DType
+
+LARGE_TILE, LARGE_TILES = 128, 128
+"""Rows and columns of LargeCut of runtime/cuda/product_mma.cuh, and how many such tiles occupy a GPU."""
 
 ROUTE_CHUNK = 256
 """Slots that one warp sorts: kRouteChunk of runtime/cuda/route.cuh."""
@@ -27,8 +32,11 @@ def emit_routing(kernel: RoutingKernel) -> Emitted:
     return Emitted(text, [f"{kernel.function}({', '.join(arguments)});"], workspace.size)
 
 
-def emit_grouped(kernel: GroupedKernel, name: str) -> Emitted:
-    """A table of sizes, and a call with the tensors of all experts by number."""
+def emit_grouped(kernel: GroupedKernel, name: str, aligned: bool) -> Emitted:
+    """A table of sizes, and a call with the tensors of all experts by number.
+
+    ``aligned``: buffers begin at multiples of 16 bytes.
+    """
     if kernel.function == "number":
         call = f"grouped_number(stream, {{0}}, {kernel.count}, {kernel.rows}, {{1}});"
         return Emitted("// as runtime/cuda/grouped.cuh does it\n", [call])
@@ -39,17 +47,34 @@ def emit_grouped(kernel: GroupedKernel, name: str) -> Emitted:
     text = render_template(
         "cuda/grouped.cu.j2", name=name, k=kernel, next_x=kernel.strides[0], next_y=next_y, what=what[kernel.function]
     )
-    kinds = {kernel.slots[i].dtype for i in (0, *of_experts)}
+    kinds = {kernel.slots[i].dtype for i in of_experts}
+    brief = kernel.slots[0].dtype is DType.BF16
     if len(kinds) > 1:
         raise InternalError(f"experts' tensors of several types in {name}")
     own = ["{{nullptr, 0}}"] * kernel.count
     for slot, expert in zip(of_experts, kernel.experts, strict=True):
         own[expert] = f"{{{{{{{slot}}}, {kernel.strides[slot]}}}}}"
-    kind = CUDA_TYPE[kernel.slots[0].dtype]
+    kind = CUDA_TYPE[kernel.slots[first].dtype]
     reads = kernel.function in ("contract", "table")
     const = "const " if reads else ""
     experts = f"Experts<{const}{kind}, {kernel.count}>{{{{{{{{{', '.join(own)}}}}}}}}}"
     operands = [f"{{{i}}}" for i in range(first)]
     result = [f"{{{len(kernel.slots) - 1}}}"] if reads else []
     arguments = ["stream", name, *operands, experts, *result]
-    return Emitted(text, [f"grouped_{kernel.function}({', '.join(arguments)});"])
+    function = f"grouped_{kernel.function}"
+    if brief and kernel.function in ("contract", "outer"):
+        function = f"mma::{function}<{_on_tensor_cores(kernel, of_experts, aligned)}>"
+    return Emitted(text, [f"{function}({', '.join(arguments)});"])
+
+
+def _on_tensor_cores(kernel: GroupedKernel, of_experts: range, aligned: bool) -> str:
+    """Template arguments: large tiles or small ones, how matrices are stored, whether rows begin at 16 bytes."""
+    contracts = kernel.function == "contract"
+    read = [kernel.strides[i] for i in ((0, *of_experts) if contracts else (0, 1))]
+    if contracts:
+        large = kernel.rows >= LARGE_TILE * 2 * kernel.count and kernel.columns >= LARGE_TILE
+    else:
+        tiles = -(-kernel.width // LARGE_TILE) * -(-kernel.columns // LARGE_TILE) * len(kernel.experts)
+        large = tiles >= LARGE_TILES
+    flags = [large, *([kernel.transposed] if contracts else []), aligned and all(n % PIECE == 0 for n in read)]
+    return ", ".join("true" if flag else "false" for flag in flags)

@@ -107,7 +107,7 @@ class KernelCatalogue:
     def function(self, launch: Launch) -> KernelFunction:
         """The function that carries out a launch."""
         blank = tuple(replace(slot, name="") for slot in launch.kernel.slots)
-        unit = PIECE if isinstance(launch.kernel, ContractKernel) else LANES
+        unit = PIECE if isinstance(launch.kernel, ContractKernel | GroupedKernel) else LANES
         aligned = all(argument.offset % unit == 0 for argument in launch.arguments)
         key = replace(launch.kernel, slots=blank), aligned
         if key not in self._known:
@@ -158,7 +158,7 @@ class KernelCatalogue:
         if isinstance(kernel, RoutingKernel):
             return emit_routing(kernel)
         if isinstance(kernel, GroupedKernel):
-            return emit_grouped(kernel, name)
+            return emit_grouped(kernel, name, aligned)
         if isinstance(kernel, ExchangeKernel):
             return emit_exchange(kernel, name, scope)
         raise InternalError(f"no CUDA form of {type(kernel).__name__}")

@@ -95,6 +95,7 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
             kernels=kernels.functions,
             attention_forward=any("_tensor_cores<" in step for f in kernels.functions for step in f.emitted.steps),
             attention_backward=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
+            grouped_mma=any("mma::grouped_" in step for f in kernels.functions for step in f.emitted.steps),
             product_mma=any("product_mma(" in step for f in kernels.functions for step in f.emitted.steps),
             exchange=any(isinstance(f.launch.kernel, ExchangeKernel) for f in kernels.functions),
         ),
