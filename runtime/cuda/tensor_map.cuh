@@ -21,7 +21,11 @@ inline CUtensorMapDataType map_type(const __half*) { return CU_TENSOR_MAP_DATA_T
 inline decltype(&cuTensorMapEncodeTiled) map_encoder() {
   void* found = nullptr;
   cudaDriverEntryPointQueryResult status;
+#if defined(CUDART_VERSION) && CUDART_VERSION < 12050
+  const cudaError_t error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &status);
+#else
   const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &status);
+#endif
   if (error != cudaSuccess || status != cudaDriverEntryPointSuccess) return nullptr;
   return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
 }
