@@ -15,7 +15,7 @@
 namespace tsr {
 
 constexpr bool kFull = false;   ///< every query sees every key
-constexpr bool kCausal = true;  ///< query i sees keys 0 .. i + Keys - Queries
+constexpr bool kCausal = true;  ///< query i sees keys 0 .. first + i; `first` is Keys - Queries unless a call says otherwise
 
 /// Sizes of an attention, the leading dimensions of q, k, v, o, the distance of two heads' log-sum-exp, and the leading
 /// dimensions of the gradients.
@@ -56,7 +56,7 @@ struct AttentionPlan {
   static constexpr size_t tile = size_t(block) * ldt;
   static constexpr size_t row_values = size_t(padded<T>(block));
 
-  // Keys that query row `row` may see.
+  // Keys that query row `row` may see, where the queries are the last positions. Of queries that begin earlier, row + shift.
   static constexpr int visible(int row) { return A::causal ? row + A::keys - A::queries + 1 : A::keys; }
   static constexpr int limit(int keys, int step) { return round_up(keys, step) < A::keys ? round_up(keys, step) : A::keys; }
 };
@@ -74,7 +74,7 @@ struct BlockProducts {
   static constexpr int column_step = Tiling<T, Scores>::columns;
   static constexpr int key_step = Tiling<T, KeyGrad>::rows;
 
-  // Columns of the block's scores to compute, and to hold valid numbers (zeros beyond the visible keys).
+  // Columns of the scores of the block that begins at `row` to compute, and to hold valid numbers (zeros beyond the visible keys).
   static int computed(int row) { return P::limit(P::visible(row + Rows - 1), column_step); }
   static int filled(int row) {
     const int c = computed(row), k = P::limit(P::visible(row + Rows - 1), key_step);
@@ -120,15 +120,15 @@ struct AddOrStore {
 };
 
 template <class T, class A, int Rows>
-void forward_block(const T* q, const T* kt, const T* v, T* o, T* lse, T scale, T* tile, int row, bool normalize) {
+void forward_block(const T* q, const T* kt, const T* v, T* o, T* lse, T scale, T* tile, int row, int shift, bool normalize) {
   using B = BlockProducts<T, A, Rows>;
   using P = AttentionPlan<T, A>;
-  const int computed = B::computed(row), filled = B::filled(row);
+  const int place = row + shift, computed = B::computed(place), filled = B::filled(place);
   gemm<typename B::Scores>(q + long(row) * A::ldq, kt, Store<T>{tile, P::ldt}, Region{0, Rows, computed, A::head_size});
   T inverse[Rows];
   for (int i = 0; i < Rows; ++i) {
     T* p = tile + long(i) * P::ldt;
-    inverse[i] = T(1) / softmax_row(p, P::visible(row + i), filled, scale, lse[row + i]);
+    inverse[i] = T(1) / softmax_row(p, P::visible(place + i), filled, scale, lse[row + i]);
     if (normalize) {
       columns<T>(filled, [&](auto c) { c.store(p, c.load(p) * inverse[i]); });
       inverse[i] = T(1);
@@ -137,24 +137,26 @@ void forward_block(const T* q, const T* kt, const T* v, T* o, T* lse, T scale, T
   T* out = o + long(row) * A::ldo;
   gemm<typename B::Values>(
       tile, v, [&](auto c, int i, Vec<T> sum) { c.store(out + long(i) * A::ldo, sum * inverse[i]); },
-      Region{0, Rows, A::head_size, P::visible(row + Rows - 1)});
+      Region{0, Rows, A::head_size, P::visible(place + Rows - 1)});
 }
 
 // One block of query rows of the backward pass. `tile` holds its probabilities, or receives them when kt is given.
 template <class T, class A, int Rows>
 void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv,
-                    T scale, T* tile, int row, bool add) {
+                    T scale, T* tile, int row, int shift, bool add) {
   using B = BlockProducts<T, A, Rows>;
   using P = AttentionPlan<T, A>;
-  const int computed = B::computed(row), filled = B::filled(row), depth = P::visible(row + Rows - 1);
+  const int place = row + shift, computed = B::computed(place), filled = B::filled(place), depth = P::visible(place + Rows - 1);
   const int key_rows = P::limit(depth, B::key_step);
+  for (int j = key_rows; !add && j < A::keys; ++j)  // what no query sees
+    columns<T, A::head_size>([&](auto c) { c.store(dk + long(j) * A::ld_dk, Vec<T>{}), c.store(dv + long(j) * A::ld_dv, Vec<T>{}); });
   q += long(row) * A::ldq, dq += long(row) * A::ld_dq, o += long(row) * A::ldo, d_o += long(row) * A::ld_do, lse += row;
   if (kt != nullptr) {
     gemm<typename B::Scores>(
         q, kt,
         [&](auto c, int i, Vec<T> score) {
           const Vec<T> p = vexp(score * scale - lse[i]);
-          c.store(tile + long(i) * P::ldt, A::causal ? select(c.index() < T(P::visible(row + i)), p, Vec<T>{}) : p);
+          c.store(tile + long(i) * P::ldt, A::causal ? select(c.index() < T(P::visible(place + i)), p, Vec<T>{}) : p);
         },
         Region{0, Rows, computed, A::head_size});
     for (int i = 0; i < Rows; ++i)
@@ -195,10 +197,11 @@ constexpr size_t attention_kept() {
 
 /// o = softmax(scale q k^T) v per head; lse[h * LseStride + i] = log of the sum of e^(scale q k^T) of a row. `kept` receives
 /// the probabilities unless it is null. Head h of q, o starts at column h * HeadSize; its keys and values are those of head
-/// h / (Heads / KvHeads) of k, v.
+/// h / (Heads / KvHeads) of k, v. `first`: under a causal mask, the last key that the first query sees; at most Keys - Queries.
 template <class A, class T>
-void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale, T* scratch, T* kept = nullptr) {
+void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale, T* scratch, T* kept = nullptr, int first = A::keys - A::queries) {
   using P = detail::AttentionPlan<T, A>;
+  const int shift = first - (A::keys - A::queries);
   constexpr int group = A::heads / A::kv_heads;
   T* kt = scratch;
   for (int h = 0; h < A::heads; ++h) {
@@ -209,10 +212,10 @@ void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale
     T* lse_head = lse + h * A::lse_stride;
     for (int b = 0; b < P::whole_blocks; ++b)
       detail::forward_block<T, A, P::block>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(b * P::block),
-                                            b * P::block, kept != nullptr);
+                                            b * P::block, shift, kept != nullptr);
     if constexpr (P::rest != 0)
       detail::forward_block<T, A, P::rest>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(P::whole_blocks * P::block),
-                                           P::whole_blocks * P::block, kept != nullptr);
+                                           P::whole_blocks * P::block, shift, kept != nullptr);
   }
 }
 
@@ -220,8 +223,9 @@ void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale
 /// null: recomputed from lse.
 template <class A, class T>
 void attention_backward(const T* q, const T* k, const T* v, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv, T scale,
-                        T* scratch, T* kept = nullptr) {
+                        T* scratch, T* kept = nullptr, int first = A::keys - A::queries) {
   using P = detail::AttentionPlan<T, A>;
+  const int shift = first - (A::keys - A::queries);
   constexpr int group = A::heads / A::kv_heads;
   T *vt = scratch, *kt = scratch + P::transposed;
   for (int h = 0; h < A::heads; ++h) {
@@ -234,17 +238,17 @@ void attention_backward(const T* q, const T* k, const T* v, const T* o, const T*
     T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * A::queries * P::ldt;
     auto tile = [&](int row) { return kept == nullptr ? scratch + 2 * P::transposed : kept_head + long(row) * P::ldt; };
     const T* lse_head = lse + h * A::lse_stride;
-    // The last rows come first: they see every key and so start dk and dv, to which the others add.
+    // The last rows come first: they see every key that any row sees and so start dk and dv, to which the others add.
     bool add = h % group != 0;
     if constexpr (P::rest != 0) {
       detail::backward_block<T, A, P::rest>(q + column, k + kv_column, recompute, vt, o + column, lse_head, d_o + column, dq + column,
                                             dk + kv_column, dv + kv_column, scale, tile(P::whole_blocks * P::block),
-                                            P::whole_blocks * P::block, add);
+                                            P::whole_blocks * P::block, shift, add);
       add = true;
     }
     for (int b = P::whole_blocks - 1; b >= 0; --b, add = true)
       detail::backward_block<T, A, P::block>(q + column, k + kv_column, recompute, vt, o + column, lse_head, d_o + column, dq + column,
-                                             dk + kv_column, dv + kv_column, scale, tile(b * P::block), b * P::block, add);
+                                             dk + kv_column, dv + kv_column, scale, tile(b * P::block), b * P::block, shift, add);
   }
 }
 

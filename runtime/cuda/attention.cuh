@@ -8,7 +8,7 @@
 //
 // `A` lists batch, queries, keys, heads, kv_heads, head_dim, value_dim, causal, warps and the distances of batch elements and of rows
 // (q_batch, q_row...) of q k v o and, backward, d_o dq dk dv. Query head h reads key head h / (heads / kv_heads). With a causal mask, query i sees keys
-// 0 .. i + keys - queries.
+// 0 .. i + keys - queries or, where `begin` is given, 0 .. i + *begin: the queries are part of more, which begins there.
 #pragma once
 #include "reduce.cuh"
 
@@ -84,13 +84,17 @@ __device__ inline void store_rows(T* x, int64_t stride, int row, int rows, int f
   }
 }
 
+/// The last key that the first query sees under a causal mask.
+template <class A>
+__device__ inline int offset_of(const int* begin) { return begin ? *begin : A::keys - A::queries; }
+
 /// Whether query i sees key t.
 template <class A>
-__device__ inline bool sees(int i, int t) { return i < A::queries && t < A::keys && (!A::causal || t <= i + A::keys - A::queries); }
+__device__ inline bool sees(int i, int t, int offset) { return i < A::queries && t < A::keys && (!A::causal || t <= i + offset); }
 
 /// o = softmax(scale q k^T) v and lse = log of the sum of exponentials. Grid: (batch * heads) x query tiles x slices of o.
 template <class A, class T>
-__global__ void __launch_bounds__(threads<A>) forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ o, T* __restrict__ lse, T scale) {
+__global__ void __launch_bounds__(threads<A>) forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ o, T* __restrict__ lse, T scale, const int* begin) {
   constexpr int own_rows = rows_of_warp<A>, out = out_columns<T, A::value_dim>;
   __shared__ T q_tile[kTile][kSlice + 1], k_tile[kTile][kSlice + 1], v_tile[kTile][out], weights[kTile][kTile];
   const int row = blockIdx.y * kTile, b = blockIdx.x / A::heads, h = blockIdx.x % A::heads, group = h / (A::heads / A::kv_heads);
@@ -101,14 +105,14 @@ __global__ void __launch_bounds__(threads<A>) forward(const T* __restrict__ q, c
   T largest[own_rows], total[own_rows], sums[own_rows][out / 32] = {};
 #pragma unroll
   for (int r = 0; r < own_rows; ++r) largest[r] = -infinity<T>(), total[r] = 0;
-  const int last = A::causal ? row + kTile - 1 + A::keys - A::queries : A::keys - 1;
+  const int offset = offset_of<A>(begin), last = A::causal ? row + kTile - 1 + offset : A::keys - 1;
   for (int key = 0; key < A::keys && key <= last; key += kTile) {
     T scores[own_rows];
     dot_rows(scores, q_tile, k_tile, q_head, A::q_row, row, A::queries, k_head, A::k_row, key, A::keys, A::head_dim);
     load_tile<out, threads<A>>(v_tile, v_head, A::v_row, key, A::keys, first, A::value_dim);
 #pragma unroll
     for (int r = 0; r < own_rows; ++r) {
-      const T score = sees<A>(row + own + r, key + lane) ? scores[r] * scale : -infinity<T>();
+      const T score = sees<A>(row + own + r, key + lane, offset) ? scores[r] * scale : -infinity<T>();
       const T now = tsr_max(largest[r], warp_max(score));
       const T shrink = now == largest[r] ? T(1) : exp(largest[r] - now);  // both may be -infinity: a row that sees no key yet
       const T weight = score == -infinity<T>() ? T(0) : exp(score - now);
@@ -147,7 +151,7 @@ __global__ void __launch_bounds__(threads<A>) row_products(const T* __restrict__
 /// dq = ds k with ds = p (d_o v^T - delta) scale. Grid: (batch * heads) x query tiles x slices of dq.
 template <class A, class T>
 __global__ void __launch_bounds__(threads<A>) backward_queries(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const T* __restrict__ lse,
-                                                             const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dq, T scale) {
+                                                             const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dq, T scale, const int* begin) {
   constexpr int own_rows = rows_of_warp<A>, out = out_columns<T, A::head_dim>;
   __shared__ T x_tile[kTile][kSlice + 1], y_tile[kTile][kSlice + 1], k_tile[kTile][out], weights[kTile][kTile];
   const int row = blockIdx.y * kTile, b = blockIdx.x / A::heads, h = blockIdx.x % A::heads, group = h / (A::heads / A::kv_heads);
@@ -163,7 +167,7 @@ __global__ void __launch_bounds__(threads<A>) backward_queries(const T* __restri
     const int64_t at = int64_t(blockIdx.x) * A::queries + row + own + r;
     log_total[r] = inside ? lse[at] : T(0), shift[r] = inside ? delta[at] : T(0), factor[r] = 1;
   }
-  const int last = A::causal ? row + kTile - 1 + A::keys - A::queries : A::keys - 1;
+  const int offset = offset_of<A>(begin), last = A::causal ? row + kTile - 1 + offset : A::keys - 1;
   for (int key = 0; key < A::keys && key <= last; key += kTile) {
     T scores[own_rows], pulls[own_rows];
     dot_rows(scores, x_tile, y_tile, q_head, A::q_row, row, A::queries, k_head, A::k_row, key, A::keys, A::head_dim);
@@ -171,7 +175,7 @@ __global__ void __launch_bounds__(threads<A>) backward_queries(const T* __restri
     load_tile<out, threads<A>>(k_tile, k_head, A::k_row, key, A::keys, first, A::head_dim);
 #pragma unroll
     for (int r = 0; r < own_rows; ++r) {
-      const T p = sees<A>(row + own + r, key + lane) ? exp(scores[r] * scale - log_total[r]) : T(0);
+      const T p = sees<A>(row + own + r, key + lane, offset) ? exp(scores[r] * scale - log_total[r]) : T(0);
       weights[own + r][lane] = p * (pulls[r] - shift[r]) * scale;
     }
     __syncthreads();
@@ -183,7 +187,7 @@ __global__ void __launch_bounds__(threads<A>) backward_queries(const T* __restri
 /// dk = ds^T q and dv = p^T d_o, summed over the query heads of a key head in order. Grid: (batch * kv_heads) x key tiles x slices of both.
 template <class A, class T>
 __global__ void __launch_bounds__(threads<A>) backward_keys(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const T* __restrict__ lse,
-                                                          const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dk, T* __restrict__ dv, T scale) {
+                                                          const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dk, T* __restrict__ dv, T scale, const int* begin) {
   constexpr int own_rows = rows_of_warp<A>, out = out_columns<T, (A::head_dim > A::value_dim ? A::head_dim : A::value_dim)>, share = A::heads / A::kv_heads;
   __shared__ T x_tile[kTile][kSlice + 1], y_tile[kTile][kSlice + 1], row_tile[kTile][out], weights[kTile][kTile], pulled[kTile][kTile];
   const int key = blockIdx.y * kTile, b = blockIdx.x / A::kv_heads, group = blockIdx.x % A::kv_heads;
@@ -193,7 +197,7 @@ __global__ void __launch_bounds__(threads<A>) backward_keys(const T* __restrict_
   T dk_sums[own_rows][out / 32] = {}, dv_sums[own_rows][out / 32] = {}, factor[own_rows];
 #pragma unroll
   for (int r = 0; r < own_rows; ++r) factor[r] = 1;
-  const int earliest = A::causal && key > A::keys - A::queries ? (key - (A::keys - A::queries)) / kTile * kTile : 0;
+  const int offset = offset_of<A>(begin), earliest = A::causal && key > offset ? (key - offset) / kTile * kTile : 0;
   for (int h = group * share; h < (group + 1) * share; ++h) {
     const T* const q_head = q + b * A::q_batch + h * A::head_dim;
     const T* const d_head = d_o + b * A::d_o_batch + h * A::value_dim;
@@ -206,7 +210,7 @@ __global__ void __launch_bounds__(threads<A>) backward_keys(const T* __restrict_
       const T log_total = inside ? lse[rows + row + lane] : T(0), shift = inside ? delta[rows + row + lane] : T(0);
 #pragma unroll
       for (int r = 0; r < own_rows; ++r) {
-        const T p = sees<A>(row + lane, key + own + r) ? exp(scores[r] * scale - log_total) : T(0);
+        const T p = sees<A>(row + lane, key + own + r, offset) ? exp(scores[r] * scale - log_total) : T(0);
         weights[own + r][lane] = p;
         pulled[own + r][lane] = p * (pulls[r] - shift) * scale;
       }
@@ -229,22 +233,23 @@ constexpr int tiles(int n, int size) { return (n + size - 1) / size; }
 
 /// Launches the forward pass: o and lse (batch x heads x queries) are overwritten.
 template <class A, class T>
-void attention_forward(cudaStream_t stream, const T* q, const T* k, const T* v, T* o, T* lse, T scale) {
+void attention_forward(cudaStream_t stream, const T* q, const T* k, const T* v, T* o, T* lse, T scale, const int* begin = nullptr) {
   using namespace attention;
   const dim3 grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::value_dim, out_columns<T, A::value_dim>));
-  forward<A, T><<<grid, threads<A>, 0, stream>>>(q, k, v, o, lse, scale);
+  forward<A, T><<<grid, threads<A>, 0, stream>>>(q, k, v, o, lse, scale, begin);
 }
 
 /// Launches the backward pass: dq, dk and dv are overwritten; `delta` is room for batch x heads x queries elements.
 template <class A, class T>
-void attention_backward(cudaStream_t stream, const T* q, const T* k, const T* v, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv, T scale, T* delta) {
+void attention_backward(cudaStream_t stream, const T* q, const T* k, const T* v, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv, T scale, T* delta,
+                        const int* begin = nullptr) {
   using namespace attention;
   constexpr int wide = A::head_dim > A::value_dim ? A::head_dim : A::value_dim;
   row_products<A, T><<<int((int64_t(A::batch) * A::heads * A::queries + A::warps - 1) / A::warps), threads<A>, 0, stream>>>(o, d_o, delta);
   const dim3 query_grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::head_dim, out_columns<T, A::head_dim>));
-  backward_queries<A, T><<<query_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dq, scale);
+  backward_queries<A, T><<<query_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dq, scale, begin);
   const dim3 key_grid(A::batch * A::kv_heads, tiles(A::keys, kTile), tiles(wide, out_columns<T, wide>));
-  backward_keys<A, T><<<key_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale);
+  backward_keys<A, T><<<key_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale, begin);
 }
 
 }  // namespace tsr

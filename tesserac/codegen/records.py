@@ -127,7 +127,8 @@ class ContractKernel:
 class AttentionKernel:
     """Softmax attention of ``batch`` elements, forward or backward; ``strides``: (batch, row) of every slot.
 
-    Slots forward: q k v -> o lse; backward: q k v o lse do -> dq dk dv.
+    Slots forward: q k v -> o lse; backward: q k v o lse do -> dq dk dv. ``late``: one more slot at the end, a number:
+    the queries are part of more, which begins there, and under the causal mask a query i sees keys 0 .. number + i.
     """
 
     slots: tuple[Slot, ...]
@@ -142,6 +143,7 @@ class AttentionKernel:
     causal: bool
     scale: float
     strides: tuple[tuple[int, int], ...]
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

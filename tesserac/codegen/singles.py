@@ -56,6 +56,8 @@ def check_rows(values: StageValues, equation: Equation) -> None:
     """Raises NeedsCopy when attention or an op of experts cannot read an operand as rows of consecutive elements."""
     for var in equation.operands:
         _, view = buffer_of(values, var)
+        if var.type.rank == 0:
+            continue
         if equation.op in GROUPED_OPS:
             if _row_distance(view) is None:
                 raise NeedsCopy(var)
@@ -75,7 +77,8 @@ def check_stored(values: StageValues, equation: Equation) -> None:
 
 def _lower_attention(values: StageValues, equation: Equation) -> Launch:
     backward = equation.op == "attention_grad"
-    read, written = equation.operands, equation.results
+    count = 6 if backward else 3
+    read, begins, written = equation.operands[:count], equation.operands[count:], equation.results
     q, k, v = (x.type.sizes for x in read[:3])
     attrs = equation.attributes
     heads, kv_heads = int(attrs["heads"]), int(attrs["kv_heads"])  # type: ignore[arg-type]
@@ -86,6 +89,9 @@ def _lower_attention(values: StageValues, equation: Equation) -> Launch:
         arguments.append(argument)
         normal = view.normalized().strides
         strides.append((normal[0], normal[1]))
+    for var in begins:
+        slots.append(Slot(var.name, var.type.dtype))
+        arguments.append(buffer_of(values, var)[0])
     scale = attrs["scale"]
     head_dim = q[2] // heads
     kernel = AttentionKernel(
@@ -101,6 +107,7 @@ def _lower_attention(values: StageValues, equation: Equation) -> Launch:
         bool(attrs["causal"]),
         float(scale) if isinstance(scale, (int, float)) else head_dim**-0.5,
         tuple(strides),
+        bool(begins),
     )
     pairs = q[0] * heads * q[1] * k[1] * (0.5 if kernel.causal else 1.0)
     flops = 2.0 * pairs * (head_dim + kernel.value_dim) * (2.5 if backward else 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 
 from tesserac.ir.builder import Builder
@@ -12,15 +12,14 @@ from tesserac.passes.linearize import expanded
 from tesserac.passes.rename import renamed_equation, tidy
 
 
-def expand(function: Function, names: Collection[str] | None = None,
-           also: Callable[[Equation], bool] = lambda equation: False) -> Function:
-    """The same function with the fused ops called ``names`` (None: all), and others that ``also`` names, in primitives.
+def expand(function: Function, names: Collection[str] | None = None) -> Function:
+    """The same function with the fused ops called ``names`` (None: all) in primitives.
 
     Results keep their names and spans.
     """
 
     def wanted(equation: Equation) -> bool:
-        return spec_of(equation.op).expand is not None and (names is None or equation.op in names or also(equation))
+        return spec_of(equation.op).expand is not None and (names is None or equation.op in names)
 
     while any(wanted(equation) for equation in function.equations):
         function = _once(function, {id(e) for e in function.equations if wanted(e)})

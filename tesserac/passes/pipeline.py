@@ -43,13 +43,7 @@ class Step:
 
 
 def _expand_norms_and_losses(function: Function) -> Function:
-    composite = {e.op for e in function.equations} - set(KEPT_WHOLE)
-    return expand(function, composite, _begins_late)
-
-
-def _begins_late(equation: Equation) -> bool:
-    """Attention of queries that begin somewhere else on every rank: the kernels know the mask at compile time only."""
-    return len(equation.operands) > {"attention": 3, "attention_grad": 6}.get(equation.op, len(equation.operands))
+    return expand(function, {e.op for e in function.equations} - set(KEPT_WHOLE))
 
 
 def own_outputs(function: Function) -> Function:

@@ -172,6 +172,17 @@ def parts() -> Case:
     return n.infer(n.b.op("mul", n.b.op("exp", x), noise), chance, thin)
 
 
+def late_queries() -> Case:
+    """Attention of queries that are a part of more, beginning where a number says; some keys are seen by none."""
+    n = Net(31)
+    first = n.b.add_input(Input(Var("first", TensorType(DType.I32)), "first"))
+    n.values["first"] = np.array(35, np.int32)
+    q, k, v = n.weight("q", 2, 40, 12), n.weight("k", 2, 160, 6), n.weight("v", 2, 160, 6)
+    attrs = {"heads": 2, "kv_heads": 1, "causal": True, "scale": 0.7}
+    out, _ = n.b.ops("attention", (q, k, v, first), attrs)
+    return n.train(n.mean_square(n.b.op("mul", out, n.data("x", 2, 40, 12))))
+
+
 def lines() -> Case:
     """Functions along an axis."""
     n = Net(5)
@@ -248,6 +259,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "pointwise_four": lambda: pointwise(3, 5, 264),
     "pointwise_one": lambda: pointwise(7, 11),
     "parts": parts,
+    "late_queries": late_queries,
     "lines": lines,
     "hostile": hostile,
 }

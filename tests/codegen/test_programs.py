@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from tesserac.ir.text import parse_function, print_function
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate
 from tests.codegen.compiled import call, compile_functions
-from tests.codegen.cuda_cases import parts
+from tests.codegen.cuda_cases import Case, late_queries, parts
 from tests.strategies import inputs_for, programs
 
 BATCH = 10
@@ -86,9 +86,11 @@ def test_threads_share_a_long_kernel_without_rows() -> None:
 
 
 @pytest.mark.parametrize("tiled", [True, False])
-def test_parts_of_random_tensors(tiled: bool) -> None:
-    """Where a part begins is known at run time; its rows may be apart in the whole, and as short as one element."""
-    function, values = parts()
+@pytest.mark.parametrize("case", [parts, late_queries])
+def test_parts_that_begin_somewhere(case: Callable[[], Case], tiled: bool) -> None:
+    """Where a part of a random tensor or of attention's queries begins is known at run time."""
+    function, values = case()
+    function = differentiate(function)
     options = CompileOptions() if tiled else CompileOptions(tile_rows=0)
     with tempfile.TemporaryDirectory() as folder:
         found = call(compile_functions([function], Path(folder), options), 0, function, values, seed=5, step=3)

@@ -13,6 +13,7 @@ def test_a_causal_model_on_cut_sequences_trains_as_on_one_rank() -> None:
     alone, cut = build(GPT, "none"), build(GPT, "sp=2")
     kernels = (cut.parent / f"{cut.name}.kernels.h").read_text()
     assert "exchange::axis_index(" in kernels  # which queries are here
+    assert "attention_backward<A>(" in kernels  # no array of queries by keys
     assert "exchange::all_gather(" in kernels  # keys and values
     assert run(cut, 2, "selftest").splitlines()[-1] == "selftest: ok"
     expected, found = (losses(run(p, n, "train", "--steps", 20, *DATA)) for p, n in ((alone, 1), (cut, 2)))

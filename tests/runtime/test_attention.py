@@ -13,7 +13,7 @@ from tests.runtime import harness
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one attention; `pad` columns of padding in every row."""
+    """Sizes of one attention; `pad` columns of padding in every row; `first`: where queries begin among keys."""
 
     queries: int
     keys: int
@@ -23,6 +23,11 @@ class Case:
     causal: bool
     pad: int
     double: bool
+    first: int | None = None
+
+    @property
+    def offset(self) -> int:
+        return self.keys - self.queries if self.first is None else self.first
 
     @property
     def ldq(self) -> int:
@@ -41,13 +46,17 @@ CASES = [
     Case(130, 37, 20, 3, 1, False, 2, False),
     Case(37, 300, 8, 1, 1, False, 0, True),
     Case(280, 280, 12, 1, 1, False, 0, False),
+    Case(40, 160, 16, 2, 2, True, 0, False, 0),
+    Case(40, 160, 16, 2, 2, True, 0, False, 80),
+    Case(77, 308, 9, 4, 2, True, 5, False, 77),
+    Case(3, 12, 5, 2, 1, True, 1, True, 9),
 ]
 
 
 def program() -> str:
     calls = [
         f"  check<{'double' if c.double else 'float'}, Attention<{c.queries}, {c.keys}, {c.head_size}, {c.heads}, "
-        f"{c.kv_heads}, {'kCausal' if c.causal else 'kFull'}, {c.ldq}, {c.ldk}, {c.ldk}, {c.ldq}>>(files);"
+        f"{c.kv_heads}, {'kCausal' if c.causal else 'kFull'}, {c.ldq}, {c.ldk}, {c.ldk}, {c.ldq}>>(files, {c.offset});"
         for c in CASES
     ]
     return (
@@ -56,7 +65,7 @@ def program() -> str:
 using namespace tsr;
 
 template <class T, class A>
-static void check(Files& files) {
+static void check(Files& files, int first) {
   const long size_q = (A::queries - 1) * A::ldq + A::heads * A::head_size;
   const long size_k = (A::keys - 1) * A::ldk + A::kv_heads * A::head_size;
   auto q = files.read<T>(size_q), k = files.read<T>(size_k), v = files.read<T>(size_k), d_o = files.read<T>(size_q);
@@ -65,9 +74,9 @@ static void check(Files& files) {
     auto o = files.read<T>(size_q), lse = files.read<T>(A::heads * A::queries);
     auto dq = files.read<T>(size_q), dk = files.read<T>(size_k), dv = files.read<T>(size_k);
     const T scale = T(0.25);
-    attention_forward<A>(q.get(), k.get(), v.get(), o.get(), lse.get(), scale, scratch.get(), p);
+    attention_forward<A>(q.get(), k.get(), v.get(), o.get(), lse.get(), scale, scratch.get(), p, first);
     attention_backward<A>(q.get(), k.get(), v.get(), o.get(), lse.get(), d_o.get(), dq.get(), dk.get(), dv.get(), scale,
-                          scratch.get(), p);
+                          scratch.get(), p, first);
     files.write(o), files.write(lse), files.write(dq), files.write(dk), files.write(dv);
   }
 }
@@ -83,7 +92,7 @@ SIZES
     return 0;
   }
   Files files(argv);
-""".replace("SIZES", "\n".join(c.replace("check", "  sizes").replace("(files)", "()") for c in calls))
+""".replace("SIZES", "\n".join(c.replace("check", "  sizes").partition("(")[0] + "();" for c in calls))
         + "\n".join(calls)
         + "\n}\n"
     )
@@ -112,7 +121,7 @@ def reference(c: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, d_o: np.ndar
     kh, vh = (np.repeat(heads(x, c.kv_heads), group, axis=0) for x in (k, v))
     scores = scale * qh @ kh.transpose(0, 2, 1)
     if c.causal:
-        scores = np.where(np.tri(c.queries, c.keys, c.keys - c.queries, dtype=bool), scores, -np.inf)
+        scores = np.where(np.tri(c.queries, c.keys, c.offset, dtype=bool), scores, -np.inf)
     lse = np.log(np.exp(scores).sum(-1))
     p = np.exp(scores - lse[..., None])
     dp = doh @ vh.transpose(0, 2, 1)

@@ -136,7 +136,8 @@ def render_attention(kernel: AttentionKernel, slot_names: list[str], real: str) 
         "sizes": sizes,
         "scale": literal(kernel.scale, real),
         "real": real,
-        "pointers": [pointer(i) for i in range(len(slot_names))],
+        "pointers": [pointer(i) for i in range(len(kernel.strides))],
+        "first": f", *{slot_names[-1]}" if kernel.late else "",
         "value_dim": kernel.value_dim,
     }
 

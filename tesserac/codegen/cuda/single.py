@@ -69,16 +69,17 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str, schedule: Sche
     types = f"{CUDA_TYPE[DType.BF16]}, {real}" if brief else real
     mma = "_mma" if brief else ""
     names = ("q", "k", "v", "o", "lse", "d_o", "dq", "dk", "dv")
-    used = [i for i in range(len(kernel.slots)) if i != 4]
+    used = [i for i in range(len(kernel.strides)) if i != 4]
     strides = [(names[i], *kernel.strides[i]) for i in used]
     text = render_template("cuda/attention.cu.j2", name=name, k=kernel, strides=strides, warps=schedule.get("warps", 4))
-    pointers = ", ".join(f"{{{i}}}" for i in range(len(kernel.slots)))
+    pointers = ", ".join(f"{{{i}}}" for i in range(len(kernel.strides)))
+    begin = f", {{{len(kernel.strides)}}}" if kernel.late else ""
     if not kernel.backward:
         call = f"attention_forward{'_tensor_cores' if brief else ''}<{name}, {types}>"
-        return Emitted(text, [f"{call}(stream, {pointers}, {real}({kernel.scale!r}));"])
+        return Emitted(text, [f"{call}(stream, {pointers}, {real}({kernel.scale!r}){begin});"])
     workspace = Workspace()
     place = workspace.add("delta", kernel.batch * kernel.heads * kernel.queries * (8 if real == "double" else 4))
-    rest = f"{real}({kernel.scale!r}), at<{real}>(workspace, {place})"
+    rest = f"{real}({kernel.scale!r}), at<{real}>(workspace, {place}){begin}"
     types += f", {real}" if brief else ""
     step = f"attention_backward{mma}<{name}, {types}>(stream, {pointers}, {rest});"
     return Emitted(text, [step], workspace.size)
