@@ -20,6 +20,7 @@
 #include "ranks.h"
 #include "safetensors.h"
 #include "session.h"
+#include "shares.h"
 #include "stored.h"
 #include "weights.h"
 
@@ -94,9 +95,10 @@ class Checkpoints {
     Metadata metadata = {{"tesserac.kind", "checkpoint"}, {"tesserac.program", program.name}, {"tesserac.version", program.version},
                          {"step", format("%lld", static_cast<long long>(step))}, {"optimizer", rule_text(optimizer)}};
     metadata.insert(metadata.end(), settings.begin(), settings.end());
-    const std::vector<Indexed> tensors = all_tensors(session, optimizer);
-    if (ranks_ && ranks_->size() > 1) save_parts(session, tensors, step, metadata);
-    else save_whole(session, tensors, step, metadata);
+    const Shares shares(program);
+    const std::vector<Indexed> tensors = all_tensors(session, shares, optimizer);
+    if (ranks_ && ranks_->size() > 1) save_parts(session, shares, tensors, step, metadata);
+    else save_whole(session, shares, tensors, step, metadata);
     if (first()) prune(keep);
   }
 
@@ -148,27 +150,48 @@ class Checkpoints {
   }
 
   // Weights, then each moment of every weight.
-  static std::vector<Indexed> all_tensors(const Session& session, const OptimizerSettings& optimizer) {
+  static std::vector<Indexed> all_tensors(const Session& session, const Shares& shares, const OptimizerSettings& optimizer) {
     std::vector<Indexed> out;
     const Program& program = session.program();
     for (int moment = -1; moment < session.moment_count(); ++moment)
-      for (int i = 0; i < program.param_count; ++i) out.push_back({header_of(program.params[i], prefix(optimizer, moment)), &program.params[i], static_cast<int>(out.size())});
+      for (int i = 0; i < program.param_count; ++i)
+        out.push_back({header_of(program.params[i], prefix(optimizer, moment)), &program.params[i], static_cast<int>(out.size()), moment >= 0 && shares.divided(i) ? &shares : nullptr, i});
     return out;
   }
-  static void pack_one(const Session& session, const Indexed& item, char* out) {
+
+  // A part that this rank holds of a tensor, and where it lies in memory: `arena` and, as if it were a whole one, `tensor`.
+  struct Piece {
+    Part part;
+    Tensor tensor;
+    char* arena;
+    TensorHeader header() const { return {part.key, tensor.dtype, part.where.lengths, dense_bytes(tensor)}; }
+  };
+  std::vector<Piece> pieces_of(const Session& session, const Shares& shares, const Indexed& item) const {
     const int moment = item.index / session.program().param_count - 1;
-    pack(*item.tensor, moment < 0 ? session.params() : session.moments()[moment], out);
+    char* const arena = moment < 0 ? session.params() : session.moments()[moment];
+    std::vector<Piece> out;
+    size_t at = moment < 0 ? item.tensor->offset : shares.moment(item.param, ranks_);
+    for (Part& part : parts_of(item, ranks_)) {
+      Tensor tensor = *item.tensor;
+      std::copy(part.where.lengths.begin(), part.where.lengths.end(), tensor.shape);
+      tensor.offset = at;
+      if (item.shares) tensor.row_stride = 0;
+      at += dense_bytes(tensor);
+      out.push_back({part, tensor, arena});
+    }
+    return out;
   }
 
-  void save_whole(const Session& session, const std::vector<Indexed>& tensors, int64_t step, const Metadata& metadata) const {
-    std::vector<TensorHeader> headers;
-    for (const Indexed& item : tensors) headers.push_back(item.header);
-    write_safetensors(name_of(step) + kSuffix, headers, metadata, [&](size_t i, char* out) { pack_one(session, tensors[i], out); });
+  void save_whole(const Session& session, const Shares& shares, const std::vector<Indexed>& tensors, int64_t step, const Metadata& metadata) const {
+    std::vector<Piece> pieces;
+    for (const Indexed& item : tensors)
+      for (Piece& piece : pieces_of(session, shares, item)) pieces.push_back(piece);
+    write_pieces(name_of(step) + kSuffix, pieces, metadata);
     if (is_folder(name_of(step))) remove_folder(name_of(step));
   }
 
   // The folder gets its name when every file in it is complete.
-  void save_parts(const Session& session, const std::vector<Indexed>& tensors, int64_t step, const Metadata& metadata) const {
+  void save_parts(const Session& session, const Shares& shares, const std::vector<Indexed>& tensors, int64_t step, const Metadata& metadata) const {
     const Mesh& mesh = *session.program().mesh;
     const std::string folder = name_of(step), unfinished = folder + kUnfinished, replaced = folder + ".old" + kUnfinished;
     try {
@@ -177,7 +200,7 @@ class Checkpoints {
         remove_folder(unfinished);
         make_folder(unfinished);
       });
-      together(ranks_, [&] { save_part(session, tensors, unfinished + "/" + part_file(ranks_->rank())); });
+      together(ranks_, [&] { save_part(session, shares, tensors, unfinished + "/" + part_file(ranks_->rank())); });
       together(ranks_, [&] {
         if (!first()) return;
         AtomicFile index(unfinished + kIndexName);
@@ -195,15 +218,19 @@ class Checkpoints {
       throw;
     }
   }
-  void save_part(const Session& session, const std::vector<Indexed>& tensors, const std::string& path) const {
+  void save_part(const Session& session, const Shares& shares, const std::vector<Indexed>& tensors, const std::string& path) const {
+    std::vector<Piece> mine;
+    for (const Indexed& item : tensors) {
+      const std::vector<Held> held = holders(item, *session.program().mesh);
+      if (std::none_of(held.begin(), held.end(), [&](const Held& one) { return one.rank == ranks_->rank(); })) continue;
+      for (Piece& piece : pieces_of(session, shares, item)) mine.push_back(piece);
+    }
+    if (!mine.empty()) write_pieces(path, mine, {{"tesserac.kind", "part of a checkpoint"}, {"rank", format("%d", ranks_->rank())}});
+  }
+  static void write_pieces(const std::string& path, const std::vector<Piece>& pieces, const Metadata& metadata) {
     std::vector<TensorHeader> headers;
-    std::vector<Indexed> mine;
-    for (const Indexed& item : tensors)
-      for (const Held& held : holders(*item.tensor, item.index, *session.program().mesh))
-        if (held.rank == ranks_->rank()) mine.push_back(item), headers.push_back(item.header);
-    if (mine.empty()) return;
-    const Metadata words = {{"tesserac.kind", "part of a checkpoint"}, {"rank", format("%d", ranks_->rank())}};
-    write_safetensors(path, headers, words, [&](size_t i, char* out) { pack_one(session, mine[i], out); });
+    for (const Piece& piece : pieces) headers.push_back(piece.header());
+    write_safetensors(path, headers, metadata, [&](size_t i, char* out) { pack(pieces[i].tensor, pieces[i].arena, out); });
   }
 
   // Throws unless the checkpoint is whole and of this program and optimizer.
@@ -216,22 +243,20 @@ class Checkpoints {
     if (file->meta("optimizer") != rule_text(optimizer))
       throw Error("T0919", quoted(file->path()) + " was written by optimizer " + quoted(file->meta("optimizer")) + ", this run uses '" + rule_text(optimizer) + "'",
                   "pass the same --optimizer, or take the weights alone with --weights FILE and another --checkpoint folder");
-    for (const Indexed& item : all_tensors(session, optimizer)) {
+    const Shares shares(program);
+    for (const Indexed& item : all_tensors(session, shares, optimizer)) {
       const Stored::Whole* const stored = file->find(item.header.name);
       if (!stored || !same_shape(whole_of(*item.tensor), stored->about)) throw file->damaged("the moments of '" + std::string(item.tensor->name) + "' are missing");
-      if (holds(*item.tensor, ranks_)) file->verify(*stored, rectangle_of(*item.tensor, ranks_));
+      for (const Part& part : parts_of(item, ranks_)) file->verify(*stored, part.where);
     }
   }
 
   void restore(const Stored& file, Session* session, const OptimizerSettings& optimizer, Resumed* out) const {
-    const int count = session->program().param_count;
+    const Shares shares(session->program());
     std::vector<char> memory;
-    for (const Indexed& item : all_tensors(*session, optimizer)) {
-      if (!holds(*item.tensor, ranks_)) continue;
+    for (const Indexed& item : all_tensors(*session, shares, optimizer)) {
       const Stored::Whole& whole = *file.find(item.header.name);
-      const StoredTensor part = file.part(whole, rectangle_of(*item.tensor, ranks_), &memory);
-      const int moment = item.index / count - 1;
-      place(*item.tensor, part, moment < 0 ? session->params() : session->moments()[moment]);
+      for (const Piece& piece : pieces_of(*session, shares, item)) place(piece.tensor, file.part(whole, piece.part.where, &memory), piece.arena);
       file.release(whole);
     }
     out->path = file.path();

@@ -8,6 +8,7 @@
 #include "error.h"
 #include "json.h"
 #include "options.h"
+#include "shares.h"
 #include "tensor.h"
 
 namespace tsr {
@@ -42,6 +43,8 @@ inline std::string input_notes(const Tensor& input) {
   return joined(notes);
 }
 
+inline size_t moment_bytes(const Program& program) { return Shares(program).moment_bytes(); }
+
 inline void describe_function(const Program& program, const Function& function, const char* title, int threads, bool train) {
   printf("\n%s (%s): %.4g MFLOP\n  inputs\n", title, function.name, function.flops * 1e-6);
   for (int i = 0; i < function.input_count; ++i) describe_tensor(function.inputs[i], input_notes(function.inputs[i]));
@@ -55,7 +58,7 @@ inline void describe_function(const Program& program, const Function& function, 
     return;
   }
   printf("  memory with %d threads\n    parameters %s", threads, bytes_text(params).c_str());
-  if (train) printf(", gradients %s, each optimizer moment %s", bytes_text(params * threads).c_str(), bytes_text(params).c_str());
+  if (train) printf(", gradients %s, each optimizer moment %s", bytes_text(params * threads).c_str(), bytes_text(static_cast<double>(moment_bytes(program))).c_str());
   printf(", shared %s, scratch %s\n", bytes_text(static_cast<double>(function.shared_bytes)).c_str(), bytes_text(scratch).c_str());
 }
 
@@ -70,6 +73,7 @@ inline void describe_mesh(const Program& program, const Mesh& mesh) {
     const std::string owner = param.cut->owner_axis < 0 ? "" : format(" on rank %d of %s", param.cut->owner, mesh.names[param.cut->owner_axis]);
     printf("    %-32s %s%s\n", param.name, (part == whole ? part : part + " of " + whole).c_str(), owner.c_str());
   }
+  for (int b = 0; b < mesh.bucket_count; ++b) printf("    moments of %d tensors in shares along %s\n", mesh.buckets[b].param_count, mesh.names[mesh.buckets[b].axis]);
   if (mesh.collective_count > 0) printf("\nexchanges\n  %4s %-15s %-6s %-16s %12s\n", "", "kind", "axis", "source", "bytes/rank");
   for (int i = 0; i < mesh.collective_count; ++i)
     printf("  %4d %-15s %-6s %-16s %12lld\n", i, mesh.collectives[i].kind, mesh.names[mesh.collectives[i].axis], mesh.collectives[i].source, static_cast<long long>(mesh.collectives[i].bytes));

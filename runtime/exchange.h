@@ -102,6 +102,22 @@ inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Term<T
   for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
 }
 
+// Of the sums over the ranks of an axis of several tensors, one behind the other, this rank's share: zeros elsewhere.
+template <class R, class T, int N>
+inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Term<T> (&terms)[N], T* work) {
+  T* end = work;
+  for (const Term<T>& term : terms) end = pack(ranks, term.in_grid, term.in, end);
+  const int64_t count = end - work, share = (count + ranks.size(axis) - 1) / ranks.size(axis);
+  T* const mine = work + share * ranks.size(axis);
+  while (end < mine) *end++ = T(0);
+  ranks.reduce_scatter(number, axis, kind, type_of<T>(), work, mine, share);
+  const int64_t first = ranks.coordinate(axis) * share;
+  memset(work, 0, static_cast<size_t>(count) * sizeof(T));
+  memcpy(work + first, mine, static_cast<size_t>(share) * sizeof(T));
+  const T* dense = work;
+  for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
+}
+
 // One of several tensors.
 template <class T>
 struct Source { const T* at; Grid grid; };

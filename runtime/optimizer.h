@@ -16,6 +16,7 @@
 #include "optimizer_settings.h"
 #include "program.h"
 #include "ranks.h"
+#include "shares.h"
 
 namespace tsr {
 
@@ -61,14 +62,17 @@ inline void adam(T* __restrict p, const T* __restrict g, T* __restrict m, T* __r
 
 class Updater final : public EarlyUpdate {
  public:
-  // On a mesh, every rank updates what it holds, and the norm is that of all gradients: of equal parts, one rank's count.
+  // On a mesh, every rank updates what it holds, or its share of that, and the norm is that of all gradients: of equal
+  // parts, one rank's count.
   Updater(const Program& program, const OptimizerSettings& settings, int workers, Ranks* ranks = nullptr)
-      : program_(program), settings_(settings), workers_(workers), ranks_(ranks) {
+      : program_(program), settings_(settings), workers_(workers), ranks_(ranks), shares_(program) {
     for (int i = 0; i < program.param_count; ++i) {
       first_.push_back(chunks_.size());
       if (!first_in_place(program.params[i])) continue;
-      add_chunks(program.params[i], &chunks_);
-      if (ranks) counts_.resize(chunks_.size(), speaks_for(program.params[i], *program.mesh, *ranks));
+      const std::vector<Chunk> own = shares_.chunks(i, ranks);
+      const unsigned axis = shares_.divided(i) ? 1u << shares_.axis(i) : 0;
+      chunks_.insert(chunks_.end(), own.begin(), own.end());
+      if (ranks) counts_.resize(chunks_.size(), speaks_for(program.params[i], *program.mesh, *ranks, axis));
     }
     first_.push_back(chunks_.size());
     partial_.resize(chunks_.size());
@@ -83,15 +87,16 @@ class Updater final : public EarlyUpdate {
   double seconds() const { return seconds_; }
 
   // Global norm of the gradients.
-  double norm(const char* grads) {
+  double norm(char* grads) {
     begin(nullptr, grads, nullptr, 0, 0);
     visit_rest<false>();
     return total();
   }
 
   // Updates the parameters from the gradients; `step` counts from 0, `lr` is this step's rate.
-  // Returns the global gradient norm before clipping.
-  double apply(char* params, const char* grads, char* const* moments, int64_t step, double lr) {
+  // Returns the global gradient norm before clipping. Where ranks update shares, gradients are lost: their memory is
+  // needed to bring the shares together.
+  double apply(char* params, char* grads, char* const* moments, int64_t step, double lr) {
     if (settings_.clip <= 0) {
       begin(params, grads, moments, step, lr);
       return end();
@@ -104,7 +109,7 @@ class Updater final : public EarlyUpdate {
   }
 
   // The same in parts: begin(), update() of some parameters as soon as their gradients are final, end() with all others.
-  void begin(char* params, const char* grads, char* const* moments, int64_t step, double lr, double scale = 1) {
+  void begin(char* params, char* grads, char* const* moments, int64_t step, double lr, double scale = 1) {
     arenas_ = {params, grads, moments};
     for (const bool decay : {false, true}) {
       single_[decay] = constants<float>(decay, step, lr, scale);
@@ -124,6 +129,7 @@ class Updater final : public EarlyUpdate {
   }
   double end() {
     visit_rest<true>();
+    if (ranks_) shares_.gather(ranks_, arenas_.params, arenas_.grads);
     return total();
   }
 
@@ -166,8 +172,9 @@ class Updater final : public EarlyUpdate {
       const T* const g = reinterpret_cast<const T*>(arenas_.grads + (static_cast<ptrdiff_t>(at) + distance));
       sum += dot(g, g, chunk.length);
       if (!Update) continue;
-      T* const m = count > 0 ? reinterpret_cast<T*>(arenas_.moments[0] + at) : nullptr;
-      T* const v = count > 1 ? reinterpret_cast<T*>(arenas_.moments[1] + at) : nullptr;
+      const size_t moment = chunk.moment + static_cast<size_t>(row * chunk.moment_stride) * sizeof(T);
+      T* const m = count > 0 ? reinterpret_cast<T*>(arenas_.moments[0] + moment) : nullptr;
+      T* const v = count > 1 ? reinterpret_cast<T*>(arenas_.moments[1] + moment) : nullptr;
       update_row(reinterpret_cast<T*>(arenas_.params + at), g, m, v, chunk.length, c);
     }
     return sum;
@@ -201,13 +208,14 @@ class Updater final : public EarlyUpdate {
     return std::sqrt(sum);
   }
 
-  struct Arenas { char* params; const char* grads; char* const* moments; };
+  struct Arenas { char* params; char* grads; char* const* moments; };
   struct Work { size_t chunk; ptrdiff_t distance; };
 
   const Program& program_;
   OptimizerSettings settings_;
   int workers_;
   Ranks* ranks_;
+  Shares shares_;
   std::vector<Chunk> chunks_;
   std::vector<size_t> first_;  // by parameter: its first chunk
   std::vector<char> counts_;   // by chunk: whether this rank adds it to the norm

@@ -11,7 +11,14 @@
 
 namespace tsr {
 
-struct Chunk { size_t offset; int64_t rows, length, stride; DType type; bool decay; };  // scalars
+struct Chunk {
+  size_t offset;
+  int64_t rows, length, stride;  // scalars
+  DType type;
+  bool decay;
+  size_t moment = 0;  // the same of an optimizer's moments (shares.h)
+  int64_t moment_stride = 0;
+};
 
 constexpr int64_t kChunk = 16384;  // scalars: parameter, gradient and two moments fit a second-level cache
 

@@ -1,5 +1,6 @@
 // What the ranks of a mesh write of a checkpoint: which rank holds which part of which tensor, and the index that says so.
 #pragma once
+#include <algorithm>
 #include <exception>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "program.h"
 #include "ranks.h"
 #include "safetensors.h"
+#include "shares.h"
 #include "stored.h"
 #include "tensor.h"
 
@@ -34,15 +36,69 @@ inline Rectangle rectangle_of(const Tensor& tensor, const Where* ranks) {
   return {{corner.at, corner.at + tensor.rank}, {tensor.shape, tensor.shape + tensor.rank}};
 }
 
+// The rectangles that a run of a tensor's elements consists of, in the order of the elements.
+inline void cut_run(const Tensor& tensor, int dim, Span run, Rectangle outer, std::vector<Rectangle>* out) {
+  if (run.first >= run.last) return;
+  if (dim == tensor.rank) return out->push_back(outer);
+  int64_t inner = 1;
+  for (int d = dim + 1; d < tensor.rank; ++d) inner *= tensor.shape[d];
+  const auto within = [&](int64_t row) {  // what the run has of one row
+    Rectangle one = outer;
+    one.at[static_cast<size_t>(dim)] = row, one.lengths[static_cast<size_t>(dim)] = 1;
+    cut_run(tensor, dim + 1, {std::max<int64_t>(run.first - row * inner, 0), std::min(run.last - row * inner, inner)}, one, out);
+  };
+  const int64_t begin = (run.first + inner - 1) / inner, end = run.last / inner;  // whole rows
+  if (run.first % inner) within(run.first / inner);
+  if (begin < end) {
+    outer.at[static_cast<size_t>(dim)] = begin, outer.lengths[static_cast<size_t>(dim)] = end - begin;
+    out->push_back(outer);
+  }
+  if (run.last % inner && end * inner >= run.first) within(end);
+}
+
+inline std::vector<Rectangle> rectangles_of(const Tensor& tensor, Span run) {
+  std::vector<Rectangle> out;
+  cut_run(tensor, 0, run, {std::vector<int64_t>(static_cast<size_t>(tensor.rank), 0), {tensor.shape, tensor.shape + tensor.rank}}, &out);
+  return out;
+}
+
+// A tensor of a checkpoint: `header` has its name and type, `tensor` is the parameter's. `shares`: ranks have shares of it.
+struct Indexed {
+  TensorHeader header;
+  const Tensor* tensor;
+  int index;
+  const Shares* shares = nullptr;
+  int param = 0;
+};
+
+// The parts of it that one rank holds, each under a key in the rank's file; of shares, in the order of their elements.
+struct Part {
+  std::string key;
+  Rectangle where;
+};
+
+template <class Where>
+inline std::vector<Part> parts_of(const Indexed& item, const Where* ranks) {
+  if (!holds(*item.tensor, ranks)) return {};
+  if (!item.shares) return {{item.header.name, rectangle_of(*item.tensor, ranks)}};
+  const Corner corner = corner_of(*item.tensor, ranks);
+  std::vector<Part> out;
+  for (Rectangle& where : rectangles_of(*item.tensor, item.shares->span(item.param, ranks))) {
+    for (size_t d = 0; d < where.at.size(); ++d) where.at[d] += corner.at[d];
+    out.push_back({item.header.name + (out.empty() ? std::string() : format("#%zu", out.size())), where});
+  }
+  return out;
+}
+
 struct Held {
   int rank;
-  Rectangle where;
+  Part part;
 };
 
 // Every part of a tensor once, with the rank that writes it. Of the ranks with equal parts it is another one for every
 // `index`, so that all of them have something to do.
-inline std::vector<Held> holders(const Tensor& tensor, int index, const Mesh& mesh) {
-  const unsigned cut = dividing_axes(tensor);
+inline std::vector<Held> holders(const Indexed& item, const Mesh& mesh) {
+  const unsigned cut = dividing_axes(*item.tensor) | (item.shares ? 1u << item.shares->axis(item.param) : 0);
   int world = 1, copies = 1;
   for (int axis = 0; axis < mesh.axis_count; ++axis) {
     world *= mesh.sizes[axis];
@@ -51,11 +107,11 @@ inline std::vector<Held> holders(const Tensor& tensor, int index, const Mesh& me
   std::vector<Held> out;
   for (int rank = 0; rank < world; ++rank) {
     const Seat seat(mesh, rank);
-    if (!holds(tensor, &seat)) continue;
     int copy = 0;
     for (int axis = 0; axis < mesh.axis_count; ++axis)
       if (!(cut >> axis & 1u)) copy = copy * mesh.sizes[axis] + seat.coordinate(axis);
-    if (copy == index % copies) out.push_back({rank, rectangle_of(tensor, &seat)});
+    if (copy != item.index % copies) continue;
+    for (Part& part : parts_of(item, &seat)) out.push_back({rank, part});
   }
   return out;
 }
@@ -68,13 +124,7 @@ inline std::string numbers_text(const std::vector<int64_t>& numbers) {
   return out + "]";
 }
 
-// The index of a checkpoint with these tensors (whole ones' names and types; their parts by `holders` of the program's).
-struct Indexed {
-  TensorHeader header;
-  const Tensor* tensor;
-  int index;
-};
-
+// The index of a checkpoint with these tensors (whole ones' names and types; their parts by `holders`).
 inline std::string index_text(const std::vector<Indexed>& tensors, const Metadata& metadata, const Mesh& mesh) {
   std::string out = std::string("{\"format\":\"") + kIndexFormat + "\",\"version\":1,\n\"metadata\":{";
   for (size_t i = 0; i < metadata.size(); ++i) out += (i ? "," : "") + json_string(metadata[i].first) + ":" + json_string(metadata[i].second);
@@ -83,10 +133,12 @@ inline std::string index_text(const std::vector<Indexed>& tensors, const Metadat
     const Tensor whole = whole_of(*tensors[i].tensor);
     out += (i ? ",\n" : "\n") + json_string(tensors[i].header.name) + ":{\"dtype\":\"" + safetensors_name(tensors[i].header.dtype) + "\",\"shape\":" +
            numbers_text({whole.shape, whole.shape + whole.rank}) + ",\"parts\":[";
-    const std::vector<Held> parts = holders(*tensors[i].tensor, tensors[i].index, mesh);
-    for (size_t k = 0; k < parts.size(); ++k)
-      out += (k ? "," : "") + std::string("{\"file\":\"") + part_file(parts[k].rank) + "\",\"offsets\":" + numbers_text(parts[k].where.at) + ",\"lengths\":" +
-             numbers_text(parts[k].where.lengths) + "}";
+    const std::vector<Held> parts = holders(tensors[i], mesh);
+    for (size_t k = 0; k < parts.size(); ++k) {
+      const Part& part = parts[k].part;
+      out += (k ? "," : "") + std::string("{\"file\":\"") + part_file(parts[k].rank) + "\"" + (part.key == tensors[i].header.name ? "" : ",\"key\":" + json_string(part.key)) +
+             ",\"offsets\":" + numbers_text(part.where.at) + ",\"lengths\":" + numbers_text(part.where.lengths) + "}";
+    }
     out += "]}";
   }
   return out + "\n}}\n";

@@ -132,6 +132,15 @@ struct Collective {
   int64_t bytes;             // of what one rank puts in
 };
 
+// Parameters that the ranks along an axis update in shares, each with its share of the moments (shares.h). Their gradients
+// are the sums over these ranks within this rank's share, and zeros elsewhere.
+struct Bucket {
+  int axis;            // of the mesh
+  int gather;          // in Mesh::collectives: all ranks' updated shares
+  const int* params;   // rows of Program::params, of one type of real numbers
+  int param_count;
+};
+
 struct Program;
 
 // Who runs the program. Ranks are numbered row-major over the axes.
@@ -143,6 +152,8 @@ struct Mesh {
   const Collective* collectives;
   int collective_count;
   Ranks* (*join)(const Program&);
+  const Bucket* buckets = nullptr;
+  int bucket_count = 0;
 };
 
 struct Program {

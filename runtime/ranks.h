@@ -124,9 +124,9 @@ inline unsigned dividing_axes(const Tensor& tensor) {
 }
 
 // Whether this rank is the one, of those with equal parts of a tensor, that speaks for it: the first along every axis
-// that does not divide it.
-inline bool speaks_for(const Tensor& tensor, const Mesh& mesh, const Ranks& ranks) {
-  const unsigned cut = dividing_axes(tensor);
+// that does not divide it, nor is one of `more` as bits.
+inline bool speaks_for(const Tensor& tensor, const Mesh& mesh, const Ranks& ranks, unsigned more = 0) {
+  const unsigned cut = dividing_axes(tensor) | more;
   for (int axis = 0; axis < mesh.axis_count; ++axis)
     if (!(cut >> axis & 1u) && ranks.coordinate(axis) != 0) return false;
   return true;

@@ -32,7 +32,7 @@ constexpr Command kSelftest = {"selftest", "Compares loss, metrics, outputs and 
 class Selftest {
  public:
   Selftest(const Program& program, uint64_t seed, double tolerance, int threads)
-      : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), ranks_(process_ranks()), session_(program, threads, ranks_) {
+      : program_(program), seed_(seed), tolerance_(tolerance), threads_(threads), ranks_(process_ranks()), shares_(program), session_(program, threads, ranks_) {
     session_.reserve(true, true, 0, true);
     session_.map(false);
     if (threads_ > 1) {
@@ -175,6 +175,16 @@ class Selftest {
     return out;
   }
 
+  // What this rank should have of a parameter's gradient, plane after plane: of those that ranks have shares of, zeros
+  // around its share.
+  std::vector<double> wanted(int p, const double* whole) const {
+    std::vector<double> out = part_of_planes(program_.params[p], ranks_, whole);
+    const Span mine = shares_.span(p, ranks_);
+    std::fill(out.begin(), out.begin() + mine.first, 0.0);
+    std::fill(out.begin() + mine.last, out.end(), 0.0);
+    return out;
+  }
+
   void need_reference(const Function& function) const {
     if (!function.reference) throw Error("T0927", std::string(function.name) + " was built without its reference", "build it again without the option that leaves the reference out");
   }
@@ -205,7 +215,7 @@ class Selftest {
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
       first.push_back(gradient(session_, param));
-      if (holds(param, ranks_)) compare(std::string("gradient ") + param.name, part_of_planes(param, ranks_, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
+      if (holds(param, ranks_)) compare(std::string("gradient ") + param.name, wanted(p, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
       at += elements(whole_of(param)) * planes(param);
     }
     session_.train(inputs.own_pointers.data(), again.pointers.data(), seed_, 0);
@@ -231,7 +241,7 @@ class Selftest {
     const double* at = grads->data();
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
-      const std::vector<double> values = gradient(*single_, param), part = part_of_planes(param, ranks_, at);
+      const std::vector<double> values = gradient(*single_, param), part = wanted(p, at);
       if (holds(param, ranks_)) {
         all.insert(all.end(), values.begin(), values.end());
         want.insert(want.end(), part.begin(), part.end());
@@ -278,6 +288,7 @@ class Selftest {
   double tolerance_;
   int threads_;
   Ranks* ranks_;
+  Shares shares_;
   Session session_;
   std::unique_ptr<Session> single_;  // with one thread, where session_ has several
   std::vector<double> params_;

@@ -1,6 +1,7 @@
 // A program with its memory: parameters, gradients, optimizer moments, scratch. The command line and
 // the C interface both work on this.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "memory.h"
 #include "optimizer.h"
 #include "program.h"
+#include "shares.h"
 #include "tensor.h"
 
 namespace tsr {
@@ -26,15 +28,17 @@ class Session {
 
   // What this run needs; then map(). Callers may reserve more in arena() in between.
   void reserve(bool train, bool infer, int moments, bool validate = false) {
+    const Shares shares(program_);
     params_ = arena_.reserve(program_.param_bytes);
     if (train && program_.train) {
       const int arenas = program_.train->gradient_arenas;
-      grads_ = arena_.reserve(program_.param_bytes * static_cast<size_t>(arenas > 0 ? arenas : workers_), program_.train->updates_early);
+      const size_t bytes = program_.param_bytes * static_cast<size_t>(arenas > 0 ? arenas : workers_);
+      grads_ = arena_.reserve(std::max(bytes, shares.work_bytes()), program_.train->updates_early);
       if (!device_) train_ = reserve_function(*program_.train);
     }
     if (!device_ && infer && program_.infer) infer_ = reserve_function(*program_.infer);
     if (!device_ && validate && program_.validate) validate_ = reserve_function(*program_.validate);
-    for (int i = 0; i < moments; ++i) moment_offsets_.push_back(arena_.reserve(program_.param_bytes));
+    for (int i = 0; i < moments; ++i) moment_offsets_.push_back(arena_.reserve(shares.moment_bytes()));
     if (device_) device_->reserve(train && program_.train, infer && program_.infer, validate && program_.validate, moments <= kDeviceMoments ? moments : 0);
   }
   void map(bool populate) {

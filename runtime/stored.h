@@ -186,12 +186,13 @@ class Stored {
     if (!parts || !out.about.known || !integers(entry.find("shape"), &out.about.shape)) throw malformed;
     for (const Json& item : parts->items) {
       const Json* const where = item.find("file");
+      const Json* const key = item.find("key");
       Part part{{}, 0, nullptr};
       if (!where || !integers(item.find("offsets"), &part.where.at) || !integers(item.find("lengths"), &part.where.lengths) ||
           part.where.at.size() != out.about.shape.size() || part.where.lengths.size() != out.about.shape.size() || where->string.find('/') != std::string::npos)
         throw malformed;
       part.file = open(where->string, names);
-      part.data = files_[part.file]->find(name);
+      part.data = files_[part.file]->find(key ? key->string : name);
       if (!part.data || part.data->shape != part.where.lengths || part.data->type != out.about.type)
         throw damaged(quoted(where->string) + " does not hold the part of " + quoted(name) + " that the index names");
       out.parts.push_back(part);

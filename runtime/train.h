@@ -44,6 +44,7 @@ class Trainer {
     if (!options.validation.empty()) validation_.reset(new Dataset(program.validate ? *program.validate : *program.train, options.validation, options.seed, "--val", 1, ranks_));
     session_.reserve(true, false, moments_of(options.optimizer), !options.validation.empty());
     if (options.optimizer.rule == Rule::lbfgs) {
+      if (program.mesh && program.mesh->bucket_count) throw Error("T0921", "L-BFGS needs all gradients on every rank, and this program divides moments among ranks (ZeRO-1)", "choose another --optimizer, or leave [zero] out of plan.toml and build again", kExitUsage);
       for (int i = 0; i < program.param_count; ++i)
         if (program.params[i].cut) throw Error("T0921", "L-BFGS works where every rank has all parameters, and '" + std::string(program.params[i].name) + "' lies in parts", "choose another --optimizer, or a mesh with dp alone", kExitUsage);
       lbfgs_.reset(new Lbfgs(program, options.optimizer, options.threads));

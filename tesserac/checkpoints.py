@@ -32,11 +32,12 @@ WIDTHS |= {"U16": 2, "U32": 4, "U64": 8, "C64": 8, "C128": 16}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A rectangle of a tensor and the file that holds it."""
+    """A rectangle of a tensor, the file that holds it, and its name there."""
 
     file: str
     offsets: tuple[int, ...]
     lengths: tuple[int, ...]
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ def read_index(folder: Path) -> Checkpoint:
 def _stored(name: str, entry: dict[str, Any]) -> Stored:
     shape = tuple(int(n) for n in entry["shape"])
     parts = tuple(
-        Part(str(p["file"]), tuple(int(n) for n in p["offsets"]), tuple(int(n) for n in p["lengths"]))
+        Part(str(p["file"]), tuple(int(n) for n in p["offsets"]), tuple(int(n) for n in p["lengths"]),
+             str(p.get("key", name)))
         for p in entry["parts"]
     )
     if entry["dtype"] not in WIDTHS:
@@ -153,14 +155,14 @@ class _File:
     def part(self, tensor: Stored, part: Part) -> NDArray[Any]:
         """The rectangle, its numbers as opaque items of their width."""
         try:
-            entry = self.header[tensor.name]
+            entry = self.header[part.key]
             begin, end = (int(n) for n in entry["data_offsets"])
             if tuple(entry["shape"]) != part.lengths or entry["dtype"] != tensor.dtype:
-                raise unusable(self.path, f"its `{tensor.name}` is not the part that the index names")
+                raise unusable(self.path, f"its `{part.key}` is not the part that the index names")
             flat = np.asarray(self.bytes[self.start + begin : self.start + end])
             return flat.view(f"V{WIDTHS[tensor.dtype]}").reshape(part.lengths)
         except (KeyError, ValueError, TypeError) as error:
-            raise unusable(self.path, f"its `{tensor.name}` is missing or truncated") from error
+            raise unusable(self.path, f"its `{part.key}` is missing or truncated") from error
 
 
 def wholes(checkpoint: Checkpoint, optimizer: bool) -> Iterator[tuple[Stored, NDArray[Any]]]:

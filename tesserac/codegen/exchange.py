@@ -8,7 +8,7 @@ from tesserac.codegen.region import buffer_of
 from tesserac.codegen.stage_values import StageValues
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
-from tesserac.ops.mesh import COLLECTIVES, parts_of
+from tesserac.ops.mesh import COLLECTIVES, parts_of, share_of
 
 
 def lower_exchange(values: StageValues, equation: Equation) -> Launch:
@@ -45,4 +45,7 @@ def _bucket(equation: Equation) -> Var | None:
 def _room(equation: Equation) -> int:
     """Elements of what goes out and what comes in; an all-reduce does both in one place."""
     given = sum(v.type.size for v in equation.operands)
+    if equation.op == "reduce_shares":
+        size = int(str(equation.attr("size")))
+        return (size + 1) * share_of([v.type for v in equation.operands], size)
     return given if equation.op == "all_reduce" else given + equation.result.type.size

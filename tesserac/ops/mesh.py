@@ -32,13 +32,14 @@ Types = Sequence[TensorType]
 Optional = Var | None
 WHERE: tuple[tuple[str, Attr], ...] = (("axis", REQUIRED), ("size", REQUIRED))
 """Attributes that every op of this module has."""
-COLLECTIVES = ("all_reduce", "all_reduce_begin", "all_gather", "reduce_scatter", "all_to_all", "exchange_rows")
+COLLECTIVES = ("all_reduce", "all_reduce_begin", "all_gather", "reduce_scatter", "all_to_all", "exchange_rows",
+               "reduce_shares")
 """Ops that talk to other ranks."""
 
 
 def collective_kind(equation: Equation) -> str:
-    """What an op that talks to others is to them: an all-reduce is one, whether or not it is in two halves."""
-    return "all_reduce" if equation.op == "all_reduce_begin" else equation.op
+    """What an op that talks to others is to them, in two halves or at once, in shares of tensors or of a bucket."""
+    return {"all_reduce_begin": "all_reduce", "reduce_shares": "reduce_scatter"}.get(equation.op, equation.op)
 
 
 def _resized(types: Types, name: str, attrs: Attrs, dims: Dims, factor: dict[str, int]) -> tuple[TensorType, ...]:
@@ -98,6 +99,11 @@ def _embed_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ..
 
 def _index_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     return (TensorType(DType.I32),)
+
+
+def share_of(types: Types, size: int) -> int:
+    """Elements of each rank's share of several tensors; the last rank's may reach beyond their end."""
+    return -(-sum(t.size for t in types) // size)
 
 
 # ------------------------------------------------------------------------------------------------ meaning
@@ -287,6 +293,9 @@ _declare("vary", "the value itself, from which ranks go on separately", _same_in
          lambda arrays, attrs: as_tuple(arrays[0]))
 _declare("unvary", "the value itself, from which ranks go on alike", _same_infer, _unvary_back,
          lambda arrays, attrs: as_tuple(arrays[0]))
+register(OpSpec("reduce_shares", "of the sums over the ranks of several tensors, one behind the other in memory, this "
+                "rank's share, zeros elsewhere", "collective", None, _reduce_infer, _elsewhere("reduce_shares"),
+                attrs=(*WHERE, ("kind", "sum")), flops=no_flops, differentiable=False))
 register(OpSpec("axis_index", "this rank's coordinate on an axis", "rank", 0, _index_infer,
                 lambda arrays, attrs: as_tuple(np.array(_coordinate(attrs), np.int32)), attrs=WHERE, flops=no_flops,
                 differentiable=False))

@@ -93,7 +93,7 @@ FORMULAS: dict[str, Counter[Key]] = {
     "listing 3, dp": gradients("dp", *LISTING3),
     # Rows go to their experts and come back; their cotangents go the same ways, and x needs none.
     "listing 3, ep": Counter({("ep", "all_gather", 4 * (8 + 1) * 4): 1, ("ep", "exchange_rows", SLOTS): 3,
-                              **gradients("ep", *LISTING3)}),
+                              **gradients("ep", LISTING3[0])}),  # those of experts stay where the experts are
     "listing 4, batch": gradients("dp", *COMPLEX, *COMPLEX) + gradients("dp", (64, 4)),
 }
 

@@ -86,7 +86,9 @@ def worst_difference(function: Function, mesh: Mesh, rng: Random) -> float:
     if rng.random() < 0.5:
         found = simulate(partition(forward, mesh, assignment), inputs)
     else:  # simplified and with buckets, as it is emitted
-        ranks = rank_program(function, mesh, assignment, bucket_bytes=rng.choice((1, 300, 1 << 20)))
+        shared = rng.choice([None, *mesh.squeezed().axes])
+        ranks = rank_program(function, mesh, assignment, bucket_bytes=rng.choice((1, 300, 1 << 20)), shared=shared)
+        SEEN["shares"] += any(e.op == "reduce_shares" for e in ranks.function.equations)
         verify(ranks.function)
         found = simulate(ranks.sharded, inputs, function=differentiate(ranks.function))
     assert set(found) == set(expected)

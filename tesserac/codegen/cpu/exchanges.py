@@ -23,6 +23,8 @@ class Exchanges:
         self.cuts = Cuts(meshed)
         self.rows: list[str] = []
         self._begun: dict[Var, str] = {}
+        self.buckets: list[tuple[str, str]] = []
+        self._shares: list[tuple[int, tuple[str, ...], str, int]] = []
         scope = CppNames()
         self.axes = [(axis, scope.of(f"kAxis_{axis}")) for axis in (self.mesh.axes if self.mesh is not None else ())]
 
@@ -31,8 +33,11 @@ class Exchanges:
         """The axes' names as strings."""
         return ", ".join(cpp_string(axis) for axis, _ in self.axes)
 
-    def arguments(self, launch: Launch, kernel: ExchangeKernel) -> list[str]:
-        """What a call passes in front of the buffers; an exchange gets the next number, and its end the same."""
+    def arguments(self, launch: Launch, kernel: ExchangeKernel, made: tuple[str, ...] = ()) -> list[str]:
+        """What a call passes in front of the buffers; an exchange gets the next number, and its end the same.
+
+        ``made``: paths of the parameters whose gradients it makes.
+        """
         first = ["*call.ranks", dict(self.axes)[kernel.axis]]
         if not kernel.talks:
             return first
@@ -41,13 +46,31 @@ class Exchanges:
         given = zip(kernel.slots, kernel.grids, strict=False)
         size = sum(slot.dtype.itemsize * _count(shape) for slot, (shape, _) in given if not slot.written)
         axis = [name for name, _ in self.axes].index(kernel.axis)
-        begins = kernel.op == "all_reduce_begin"
-        kind = "all_reduce" if begins else kernel.op
-        self.rows.append(f"{{{cpp_string(kind)}, {axis}, {cpp_string(where(launch))}, {size}}}")
+        source, kind = cpp_string(where(launch)), kernel.op
+        begins = kind == "all_reduce_begin"
+        if begins:
+            kind = "all_reduce"
+        elif kind == "reduce_shares":
+            element = kernel.slots[0].dtype.itemsize
+            share = -(-size // element // kernel.size) * element
+            kind, size = "reduce_scatter", share * kernel.size
+            self._shares.append((axis, made, source, share))
+        self.rows.append(f"{{{cpp_string(kind)}, {axis}, {source}, {size}}}")
         number = str(len(self.rows) - 1)
         if begins:
             self._begun[launch.arguments[-1].var] = number
         return [*first, number]
+
+    def gather_shares(self, table: Sequence[str]) -> None:
+        """Gives numbers to the gathers of parameters that ranks update in shares, and fills ``buckets``.
+
+        These are, for each bucket, the list of its parameters by their places in ``table`` and its row.
+        """
+        for axis, paths, source, share in self._shares:
+            self.rows.append(f"{{{cpp_string('all_gather')}, {axis}, {source}, {share}}}")
+            listed = ", ".join(str(table.index(path)) for path in paths)
+            row = f"{axis}, {len(self.rows) - 1}, kBucket{len(self.buckets)}, {len(paths)}"
+            self.buckets.append((listed, row))
 
     def digest(self, functions: Sequence[Any], kernels: Sequence[Any]) -> str:
         """A hash of the plan: exchanges, parts, stages and kernels."""

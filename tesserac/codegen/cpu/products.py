@@ -195,7 +195,7 @@ def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, 
     grids = [_grid(*grid) for grid in kernel.grids]
     names = [f"{name}_grid" for name in slot_names[:count]]
     numbers = [str(n) for n in (*kernel.dims, *([kernel.parts] if kernel.parts else []))]
-    if kernel.op == "all_reduce":
+    if kernel.op in ("all_reduce", "reduce_shares"):
         half = count // 2
         terms = ", ".join(f"{{{slot_names[i]}, {names[i]}, {slot_names[half + i]}, {names[half + i]}}}"
                           for i in range(half))

@@ -239,7 +239,8 @@ class FunctionRenderer:
             self._attention(launch.kernel)
             arguments += ["work", kept]
         if isinstance(launch.kernel, ExchangeKernel):
-            arguments = self.exchanges.arguments(launch, launch.kernel) + arguments
+            made = self._gradients_made(launch, stage)
+            arguments = self.exchanges.arguments(launch, launch.kernel, made) + arguments
         arguments += ["tile.rows"] if is_ragged(launch.kernel) else []
         arguments += [first] if function.takes_first else []
         if function.takes_key:
@@ -250,6 +251,17 @@ class FunctionRenderer:
         remark = f"  // {comment_text(line)}" if line else ""
         once = "if (tile.first) " if item.experts is not None and not is_ragged(launch.kernel) else ""
         return f"{once}TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{remark}"
+
+    def _gradients_made(self, launch: Launch, stage: StagePlan) -> tuple[str, ...]:
+        """Paths of the parameters whose gradients a kernel stores, in the order of its slots."""
+        exports = stage.fused.values.exports
+        found = []
+        for slot, argument in zip(launch.kernel.slots, launch.arguments, strict=True):
+            export = exports.get(argument.var)
+            place = self.plan.outer.get(export.outer if export is not None else argument.var)
+            if slot.written and place is not None and place.kind == "grad":
+                found.append(self.parameters[place.index].declared.path)
+        return tuple(found)
 
     # -- buffers ----------------------------------------------------------------------------------------
 

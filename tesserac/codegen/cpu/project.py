@@ -12,7 +12,7 @@ from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cpu.program import FunctionRenderer
-from tesserac.codegen.cpu.tables import parameter_rows, parameters_of
+from tesserac.codegen.cpu.tables import parameter_rows, parameters_of, table_rows
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import ExchangeKernel, FftKernel, FilterKernel, RoutingKernel
@@ -52,6 +52,8 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
         FunctionRenderer(plan, declared[label], parameters, kernels, label, exchanges).render()
         for label, plan in plans.roles()
     ]
+    rows = parameter_rows(parameters, exchanges.cuts)
+    exchanges.gather_shares(list(table_rows(parameters, exchanges.cuts)))
     common: dict[str, Any] = {
         "title": plans.entry.label,
         "version": __version__,
@@ -65,7 +67,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
         **common,
         functions=functions,
         parameters=parameters,
-        parameter_rows=parameter_rows(parameters, exchanges.cuts),
+        parameter_rows=rows,
         exchanges=exchanges,
         kernels=[_kernel_row(f) for f in kernels.functions],
         has_train=plans.train is not None,

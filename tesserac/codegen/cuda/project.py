@@ -39,7 +39,7 @@ def rendered(
 ) -> Rendered:
     """Emits the kernels of an entry; names and order depend on the plans alone. ``schedules``: see KernelCatalogue."""
     kernels = KernelCatalogue(CPP_TYPE[_real_type(plans)], CppNames(reserved=RUNTIME_NAMES), lines, schedules)
-    parameters = parameters_of(plans.entry)
+    parameters = parameters_of(plans.entry, plans.meshed)
     declared = dict(plans.entry.roles())
     exchanges = Exchanges(plans.meshed)
     functions = [

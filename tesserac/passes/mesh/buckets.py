@@ -6,23 +6,45 @@ its last gradient is made, so that it can be sent while the rest of the backward
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tesserac.diagnostics import Span
-from tesserac.ir.program import Equation, Function, Var
+from tesserac.ir.program import Equation, Function, Var, sorted_attrs
 
 BUCKET_BYTES = 25 << 20
 """Bytes after which a bucket is sent: large enough for bandwidth, small enough to leave before the pass ends."""
 
-_Key = tuple[str, int, str]
+_Key = tuple[str, str, bool]
+"""Axis, element type, and whether ranks get shares."""
 
 
-def bucket_gradients(function: Function, limit: int = BUCKET_BYTES) -> Function:
-    """The function with the all-reduces that only gradients need merged by axis and element type, in program order."""
+def bucket_gradients(function: Function, limit: int = BUCKET_BYTES, shared: str | None = None) -> Function:
+    """The function with the all-reduces that only gradients need merged by axis and element type, in program order.
+
+    ``shared``: an axis whose ranks update a share each of the parameters that lie whole along it (ZeRO-1, Rajbhandari
+    et al., arXiv 1910.02054): of the sums along it they get the elements that they need (``reduce_shares``).
+    """
+    if shared is not None:
+        function = _reduced_last(function, shared)
     late = _only_for_gradients(function)
     if not late:
         return function
-    return _Buckets(function, late, limit).run()
+    return _Buckets(function, late, limit, shared).run()
+
+
+def _reduced_last(function: Function, axis: str) -> Function:
+    """Gradients that are reduced along several axes, with this one as the last."""
+    late = {id(e) for e in _only_for_gradients(function).values()}
+    chain = [i for i, e in enumerate(function.equations) if id(e) in late]
+    equations = list(function.equations)
+    after = {equations[i].operands[0].name: i for i in chain}
+    for i in chain:
+        following = after.get(equations[i].result.name)
+        if following is not None and equations[i].attr("axis") == axis:
+            first, second = equations[i], equations[following]
+            equations[i] = replace(first, attrs=second.attrs)
+            equations[following] = replace(second, attrs=first.attrs)
+    return replace(function, equations=tuple(equations))
 
 
 def _only_for_gradients(function: Function) -> dict[str, Equation]:
@@ -55,10 +77,12 @@ class _Bucket:
 
 
 class _Buckets:
-    def __init__(self, function: Function, late: dict[str, Equation], limit: int) -> None:
+    def __init__(self, function: Function, late: dict[str, Equation], limit: int, shared: str | None) -> None:
         self._function = function
         self._late = late
         self._limit = limit
+        self._shared = shared
+        self._names = [o.var.name for o in function.outputs]
         self._open: dict[_Key, _Bucket] = {}
         self._body: list[Equation] = []
 
@@ -83,17 +107,26 @@ class _Buckets:
         if equation is None:
             return
         attrs = equation.attributes
-        key = (str(attrs["axis"]), int(str(attrs["size"])), str(var.type.dtype))
+        key = (str(attrs["axis"]), str(var.type.dtype), self._in_shares(equation))
         bucket = self._open.setdefault(key, _Bucket())
         bucket.equations.append(equation)
         bucket.bytes += var.type.bytes
         if bucket.bytes >= self._limit:
             self._send(key)
 
+    def _in_shares(self, equation: Equation) -> bool:
+        """Whether it makes the gradient of one parameter, of real numbers, along the axis of shares."""
+        return (equation.attr("axis") == self._shared and not equation.result.type.dtype.is_complex
+                and self._names.count(equation.result.name) == 1)
+
     def _send(self, key: _Key) -> None:
         members = self._open.pop(key).equations
         operands, results = (tuple(e.operands[0] for e in members), tuple(e.result for e in members))
         span: Span = members[-1].span
-        self._body.append(Equation("all_reduce", operands, results, members[0].attrs, span))
+        if key[2]:
+            attrs = sorted_attrs({k: v for k, v in members[0].attrs if k != "to"})
+            self._body.append(Equation("reduce_shares", operands, results, attrs, span))
+        else:
+            self._body.append(Equation("all_reduce", operands, results, members[0].attrs, span))
         for var in results:
             self._made(var)

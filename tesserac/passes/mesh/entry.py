@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Entry, Function
 from tesserac.passes.differentiate import expand_derivatives
@@ -76,11 +75,6 @@ def on_mesh(entry: Entry, hardware: Hardware, settings: Settings = NOTHING) -> M
     """
     assert entry.mesh is not None
     mesh = entry.mesh
-    if settings.zero == 1:
-        bag = Diagnostics()
-        bag.error("T0701", "plan.toml: the optimizer's moments cannot be divided among ranks (ZeRO-1) yet", None,
-                  help=["leave `zero` out, or stage = 3, which divides the parameters"])
-        raise CompileError(bag.items)
     roles: dict[str, RankProgram] = {}
     placed: dict[str, Placements] = {}
     for role, function in entry.roles():
@@ -129,4 +123,4 @@ def _planned(function: Function, mesh: Mesh, hardware: Hardware, settings: Setti
     """The training step of one rank, as the search plans it."""
     found = plan(function, mesh, hardware, settings)
     assigned = assignment(found.found.nodes, found.found.plan, found.function, mesh)
-    return rank_program(found.function, mesh, assigned, settings.bucket)
+    return rank_program(found.function, mesh, assigned, settings.bucket, settings.shared(mesh))

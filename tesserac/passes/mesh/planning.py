@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,9 +33,9 @@ BETTER = 0.9
 class Settings:
     """What the user settled: roles by axis (others go by name), pins, bytes of a device (None: the hardware's), ZeRO.
 
-    ``zero``: 1 divides the optimizer's moments among the ranks of data axes, 3 the parameters as well. ``lock``: name
-    and text of a lock file that has the plan. ``whole``: paths of experts' parameters that all ranks need. ``bucket``:
-    bytes of gradients that are sent together.
+    ``zero``: 1 divides the optimizer's moments among the ranks of a data axis, 3 parameters among those of all.
+    ``lock``: name and text of a lock file that has the plan. ``whole``: paths of experts' parameters that all need.
+    ``bucket``: bytes of gradients that are sent together.
     """
 
     roles: Mapping[str, Role] = field(default_factory=dict)
@@ -46,6 +45,11 @@ class Settings:
     lock: tuple[str, str] | None = None
     whole: frozenset[str] = frozenset()
     bucket: int = BUCKET_BYTES
+
+    def shared(self, mesh: Mesh) -> str | None:
+        """The axis whose ranks update parameters in shares (ZeRO-1): the longest of the data axes."""
+        data = [axis for axis, size in mesh.sizes.items() if self.role(axis).name == "data" and size > 1]
+        return max(data, key=lambda axis: mesh.sizes[axis]) if data and self.zero == 1 else None
 
     def role(self, axis: str) -> Role:
         """The role of an axis."""
@@ -149,18 +153,12 @@ def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Setti
 def described(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, searcher: Searcher, found: Found,
               scored: tuple[Scored, ...], seconds: float) -> Planned:
     """The partitioned program of a plan, with what it sends and holds."""
-    program = rank_program(forward, mesh, assignment(found.nodes, found.plan, forward, mesh), settings.bucket)
+    program = rank_program(forward, mesh, assignment(found.nodes, found.plan, forward, mesh), settings.bucket,
+                           settings.shared(mesh))
     sharded, joint = program.sharded, program.function
     return Planned(forward, mesh, hardware, settings, searcher, found, sharded, joint,
-                   collectives(sharded.function, joint, mesh, hardware), _memory(joint, settings, searcher),
+                   collectives(sharded.function, joint, mesh, hardware), memory_of(joint),
                    scored, seconds)
-
-
-def _memory(joint: Function, settings: Settings, searcher: Searcher) -> Memory:
-    """Memory of one rank; with ZeRO-1 the ranks of data axes share the moments."""
-    found = memory_of(joint)
-    data = math.prod(n for axis, n in searcher.mesh.sizes.items() if searcher.roles[axis].name == "data")
-    return replace(found, moments=-(-found.moments // data)) if settings.zero == 1 else found
 
 
 def _score(template: Template, searcher: Searcher) -> Scored:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 from tesserac.diagnostics import Span
 from tesserac.ir.mesh import Mesh
-from tesserac.ir.program import Function, Var
-from tesserac.ops.mesh import COLLECTIVES, collective_kind
+from tesserac.ir.program import Equation, Function, Var
+from tesserac.ops.mesh import COLLECTIVES, collective_kind, share_of
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.buckets import BUCKET_BYTES, bucket_gradients
 from tesserac.passes.mesh.overlap import overlapped
 from tesserac.passes.mesh.partition import Assignment, Sharded, partition
+from tesserac.passes.mesh.placements import PARTIAL, slot_of
 from tesserac.passes.rename import renamed_equation
 from tesserac.passes.simplify import simplify
 
@@ -20,8 +21,9 @@ from tesserac.passes.simplify import simplify
 class Collective:
     """One collective of a rank's program; ``id`` is its place in program order, the same on every rank.
 
-    ``kind``: the op. ``phase``: forward, backward or gradient (buckets of parameters' gradients). ``sent`` and
-    ``received``: bytes of the operands and results on one rank. ``name``: of the first result. ``span``: the source.
+    ``kind``: what it does. ``phase``: forward, backward, gradient (buckets of parameters' gradients) or update
+    (parameters that ranks updated in shares). ``sent`` and ``received``: bytes on one rank. ``name``: of the first
+    result. ``span``: the source.
     """
 
     id: int
@@ -45,17 +47,33 @@ class RankProgram:
 
 
 def rank_program(function: Function, mesh: Mesh, assignment: Assignment,
-                 bucket_bytes: int = BUCKET_BYTES) -> RankProgram:
+                 bucket_bytes: int = BUCKET_BYTES, shared: str | None = None) -> RankProgram:
     """Partitions, differentiates, fills buckets and sends them early.
 
     Without an axis larger than 1 the function stays as it is. The strategies of the assignment belong to the equations
-    of ``expand_derivatives(function)``.
+    of ``expand_derivatives(function)``. ``shared``: an axis along which ranks update parameters in shares, see
+    ``bucket_gradients``.
     """
     if not mesh.squeezed().axes:
         return RankProgram(partition(function, mesh, {}), function, ())
     sharded = partition(expand_derivatives(function), mesh, assignment)
-    local = overlapped(bucket_gradients(simplify(without_marks(differentiate(sharded.function))), bucket_bytes))
+    local = simplify(without_marks(differentiate(sharded.function)))
+    local = overlapped(bucket_gradients(local, bucket_bytes, shared))
+    if shared is not None:
+        sharded = _with_terms(sharded, local, mesh.squeezed().axes.index(shared))
     return RankProgram(sharded, local, collectives_of(local, sharded))
+
+
+def _with_terms(sharded: Sharded, local: Function, axis: int) -> Sharded:
+    """What lies as terms of a sum along an axis, because ranks have shares of it."""
+    made = {v.name for e in local.equations if e.op == "reduce_shares" for v in e.results}
+    shared = {o.name for o in local.outputs if o.var.name in made}
+    outputs = {}
+    for name, lies in sharded.outputs.items():
+        path = name.removeprefix("grad:")
+        here = f"grad:{slot_of(path, sharded.inputs.get(path, ()))}" in shared
+        outputs[name] = (*lies[:axis], PARTIAL, *lies[axis + 1:]) if here else lies
+    return replace(sharded, outputs=outputs, placements={n: p for n, p in sharded.placements.items() if n not in made})
 
 
 def without_marks(function: Function) -> Function:
@@ -76,7 +94,7 @@ def collectives_of(local: Function, sharded: Sharded) -> tuple[Collective, ...]:
     """The collectives of a rank's program in order. Forward are those that compute a value of the forward program."""
     gradients = {o.var.name for o in local.outputs if o.name.startswith("grad:")}
     for equation in reversed(local.equations):
-        reduces = equation.op in ("all_reduce", "all_reduce_begin", "all_reduce_end")
+        reduces = equation.op in ("all_reduce", "all_reduce_begin", "all_reduce_end", "reduce_shares")
         if reduces and equation.results[0].name in gradients:
             gradients.update(v.name for v in equation.operands)
     forward = {v.name for v in sharded.function.variables()}
@@ -86,9 +104,22 @@ def collectives_of(local: Function, sharded: Sharded) -> tuple[Collective, ...]:
             continue
         names = {v.name for v in equation.results}
         phase = "forward" if names & forward else "gradient" if names & gradients else "backward"
-        attrs = equation.attributes
+        axis, size = str(equation.attr("axis")), int(str(equation.attr("size")))
+        sent, received = (sum(v.type.bytes for v in some) for some in (equation.operands, equation.results))
         kind = collective_kind(equation)
-        found.append(Collective(len(found), str(attrs["axis"]), int(str(attrs["size"])), kind, phase,
-                                sum(v.type.bytes for v in equation.operands),
-                                sum(v.type.bytes for v in equation.results), equation.results[0].name, equation.span))
+        if equation.op == "reduce_shares":
+            received = share_bytes(equation)
+            sent = received * size
+        found.append(Collective(len(found), axis, size, kind, phase, sent, received, equation.results[0].name,
+                                equation.span))
+    for equation in (e for e in local.equations if e.op == "reduce_shares"):
+        size, share = int(str(equation.attr("size"))), share_bytes(equation)
+        found.append(Collective(len(found), str(equation.attr("axis")), size, "all_gather", "update", share,
+                                share * size, equation.results[0].name, equation.span))
     return tuple(found)
+
+
+def share_bytes(equation: Equation) -> int:
+    """Bytes of one rank's share of what ``reduce_shares`` sums."""
+    types = [v.type for v in equation.operands]
+    return share_of(types, int(str(equation.attr("size")))) * types[0].dtype.itemsize

@@ -16,7 +16,7 @@ from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function
 from tesserac.ops.attributes import integer, string
 from tesserac.ops.base import Array, Attrs, spec_of
-from tesserac.ops.mesh import COLLECTIVES
+from tesserac.ops.mesh import COLLECTIVES, share_of
 from tesserac.ops.mesh_experts import counts_of
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.partition import Sharded
@@ -71,6 +71,20 @@ def _exchanged(rows: Group, offsets: Array, attrs: Attrs) -> list[Array]:
     return found
 
 
+def _shares(equation: Equation, values: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
+    """``reduce_shares``: every rank's elements of the sums, laid one behind the other."""
+    total = _reduced([np.concatenate([v[o.name].ravel() for o in equation.operands]) for v in values], "sum")
+    share = share_of([v.type for v in equation.operands], len(values))
+    ends = np.cumsum([v.type.size for v in equation.operands])
+    found = []
+    for rank in range(len(values)):
+        mine = np.zeros_like(total)
+        mine[rank * share : (rank + 1) * share] = total[rank * share : (rank + 1) * share]
+        parts = np.split(mine, ends[:-1])
+        found.append([part.reshape(v.type.sizes) for part, v in zip(parts, equation.operands, strict=True)])
+    return found
+
+
 MEANING: dict[str, Callable[[Group, Attrs], list[Array]]] = {
     "all_reduce": _all_reduce,
     "all_gather": _all_gather,
@@ -122,6 +136,11 @@ def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wi
             buckets = [np.concatenate([values[rank][v.name].reshape(-1) for v in equation.operands]) for rank in ranks]
             for rank, array in zip(ranks, _all_reduce(buckets, attrs), strict=True):
                 values[rank][equation.result.name] = checked(equation.result, array, wide)
+            continue
+        if equation.op == "reduce_shares":
+            for rank, arrays in zip(ranks, _shares(equation, [values[rank] for rank in ranks]), strict=True):
+                values[rank].update((v.name, checked(v, a, wide))
+                                    for v, a in zip(equation.results, arrays, strict=True))
             continue
         for operand, result in zip(equation.operands, equation.results, strict=True):
             arrays = MEANING[equation.op]([values[rank][operand.name] for rank in ranks], attrs)

@@ -16,10 +16,11 @@ from tesserac.ops.base import flops_of, spec_of
 from tesserac.ops.mesh import COLLECTIVES, collective_kind
 from tesserac.passes.mesh.cost import VIEW, collective_seconds, wire_bytes
 from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.program import share_bytes
 
 KINDS = {"all_reduce": "AR", "all_gather": "AG", "reduce_scatter": "RS", "all_to_all": "A2A", "exchange_rows": "A2A"}
 """What ops that talk to other ranks do, and short names for it."""
-PHASES = ("forward", "backward", "gradient")
+PHASES = ("forward", "backward", "gradient", "update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Collective:
     """One collective of a step.
 
     number   its place in the program's order, which all ranks share
-    phase    forward, backward, or gradient: the reduction of a parameter's gradient
+    phase    forward, backward, gradient (the reduction of a parameter's) or update (parameters updated in shares)
     bytes    of the whole tensor on this axis; ``wire``: that one rank sends
     exposed  seconds that the step waits for it, of ``seconds`` that it takes; ``begun``: it is sent while the program
              goes on, and awaited at the end
@@ -79,6 +80,14 @@ def collectives(local: Function, joint: Function, mesh: Mesh, hardware: Hardware
         timeline.exchange(len(found), seconds, equation.result if begun else None)
         found.append(Collective(len(found), axis, kind, phase, whole, wire_bytes(moves, whole, ranks), seconds, seconds,
                                 result.name, equation.span, len(made.results), begun))
+    for equation in joint.equations:
+        if equation.op == "reduce_shares":
+            axis, ranks, whole = str(equation.attr("axis")), _integer(equation, "size"), _whole_bytes(equation, 0)
+            seconds = collective_seconds("all_gather", whole, ranks, hardware.link(mesh, axis))
+            timeline.exchange(len(found), seconds, None)
+            found.append(Collective(len(found), axis, "all_gather", "update", whole,
+                                    wire_bytes("all_gather", whole, ranks), seconds, seconds, equation.results[0].name,
+                                    equation.span, len(equation.results)))
     return tuple(replace(c, exposed=timeline.exposed[c.number]) for c in found)
 
 
@@ -122,6 +131,8 @@ def _whole_bytes(equation: Equation, ranks: int) -> int:
         return sum(v.type.bytes for v in equation.results)
     if equation.op == "exchange_rows":  # room is made for more rows than travel
         return min(equation.operands[0].type.bytes, equation.results[0].type.bytes) * ranks
+    if equation.op == "reduce_shares":
+        return share_bytes(equation) * _integer(equation, "size")
     mine = sum(v.type.bytes for v in equation.operands)
     return mine * ranks if equation.op == "all_to_all" else mine
 
@@ -157,7 +168,10 @@ class Memory:
 
 
 def memory_of(joint: Function) -> Memory:
-    """Memory of one rank. Values count from the equation that makes them to their last reader, as if none fused."""
+    """Memory of one rank. Values count from the equation that makes them to their last reader, as if none fused.
+
+    Of the moments of parameters that ranks update in shares, a rank has its share.
+    """
     gradients = {o.var.name for o in joint.outputs if o.name.startswith("grad:")}
     parameters = sum(i.var.type.bytes for i in joint.parameters)
     trained = sum(o.var.type.bytes for o in joint.outputs if o.name.startswith("grad:"))
@@ -176,7 +190,10 @@ def memory_of(joint: Function) -> Memory:
                     dying[end] = dying.get(end, 0) + var.type.bytes
         peak = max(peak, alive)
         alive -= dying.pop(at, 0)
-    return Memory(parameters, trained, 2 * trained, sum(i.var.type.bytes for i in joint.data), peak)
+    shares = [(share_bytes(e), sum(v.type.bytes for v in e.results)) for e in joint.equations
+              if e.op == "reduce_shares"]
+    moments = trained + sum(share - whole for share, whole in shares)
+    return Memory(parameters, trained, 2 * moments, sum(i.var.type.bytes for i in joint.data), peak)
 
 
 def compute_seconds(joint: Function, hardware: Hardware) -> float:

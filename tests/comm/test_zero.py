@@ -1,0 +1,89 @@
+"""ZeRO-1: ranks along a data axis update parameters in shares, with a share of the moments each."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from tesserac.checkpoints import merge, newest, read_index
+from tests.comm.projects import build, losses, run, slow
+
+LAYERS = """
+from tessera import graph, op
+
+B, D, F = 12, 10, 14
+
+first, last = op.linear(D, F), op.linear(F, D)
+
+@graph.module
+def net(x: Tensor[B, D], gain: Tensor[D]):
+    return last(op.gelu(first(x * gain)))
+
+@graph.training_step(module="net")
+def step(batch):
+    loss = op.mse(net(batch["x"]), batch["y"])
+    return graph.backward(loss), {"loss": loss}
+"""
+COUNT = 10 * 14 + 14 + 14 * 10 + 10 + 10
+ZERO = "[zero]\nstage = 1\n"
+DATA = ("--data", "x=normal", "--data", "y=normal", "--clip", "0.1", "--lr", "0.01")
+
+
+def train(program: Path, ranks: int, *more: object) -> np.ndarray:
+    """The losses of a run."""
+    return losses(run(program, ranks, "train", *DATA, *more))
+
+
+def test_shares_of_three_ranks(tmp_path: Path) -> None:
+    """As many bytes travel as before, moments shrink to a third, and training is that of whole moments.
+
+    The sums of gradients are the same bits; only the norm for clipping adds its squares in another order.
+    """
+    plain, shared = build(LAYERS, "dp=3"), build(LAYERS, "dp=3", toml=ZERO)
+    assert run(shared, 3, "selftest").rstrip().endswith("selftest: ok")
+    for rule in ("adamw", "momentum", "sgd"):
+        options = ("--optimizer", rule, "--steps", 20, "--save", tmp_path / "w.safetensors")
+        want = train(plain, 3, *options)
+        weights = load_file(tmp_path / "w.safetensors")
+        np.testing.assert_allclose(train(shared, 3, *options), want, rtol=1e-6)
+        for name, value in load_file(tmp_path / "w.safetensors").items():
+            np.testing.assert_allclose(value, weights[name], atol=1e-6, err_msg=name)
+    share = -(-COUNT // 3) * 4
+    data = json.loads(run(shared, 3, "bench", "--steps", 2, "--warmup", 1, "--json"))
+    found = {e["kind"]: (e["calls"], e["bytes"], e["planned_bytes"]) for e in data["exchanges"] if e["bytes"] > 4}
+    assert found == {"reduce_scatter": (1, 3 * share, 3 * share), "all_gather": (1, share, share)}
+    text = run(shared, 1, "describe")
+    size = re.search(r"each optimizer moment (\S+ \w+)", text)
+    assert size is not None
+    assert size.group(1) == "448 bytes"  # a share, to a multiple of 64
+    assert "moments of 5 tensors in shares along dp" in text
+    refused = run(shared, 3, "train", "--data", "x=normal", "--data", "y=normal", "--optimizer", "lbfgs", code=2)
+    assert "ZeRO-1" in refused
+
+
+@slow
+def test_checkpoints_go_on_anywhere(tmp_path: Path) -> None:
+    """Moments are stored by their place in the parameter: shares of three go on whole, in other shares, and alone."""
+    programs = {name: (build(LAYERS, mesh, toml=toml), ranks) for name, mesh, toml, ranks in (
+        ("three", "dp=3", ZERO, 3), ("plain", "dp=3", "", 3), ("two", "dp=2", ZERO, 2), ("alone", "none", "", 1),
+        ("both", "dp=2,tp=2", ZERO, 4))}
+    options = ("--optimizer", "adam", "--steps", 20)
+    straight = train(*programs["three"], *options)
+    for start in ("three", "both", "alone"):
+        program, ranks = programs[start]
+        folder = tmp_path / start
+        train(program, ranks, *options[:-1], 11, "--checkpoint", folder)
+        if ranks > 1:
+            merge(read_index(newest(folder)), tmp_path / "merged.safetensors", optimizer=True)
+            assert len(load_file(tmp_path / "merged.safetensors")) == 15
+        for name, (other, n) in programs.items():
+            copy = tmp_path / f"{start}-{name}"
+            shutil.copytree(folder, copy)
+            rest = train(other, n, *options, "--checkpoint", copy, "--resume")
+            assert len(rest) == 9
+            np.testing.assert_allclose(rest, straight[11:], rtol=0 if name == start == "three" else 1e-6)
