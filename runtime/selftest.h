@@ -165,26 +165,6 @@ class Selftest {
     compare(name, want.data(), have.data(), n, 1e-30);
   }
 
-  // As the reference gives it: plane after plane.
-  std::vector<double> gradient(const Session& session, const Tensor& param) const {
-    const int64_t length = row_length(param), rows = row_count(param);
-    std::vector<double> out(static_cast<size_t>(elements(param) * planes(param)));
-    for (int plane = 0; plane < planes(param); ++plane)
-      for (int64_t row = 0; row < rows; ++row)
-        load_reals(format_of(scalar_type(param.dtype)), session.grads() + row_offset(param, plane, row), &out[static_cast<size_t>((plane * rows + row) * length)], static_cast<size_t>(length));
-    return out;
-  }
-
-  // What this rank should have of a parameter's gradient, plane after plane: of those that ranks have shares of, zeros
-  // around its share.
-  std::vector<double> wanted(int p, const double* whole) const {
-    std::vector<double> out = part_of_planes(program_.params[p], ranks_, whole);
-    const Span mine = shares_.span(p, ranks_);
-    std::fill(out.begin(), out.begin() + mine.first, 0.0);
-    std::fill(out.begin() + mine.last, out.end(), 0.0);
-    return out;
-  }
-
   void need_reference(const Function& function) const {
     if (!function.reference) throw Error("T0927", std::string(function.name) + " was built without its reference", "build it again without the option that leaves the reference out");
   }
@@ -214,14 +194,14 @@ class Selftest {
     int64_t at = 0;
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
-      first.push_back(gradient(session_, param));
-      if (holds(param, ranks_)) compare(std::string("gradient ") + param.name, wanted(p, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
+      first.push_back(gradient_of(param, session_.grads()));
+      if (holds(param, ranks_)) compare(std::string("gradient ") + param.name, part_of_gradient(param, shares_.span(p, ranks_), ranks_, &grads[static_cast<size_t>(at)]).data(), first.back().data(), first.back().size(), 1e-3 * top);
       at += elements(whole_of(param)) * planes(param);
     }
     session_.train(inputs.own_pointers.data(), again.pointers.data(), seed_, 0);
     bool same = own.buffers == again.buffers;
     for (int p = 0; p < program_.param_count; ++p) {
-      const std::vector<double> second = gradient(session_, program_.params[p]);
+      const std::vector<double> second = gradient_of(program_.params[p], session_.grads());
       same = same && memcmp(second.data(), first[static_cast<size_t>(p)].data(), second.size() * sizeof(double)) == 0;
     }
     printf("  %-36s %s\n", "second call equal bit for bit", same ? "ok" : "FAIL");
@@ -241,7 +221,7 @@ class Selftest {
     const double* at = grads->data();
     for (int p = 0; p < program_.param_count; ++p) {
       const Tensor& param = program_.params[p];
-      const std::vector<double> values = gradient(*single_, param), part = wanted(p, at);
+      const std::vector<double> values = gradient_of(param, single_->grads()), part = part_of_gradient(param, shares_.span(p, ranks_), ranks_, at);
       if (holds(param, ranks_)) {
         all.insert(all.end(), values.begin(), values.end());
         want.insert(want.end(), part.begin(), part.end());

@@ -1,10 +1,12 @@
 // Parts of whole tensors: what a rank has of an array that every rank could make, and a whole tensor from all ranks' parts.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "ranks.h"
+#include "shares.h"
 #include "tensor.h"
 
 namespace tsr {
@@ -25,6 +27,24 @@ inline std::vector<double> part_of_planes(const Tensor& part, const Ranks* ranks
     each_row(part, ranks, [&](int64_t row, int64_t first) {
       memcpy(&out[static_cast<size_t>((plane * count + row) * length)], whole + plane * size + first, static_cast<size_t>(length) * sizeof(double));
     });
+  return out;
+}
+
+// The same where the rank updates a share of the part: zeros around that.
+inline std::vector<double> part_of_gradient(const Tensor& part, Span share, const Ranks* ranks, const double* whole) {
+  std::vector<double> out = part_of_planes(part, ranks, whole);
+  std::fill(out.begin(), out.begin() + share.first, 0.0);
+  std::fill(out.begin() + share.last, out.end(), 0.0);
+  return out;
+}
+
+// A parameter's gradient in an arena, dense, plane after plane.
+inline std::vector<double> gradient_of(const Tensor& param, const char* arena) {
+  const int64_t length = row_length(param), rows = row_count(param);
+  std::vector<double> out(static_cast<size_t>(elements(param) * planes(param)));
+  for (int plane = 0; plane < planes(param); ++plane)
+    for (int64_t row = 0; row < rows; ++row)
+      load_reals(format_of(scalar_type(param.dtype)), arena + row_offset(param, plane, row), &out[static_cast<size_t>((plane * rows + row) * length)], static_cast<size_t>(length));
   return out;
 }
 
