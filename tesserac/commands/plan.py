@@ -23,7 +23,7 @@ class Size(click.ParamType[float]):
         from tesserac.passes.mesh.settings import parse_bytes
 
         found = value if isinstance(value, float) else parse_bytes(str(value))
-        if found is None:
+        if found is None or (found == 0 and param is not None and param.name == "memory"):
             self.fail(f"{value!r} is not a size such as 25MB or 1.5GiB", param, ctx)
         return found
 

@@ -208,5 +208,7 @@ def _check_options(options: Options, report: Report) -> None:
         report.error("T0501", f"--precision {options.precision} is not supported yet", None,
                      notes=half if options.precision in ("fp16", "f16", "float16", "half") else (),
                      help=["fp32, fp64 and bf16 are"])
-    if options.mesh not in (None, "none", "") and parse_mesh(str(options.mesh)) is None:
-        report.error("T0702", f"--mesh {options.mesh} is not a mesh", None, help=["--mesh none, --mesh tp=2,dp=2"])
+    mesh = parse_mesh(options.mesh) if options.mesh not in (None, "none") else None
+    if isinstance(mesh, str):
+        report.error("T0702", f"--mesh {options.mesh} is not a mesh: {mesh}", None,
+                     help=["--mesh none, --mesh tp=2,dp=2"])

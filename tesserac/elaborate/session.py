@@ -78,7 +78,8 @@ class Session:
         self.optimizer: Optimizer | None = None
         self.meshes: list[Mesh] = []
         self.pins: list[tuple[Var | Slot, Pinned]] = []
-        self.given_mesh = parse_mesh(options.mesh) if options.mesh not in (None, "none", "") else None
+        given = parse_mesh(options.mesh) if options.mesh not in (None, "none") else None
+        self.given_mesh = given if isinstance(given, Mesh) else None
         self.defaults: list[tuple[str, Dim]] = []
         self.used_flags: set[str] = set()
         self.dim_names: set[str] = set()

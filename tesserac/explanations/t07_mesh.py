@@ -160,4 +160,13 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         '    return dist.all_gather(x * 2, axis="dp")\n',
         "Leave it out, or write the pin that is meant: dist.shard, dist.replicate, dist.partial.",
     ),
+    Explanation(
+        "T0720",
+        "A plan that does not fit",
+        "What one rank holds (parameters, gradients, moments, data, and values as if nothing fused) is more than "
+        "--memory, or memory.limit of plan.toml. The machine's own limit gives a warning, since the built program "
+        "needs less for values.",
+        "$ tesserac plan examples/gpt.py --mesh tp=2 --memory 1MB",
+        "Cut more: more ranks, a tensor axis, or zero.stage = 3 in plan.toml for parameters on data axes.",
+    ),
 )

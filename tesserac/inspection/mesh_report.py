@@ -12,7 +12,7 @@ from tesserac.driver import front_end
 from tesserac.inspection.mesh_plan import plan_text, summary_text
 from tesserac.ir.program import Entry, Function
 from tesserac.parser import read_source
-from tesserac.passes.mesh.advice import LARGE, advice, refused
+from tesserac.passes.mesh.advice import LARGE, advice, refused, too_large
 from tesserac.passes.mesh.entry import needed_whole
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.hardware import load
@@ -92,6 +92,7 @@ def _entry(found: Planned, entry: Entry, role: str, texts: dict[str, list[str]],
     warnings = advice(found, options.deny_replicated or LARGE)
     data["warnings"] = [{"code": d.code, "message": d.message, "at": str(d.span) if d.span else None} for d in warnings]
     report.notes += warnings
+    (report.errors if found.settings.memory is not None else report.notes).extend(too_large(found))
     report.errors += refused(found, options.deny_replicated, options.max_collective_bytes, options.shard == "strict")
     why = [] if options.shard == "auto" else reasons(found)
     data["why"] = why

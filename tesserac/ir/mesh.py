@@ -62,18 +62,24 @@ class Pinned:
     whole: tuple[str, ...] = ()
 
 
-def parse_mesh(text: str) -> Mesh | None:
-    """``tp=2,dp=4`` with devices counted from 0, the last axis running fastest; None when the text is not a mesh."""
+def parse_mesh(text: str) -> Mesh | str:
+    """``tp=2,dp=4`` with devices counted from 0, the last axis running fastest; else a sentence that says why not."""
     axes: list[str] = []
     shape: list[int] = []
     for part in text.split(","):
-        axis, _, count = (word.strip() for word in part.partition("="))
-        if not axis.isidentifier() or not (count.isascii() and count.isdigit() and len(count) < 8) or int(count) < 1:
-            return None
+        axis, equals, count = (word.strip() for word in part.partition("="))
+        if not axis.isidentifier():
+            return f"{axis!r} is no name of an axis"
+        if not equals or not (count.isascii() and count.isdigit()):
+            return f"axis {axis} has no size" if not count else f"{count!r} is no size of axis {axis}"
+        if int(count[:20]) < 1:
+            return f"axis {axis} has no devices"
+        if axis in axes:
+            return f"axis {axis} is there twice"
         axes.append(axis)
-        shape.append(int(count))
-    if len(set(axes)) != len(axes) or math.prod(shape) > MAX_DEVICES:
-        return None
+        shape.append(int(count[:20]))
+    if math.prod(shape) > MAX_DEVICES:
+        return f"it has more than {MAX_DEVICES:,} devices"
     return Mesh(tuple(axes), tuple(shape), tuple(range(math.prod(shape))))
 
 

@@ -73,6 +73,11 @@ def test_limits(cli: Cli) -> None:
     assert "error[T0708]: gpt.blocks.0.mlp.w1 (262 kB) lies whole on every rank of tp" in done.err
     assert cli("plan", *GPT, "--mesh", "dp=2", "--shard", "strict").code == 0
     assert cli("plan", *LISTING, "--memory", "lots").code == 2
+    assert cli("plan", *LISTING, "--memory", "0").code == 2
+    done = cli("plan", *GPT, "--mesh", "tp=2", "--memory", "1MB", "--shard", "auto")
+    assert done.code == 1
+    assert re.search(r"error\[T0720\]: the plan does not fit: a rank needs .* MB, and it has 1 MB", done.err)
+    assert "the largest tensors of a rank: mlp" in done.err
 
 
 def test_lock_files_and_settings(cli: Cli, tmp_path: Path) -> None:
@@ -135,9 +140,16 @@ def test_a_build_plans_for_its_target_unless_a_machine_is_named(cli: Cli, tmp_pa
 @pytest.mark.parametrize(("flags", "message"), [
     (("--mesh", "none"), "error[T0705]: no entry of this source has a mesh"),
     (("--hw", "abacus"), "error[T0707]: --hw abacus is neither"),
+    (("--mesh", "tp=0"), "error[T0702]: --mesh tp=0 is not a mesh: axis tp has no devices"),
+    (("--write-lock", "/nonexistent/l.json"), "error[T0705]: --write-lock /nonexistent/l.json cannot be written"),
+    (("--lock", "{damaged}"), "is no lock file of tesserac: it lacks a version"),
+    (("--lock", "{text}"), "is no lock file of tesserac: it is not JSON"),
 ])
-def test_what_cannot_be_planned(cli: Cli, flags: tuple[str, ...], message: str) -> None:
-    done = cli("plan", *LISTING, *flags)
+def test_what_cannot_be_planned(cli: Cli, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
+    for name, content in (("damaged", '{"version": 1, "mesh": "tp=2", "nodes": [{"plan": 3}]}'), ("text", "hello")):
+        (tmp_path / name).write_text(content)
+    named = [flag.format(damaged=tmp_path / "damaged", text=tmp_path / "text") for flag in flags]
+    done = cli("plan", *LISTING, *named)
     assert done.code == 1
     assert message in done.err
 

@@ -98,7 +98,7 @@ def worst_difference(function: Function, mesh: Mesh, rng: Random) -> float:
 def mesh_of(text: str) -> Mesh:
     """``dp=2,tp=2``."""
     mesh = parse_mesh(text)
-    assert mesh is not None, text
+    assert isinstance(mesh, Mesh), mesh
     return mesh
 
 

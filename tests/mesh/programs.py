@@ -57,7 +57,7 @@ def entry_of(text: str, mesh: str | None = None, **options: object) -> Entry:
 def named_mesh(text: str) -> Mesh:
     """A mesh from its text."""
     found = parse_mesh(text)
-    assert found is not None
+    assert isinstance(found, Mesh), found
     return found
 
 

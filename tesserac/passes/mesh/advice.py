@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from tesserac.codegen.comments import quantity
 from tesserac.diagnostics import Diagnostic, Span
@@ -131,6 +132,24 @@ def _gathered_for(planned: Planned) -> Iterator[Diagnostic]:
 # ------------------------------------------------------------------------------------------------ what may be refused
 
 
+def too_large(planned: Planned) -> list[Diagnostic]:
+    """T0720 if one rank's part does not fit: an error where the user gave the limit, a warning for the machine's."""
+    memory = planned.memory
+    if memory.total <= planned.limit:
+        return []
+    held = {"parameters": memory.parameters, "gradients": memory.gradients, "moments": memory.moments,
+            "data": memory.data, "values": memory.values}
+    parts = ", ".join(f"{name} {quantity(size, 'B')}" for name, size in held.items())
+    tensors = sorted(((v.type.bytes, v.name) for v in planned.joint.variables()), reverse=True)[:5]
+    largest = ", ".join(f"{name} {quantity(size, 'B')}" for size, name in tensors)
+    what = f"a rank needs {quantity(memory.total, 'B')}, and it has {quantity(planned.limit, 'B')}"
+    values = memory.data + memory.values > memory.total / 2
+    axes = "more ranks: a dp axis cuts values" if values else "more ranks: a tp axis cuts parameters, or zero.stage = 3"
+    severity = "error" if planned.settings.memory is not None else "warning"
+    return [Diagnostic("T0720", severity, f"the plan does not fit: {what}", planned.mesh.span,
+                       notes=(parts, f"the largest tensors of a rank: {largest}"), help=(axes,))]
+
+
 def refused(planned: Planned, deny_replicated: float | None, largest: float | None, strict: bool) -> list[Diagnostic]:
     """Errors for what the command line forbids.
 
@@ -151,9 +170,18 @@ def refused(planned: Planned, deny_replicated: float | None, largest: float | No
 
 def _implicit(planned: Planned, item: Collective) -> bool:
     role = planned.searcher.roles[item.axis]
+    if _asked_for(planned, item):
+        return False
     if role.name in ("tensor", "sequence"):
         return item.kind == "all_to_all"
     return role.name == "free" or item.kind != "all_reduce"
+
+
+def _asked_for(planned: Planned, item: Collective) -> bool:
+    """Whether a pin says where the value lies that is sent: conversions are called after it and the axis."""
+    name = item.value.rpartition(f".{item.axis}")[0]
+    path = next((i.path for i in planned.function.inputs if i.var.name == name), name)
+    return any(fnmatchcase(n, pin.pattern) for pin in planned.searcher.pins for n in (name, path))
 
 
 def _too_much(item: Collective, why: str) -> Diagnostic:

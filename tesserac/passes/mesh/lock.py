@@ -60,9 +60,13 @@ def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Se
         version, grid = data["version"], data["mesh"]
         plans = [dict(row["plan"]) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
-        raise _stale(f"{name} is no lock file of tesserac: {error!r}", None) from None
-    if version != VERSION or grid != str(mesh):
-        raise _stale(f"{name} is for the mesh {grid} (version {version}), and this is {mesh} (version {VERSION})", None)
+        why = f"it is not JSON: {error}" if isinstance(error, ValueError) else \
+            "it lacks a version, a mesh, or a plan of every node"
+        raise _stale(f"{name} is no lock file of tesserac: {why}", None) from None
+    if version != VERSION:
+        raise _stale(f"{name} is of version {version}, and this tesserac reads version {VERSION}", None)
+    if grid != str(mesh):
+        raise _stale(f"{name} is for the mesh {grid}, and this is {mesh}", None)
     nodes = tuple(searcher.problem.nodes)
     spans = {n.key: n.equation.span for n in nodes if n.equation is not None}
     now = _rows(function, nodes)
@@ -76,7 +80,8 @@ def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Se
         longer = now if len(now) > len(rows) else rows
         extra = longer[min(len(now), len(rows))]
         word = "new" if longer is now else "gone"
-        raise _stale(f"{name} is stale: {extra['op']} {extra['name']} is {word}", spans.get(str(extra["name"])))
+        which = extra["name"] if extra["op"] == "output" else f"{extra['op']} {extra['name']}"  # "output loss"
+        raise _stale(f"{name} is stale: {which} is {word}", spans.get(str(extra["name"])))
     return _choices(plans, name, function, mesh, searcher, spans)
 
 

@@ -63,7 +63,7 @@ NOTHING = Settings()
 def settings_of(toml: PlanToml | None, lock: tuple[str, str] | None = None, memory: float | None = None) -> Settings:
     """What plan.toml, a lock file and the command line say together."""
     toml = toml or PlanToml()
-    return Settings(toml.roles, toml.pins, memory or toml.memory, toml.zero, lock,
+    return Settings(toml.roles, toml.pins, memory if memory is not None else toml.memory, toml.zero, lock,
                     bucket=int(toml.bucket or BUCKET_BYTES))
 
 

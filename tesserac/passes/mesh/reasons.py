@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tesserac.passes.mesh.graph import is_product
 from tesserac.passes.mesh.planning import Planned
+from tesserac.passes.mesh.problem import Choice
 
 WORK = 3000
 """Nodes that are solved again in all: each reason solves an axis once more."""
 MOST = 6
+EVERYWHERE = frozenset({"R", "R*"})
+"""Strategies by which every rank computes everything."""
 
 
 def reasons(planned: Planned) -> list[str]:
@@ -26,7 +29,7 @@ def _next_best(planned: Planned) -> Iterator[str]:
             if is_product(node) and node.equation is not None:
                 kind = f"{node.equation.op} {node.equation.operands[-1].type} at {node.equation.span}"
                 classes.setdefault((axis, kind, found.plan[axis][i].name), []).append(i)
-    free = {key: len(searcher.domains.of(key[0], found.plan)[members[0]]) > 1 for key, members in classes.items()}
+    free = {key: _free(searcher.domains.of(key[0], found.plan)[members[0]]) for key, members in classes.items()}
     classes = {key: members for key, members in classes.items() if free[key]}
     flops = {key: sum(searcher.problem.flops(i) for i in members) for key, members in classes.items()}
     order = sorted(classes, key=lambda key: (-flops[key], key))
@@ -36,7 +39,8 @@ def _next_best(planned: Planned) -> Iterator[str]:
         assert node.equation is not None
         times = f" (and {len(members) - 1} like it)" if len(members) > 1 else ""
         what = f"{node.equation.span.file}:{node.equation.span.line} {node.key}{times}, {axis}: {_named(name)}"
-        other = searcher.without(found, axis, frozenset(members), name)
+        names = EVERYWHERE if name in EVERYWHERE else {name}
+        other = searcher.without(found, axis, frozenset(members), names)
         if other is None:
             yield f"{what}, the only choice that its role leaves"
             continue
@@ -48,5 +52,12 @@ def _next_best(planned: Planned) -> Iterator[str]:
             yield f"{what}; next best {_named(choice)}, {more:+.1f} us"
 
 
+def _free(choices: Sequence[Choice]) -> bool:
+    """Whether there is a choice, all ways of computing everything everywhere counting as one."""
+    return len({"R" if choice.name in EVERYWHERE else choice.name for choice in choices}) > 1
+
+
 def _named(name: str) -> str:
-    return "on every rank" if name in ("R", "R*") else f"by {name}"
+    if name.startswith("lin"):
+        return "on terms of a sum"
+    return "on every rank" if name in EVERYWHERE else f"by {name}"

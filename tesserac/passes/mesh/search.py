@@ -151,9 +151,10 @@ class Searcher:
         """A plan from elsewhere with its cost."""
         return Found(tuple(self.problem.nodes), plan, self.problem.cost(plan), self.problem.memory(plan), False, 0, 0.0)
 
-    def without(self, found: Found, axis: str, members: frozenset[int], name: str) -> tuple[str, Cost] | None:
-        """What nodes would do on an axis if not ``name``, and what the plan would cost; None if there is nothing."""
-        domains = [tuple(c for c in domain if c.name != name) if i in members else domain
+    def without(self, found: Found, axis: str, members: frozenset[int],
+                names: Collection[str]) -> tuple[str, Cost] | None:
+        """What nodes would do on an axis if none of ``names``, and what that would cost; None if there is nothing."""
+        domains = [tuple(c for c in domain if c.name not in names) if i in members else domain
                    for i, domain in enumerate(self.domains.of(axis, found.plan))]
         if not all(domains):
             return None
