@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from tesserac.ir.program import Function, Var
+from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.stages import Export, Import, Stage
 
@@ -21,7 +22,32 @@ def whole_stage(function: Function, accumulate: bool = True) -> Stage:
             exports += [Export(term, var, partial=True) for term in sums[var]]
         elif var in made:
             exports.append(Export(var, var))
-    return Stage(equations, tuple(Import(item.var, item.var) for item in function.inputs), tuple(exports))
+    imports = tuple(Import(item.var, item.var) for item in function.inputs)
+    return Stage(_counts_first(equations, function), imports, tuple(exports))
+
+
+def _counts_first(equations: Sequence[Equation], function: Function) -> tuple[Equation, ...]:
+    """The same equations, sums over labels and the like in front.
+
+    What is counted of integers that are given, such as the labels that are not ignored, waits for nothing; what
+    divides by it can then be computed with what was there before it, and needs no second walk.
+    """
+    given = {i.var for i in function.inputs if not (i.var.type.dtype.is_float or i.var.type.dtype.is_complex)}
+    maker: dict[Var, Equation] = {}
+    first: set[int] = set()
+    for equation in equations:
+        kind = spec_of(equation.op).kind
+        if kind not in ("elementwise", "source", "reduce", "view") or not given.issuperset(equation.operands):
+            continue
+        given.update(equation.results)
+        maker.update((v, equation) for v in equation.results)
+        waiting = [equation] if kind == "reduce" or equation.results[0].type.rank == 0 else []
+        while waiting:
+            one = waiting.pop()
+            if id(one) not in first:
+                first.add(id(one))
+                waiting += [maker[v] for v in one.operands if v in maker]
+    return tuple(sorted(equations, key=lambda e: id(e) not in first))
 
 
 def _gradient_sums(function: Function) -> dict[Var, tuple[Var, ...]]:

@@ -15,7 +15,7 @@ from tesserac.ir.program import Function, Initializer, Input, Output, Var
 from tesserac.ir.text import parse_function, print_function
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate
-from tesserac.passes.pipeline import optimize
+from tesserac.passes.pipeline import optimize, schedule
 from tesserac.passes.placement import PARTIAL, Placed, Split, local_shape, place
 from tesserac.passes.stages import Stage, Staged
 from tesserac.passes.tile import Tile
@@ -184,9 +184,19 @@ def test_a_function_without_a_batch_is_one_stage() -> None:
     function = optimize(classifier(batch=1))
     (stage,) = Tile(rows=8).run(function).stages
     assert stage.tiles is None
-    assert stage.equations == function.equations
+    assert sorted(map(id, stage.equations)) == sorted(map(id, function.equations))
     (stage,) = Tile(enabled=False).run(optimize(classifier())).stages
     assert stage.tiles is None
+
+
+def test_what_is_counted_of_labels_comes_first() -> None:
+    """So that the gradient of a loss, which is divided by it, is computed where the row's statistics are."""
+    plan = schedule(optimize(classifier(ignore=True)), ["net.w", "net.v"], Tile(enabled=False))
+    groups = plan.stages[0].fused.groups
+    place = {var.name: number for number, item in enumerate(groups) for e in item.roots for var in e.results}
+    first_product = min(n for n, item in enumerate(groups) if item.kind == "contract")
+    assert place["loss_kept"] <= place["loss_count"] < first_product
+    assert place["loss_total"] == place["d_logits"]
 
 
 @pytest.mark.parametrize(("batch", "rows", "tile"), [(16, 8, 2), (16, 1, 1), (64, 128, 8), (7, 128, 1), (48, 20, 4)])
