@@ -173,6 +173,17 @@ def test_kernels_that_may_not(nodes: tuple[Node, ...], store: Store) -> None:
     assert in_place_pairs(RowKernel(SLOTS, (4, 8), nodes, (store,))) == []
 
 
+def test_a_result_never_takes_the_place_of_what_a_later_one_is_made_of() -> None:
+    """Results are stored one after another, each read from memory as late as that."""
+    slots = tuple(Slot(name, F32, name in "uv") for name in "xyuv")
+    x, y = load(), Node("load", "full", F32, slot=1, strides=(8, 1))
+    both = Node("op", "full", F32, op="add", args=(0, 1))
+    apart = RowKernel(slots, (4, 8), (x, y), (Store(0, 2, (8, 1)), Store(1, 3, (8, 1))))
+    assert in_place_pairs(apart) == [(0, 2), (0, 3), (1, 3)]
+    joined = RowKernel(slots, (4, 8), (x, y, both), (Store(0, 2, (8, 1)), Store(2, 3, (8, 1))))
+    assert in_place_pairs(joined) == [(0, 3), (1, 3)]
+
+
 def test_a_product_may_write_over_an_operand_of_its_epilogue_but_not_over_a_matrix() -> None:
     slots = (Slot("a", F32), Slot("b", F32), Slot("x", F32), Slot("y", F32, True))
     nodes = (
