@@ -67,12 +67,11 @@ TSR_INLINE V constant(Element<V> c) {
 // x limited from below, or on both sides, to where an activation has reached its limit: keeps 0 * inf out. NaN stays.
 template <class V>
 TSR_INLINE V at_least(V x, Element<V> bound) {
-  return x < bound ? constant<V>(bound) : x;
+  return vmax(constant<V>(bound), x);
 }
 template <class V>
 TSR_INLINE V within(V x, Element<V> bound) {
-  x = at_least(x, -bound);
-  return x > bound ? constant<V>(bound) : x;
+  return vmin(constant<V>(bound), at_least(x, -bound));
 }
 }  // namespace detail
 

@@ -111,7 +111,7 @@ struct AddOrStore {
   long ldc;
   bool add;
   TSR_INLINE void prefetch(int row, int rows, int column, int width) const {
-    if (add) Accumulate<T>{C, ldc}.prefetch(row, rows, column, width);
+    fetch_tile(C, ldc, row, rows, column, width);
   }
   template <class Columns_>
   TSR_INLINE void operator()(Columns_ c, int row, Vec<T> v) const {

@@ -54,8 +54,7 @@ struct PowerOfTwo {
   using L = ExpLimits<T>;
   V remainder, whole, shifted;  // shifted holds n as an integer in its low bits
   TSR_INLINE explicit PowerOfTwo(V x) {
-    x = L::lowest > x ? broadcast(L::lowest) : x;
-    x = L::highest < x ? broadcast(L::highest) : x;
+    x = vmin(broadcast(L::highest), vmax(broadcast(L::lowest), x));
     shifted = x * T(1.44269504088896341) + L::round;
     whole = shifted - L::round;
     remainder = (x - whole * L::ln2_high) - whole * L::ln2_low;

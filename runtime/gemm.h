@@ -60,7 +60,7 @@ struct Tiling {
   static constexpr int block_rows = cached_rows < 2 * rows || small_b ? 2 * rows : cached_rows / rows * rows;
   // Longer sums are cut, so that rounding grows with the length of a piece rather than with K.
   static constexpr int max_depth = 1024;
-  static constexpr int short_depth = 128;
+  static constexpr int short_depth = 512;
   // Where B is larger than the L2 cache, sums are formed in pieces: a block of A and the sums of a group of panels stay in
   // the cache, and every row of B that comes from afar serves a few hundred rows of A instead of a few dozen.
   static constexpr int piece = 1024 / int(sizeof(T));
@@ -142,7 +142,7 @@ __attribute__((noinline)) void tile_product(const T* a, const T* b, int depth, C
 }
 
 // An epilogue of a few instructions without constants says so by `static constexpr bool from_registers = true`. It is then
-// inlined behind short sums, where the way through memory would cost up to a tenth of the time.
+// inlined behind sums of up to short_depth terms, where the way through memory would cost up to a tenth of the time.
 template <class Epilogue, class = void>
 struct FromRegisters : std::false_type {};
 template <class Epilogue>
@@ -255,28 +255,35 @@ void gemm(const T* A, const T* B, Epilogue&& epilogue) {
   gemm<S>(A, B, epilogue, whole_region<S>());
 }
 
-/// Epilogue C = A B.
+namespace detail {
+// Asks for a tile of C that will be written.
+template <class T>
+TSR_INLINE void fetch_tile(T* C, long ldc, int row, int rows, int column, int columns) {
+  for (int i = row; i < row + rows; ++i)
+    for (int j = column; j < column + columns; j += 64 / int(sizeof(T))) __builtin_prefetch(C + i * ldc + j, 1);
+}
+}  // namespace detail
+
+/// Epilogue C = A B. Fetches the tile of C while its sums are formed.
 template <class T>
 struct Store {
   static constexpr bool from_registers = true;
   T* C;
   long ldc;
+  TSR_INLINE void prefetch(int row, int rows, int column, int columns) const { detail::fetch_tile(C, ldc, row, rows, column, columns); }
   template <class C_>
   TSR_INLINE void operator()(C_ c, int row, Vec<T> v) const {
     c.store(C + row * ldc, v);
   }
 };
 
-/// Epilogue C += A B. Fetches the tile of C while its sums are formed.
+/// Epilogue C += A B, which does, too.
 template <class T>
 struct Accumulate {
   static constexpr bool from_registers = true;
   T* C;
   long ldc;
-  TSR_INLINE void prefetch(int row, int rows, int column, int columns) const {
-    for (int i = row; i < row + rows; ++i)
-      for (int j = column; j < column + columns; j += 64 / int(sizeof(T))) __builtin_prefetch(C + i * ldc + j, 1);
-  }
+  TSR_INLINE void prefetch(int row, int rows, int column, int columns) const { detail::fetch_tile(C, ldc, row, rows, column, columns); }
   template <class C_>
   TSR_INLINE void operator()(C_ c, int row, Vec<T> v) const {
     c.store(C + row * ldc, c.load(C + row * ldc) + v);

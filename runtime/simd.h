@@ -100,16 +100,34 @@ TSR_INLINE V select(M mask, V a, V b) {
   return mask ? a : b;
 }
 
+namespace detail {
+// a > b ? a : b, and a < b ? a : b. GCC makes a comparison and a blend of that, though one instruction does it all.
+#if defined(__AVX512F__) && !defined(__clang__)
+TSR_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return __builtin_ia32_maxps512_mask(a, b, a, uint16_t(-1), 4); }
+TSR_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return __builtin_ia32_maxpd512_mask(a, b, a, uint8_t(-1), 4); }
+TSR_INLINE Vec<float> smaller(Vec<float> a, Vec<float> b) { return __builtin_ia32_minps512_mask(a, b, a, uint16_t(-1), 4); }
+TSR_INLINE Vec<double> smaller(Vec<double> a, Vec<double> b) { return __builtin_ia32_minpd512_mask(a, b, a, uint8_t(-1), 4); }
+#endif
+template <class V>
+TSR_INLINE V larger(V a, V b) {
+  return a > b ? a : b;
+}
+template <class V>
+TSR_INLINE V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+}  // namespace detail
+
 /// Lane-wise maximum; b where a lane of either is NaN.
 template <class V>
 TSR_INLINE V vmax(V a, V b) {
-  return a > b ? a : b;
+  return detail::larger(a, b);
 }
 
 /// Lane-wise minimum; b where a lane of either is NaN.
 template <class V>
 TSR_INLINE V vmin(V a, V b) {
-  return a < b ? a : b;
+  return detail::smaller(a, b);
 }
 
 /// Reinterprets the bits of a vector as another of the same size.
