@@ -98,6 +98,13 @@ double now() { return std::chrono::duration<double, std::milli>(std::chrono::ste
 
 }  // namespace
 
+/// Whether a graph is being recorded: until it is, CUDA refuses what takes or frees memory, or waits.
+static bool captures() {
+  for (const Stream* stream : state().streams)
+    if (stream->capturing != nullptr) return true;
+  return false;
+}
+
 void enqueue(Stream* given, Work work) {
   Stream* const stream = or_default(given);
   if (stream->capturing != nullptr) return stream->capturing->works.push_back(std::move(work));
@@ -115,6 +122,7 @@ void enqueue(const Launch& launch, Work body) {
 
 cudaError_t allocate(void** p, size_t bytes) {
   *p = nullptr;
+  if (captures()) return result(cudaErrorStreamCaptureUnsupported);
   if (bytes > limit() || state().device_bytes > limit() - bytes) return result(cudaErrorMemoryAllocation);
   const size_t room = (bytes + 4095) / 4096 * 4096 + 4096;  // whole pages: the race detector tells device memory by pages
   char* const at = static_cast<char*>(aligned_alloc(4096, room));
@@ -128,6 +136,7 @@ cudaError_t allocate(void** p, size_t bytes) {
 }
 
 cudaError_t allocate_host(void** p, size_t bytes) {
+  if (captures()) return result(cudaErrorStreamCaptureUnsupported);
   *p = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
   if (*p == nullptr) return result(cudaErrorMemoryAllocation);
   memset(*p, 0xff, bytes);
@@ -170,6 +179,7 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) { return *to
 
 cudaError_t cudaFree(void* p) {
   if (p == nullptr) return result(cudaSuccess);
+  if (captures()) return result(cudaErrorStreamCaptureUnsupported);
   cudaDeviceSynchronize();
   const auto block = state().device.find(static_cast<char*>(p));
   if (block == state().device.end()) return result(cudaErrorInvalidValue);
@@ -200,6 +210,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   return result(cudaSuccess);
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  if (captures()) return result(cudaErrorStreamCaptureUnsupported);
   const cudaError_t code = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   cudaDeviceSynchronize();
   return result(code);
@@ -269,6 +280,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return result(cudaSuccess);
 }
 cudaError_t cudaDeviceSynchronize() {
+  if (captures()) return result(cudaErrorStreamCaptureUnsupported);
   for (Stream* stream : std::vector<Stream*>(state().streams)) drain(stream);
   return result(cudaSuccess);
 }

@@ -118,7 +118,7 @@ def build_all(folder: Path, sources: Mapping[str, str], mode: str) -> Path:
     for name, text in sources.items():
         (folder / "emulation" / name).write_text(text, encoding="utf-8")
     (folder / "emulation" / "all.cpp").write_text("".join(f'#include "{name}"\n' for name in sources), encoding="utf-8")
-    return build(folder, "all.cpp", mode, program=False)
+    return build(folder, "all.cpp", mode, program=False, flags=("-Og",))  # cases are small: compiling takes longest
 
 
 def compile_on_host(functions: Sequence[Function], folder: Path) -> ctypes.CDLL:

@@ -137,6 +137,6 @@ def test_products_do_not_spill(arch: str, tmp_path: Path) -> None:
         of_experts.append(f"outer_blocks<mma::{cut}, true, ")
         uses += [f"(void*)&mma::grouped_{start}__nv_bfloat16, 8>" for start in of_experts]
     lines = ['#include "runtime/cuda/grouped_mma.cuh"', "using namespace tsr;", *structs]
-    found = compiled("\n".join([*lines, f"void* kernels[] = {{{', '.join(uses)}}};"]), arch, tmp_path)
+    found = compiled("\n".join([*lines, f"void* kernels[] = {{{', '.join(uses)}}};"]), tmp_path, [arch])
     assert len(found) == len(names) + 6 >= 10
     assert not [(k.entry, k.spills) for k in found if k.spills]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from tesserac.resources import runtime_dir
 MODES = ("fast", "asan", "race")
 SELECTED = tuple(os.environ.get("TSR_EMULATION_MODE", ",".join(MODES)).split(","))
 """The modes that tests run in (`make test-emulation MODE=...`)."""
+
+ARCHITECTURES = ("sm_80", "sm_90a")
+"""Those that everything is compiled for."""
 
 _COMMON = ("-std=c++17", "-fPIC", "-ftls-model=initial-exec", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 _ENGINE = {
@@ -31,9 +35,9 @@ _KERNELS = {
 _LINK = {"fast": (), "asan": ("-fsanitize=address",), "race": ()}
 
 
-def run(command: Sequence[str], folder: Path) -> None:
+def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
     """Runs a compiler; what it printed is the message when it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:6000]}"
 
 
@@ -43,14 +47,43 @@ def engine_object(mode: str) -> Path:
     whole = hashlib.sha256(" ".join(flags).encode())
     for file in sorted([*runtime_dir().glob("emulation/*"), runtime_dir() / "cuda" / "cublaslt_api.h"]):
         whole.update(file.name.encode() + file.read_bytes())
-    cache = Path(tempfile.gettempdir()) / f"tesserac-emulation-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    found = cache / f"{whole.hexdigest()[:24]}.o"
+    found = cache_folder() / f"{whole.hexdigest()[:24]}.o"
     if not found.exists():
-        fresh = cache / f"{found.stem}.{os.getpid()}.o"
+        fresh = found.with_suffix(f".{os.getpid()}.o")
         run(["g++", *flags, "-c", "-o", str(fresh), "emulation/engine.cpp"], runtime_dir())
         fresh.replace(found)
     return found
+
+
+def cache_folder() -> Path:
+    """Where objects are kept between tests and sessions, by content."""
+    cache = Path(tempfile.gettempdir()) / f"tesserac-emulation-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    return cache
+
+
+def make_programs(folder: Path, mode: str, goals: Sequence[str]) -> None:
+    """Makes an emitted folder, for the emulation or (``mode`` cpu) for the processor, with little optimization.
+
+    The command line, which takes longest and is the same in every program, comes from the cache.
+    """
+    emulated = mode in MODES
+    variables = [f"MODE={mode}", f"ENGINE={engine_object(mode)}", "KERNELS_fast=-Og"] if emulated else []
+    rest = [*variables, "OPTIMIZE=-O1"]
+    whole = hashlib.sha256(f"{emulated} {(folder / 'command_line.cpp').read_text()}".encode())
+    lines = (folder / "Makefile").read_text(encoding="utf-8").splitlines()
+    for text in (line for line in lines if line.startswith(("CXXFLAGS", "PLAIN"))):
+        whole.update(text.encode())
+    for file in sorted(folder.glob("runtime/*.h")):
+        whole.update(file.name.encode() + file.read_bytes())
+    found = cache_folder() / f"{whole.hexdigest()[:24]}.o"
+    if not found.exists():
+        run(["make", "-s", *rest, "command_line.o"], folder)
+        fresh = found.with_suffix(f".{os.getpid()}.o")
+        shutil.copy(folder / "command_line.o", fresh)
+        fresh.replace(found)
+    shutil.copy(found, folder / "command_line.o")  # newer than what make compares it with
+    run(["make", "-s", *rest, *goals], folder)
 
 
 def write_emulated(folder: Path, files: Mapping[str, str]) -> None:
@@ -74,12 +107,12 @@ def build(folder: Path, source: str, mode: str, *, program: bool, flags: Sequenc
     return folder / out
 
 
-def compiled(source: str, arch: str, folder: Path) -> list[Resources]:
-    """What ptxas says of the kernels of a CUDA file; nvcc must take it without a warning. Needs nvcc."""
+def compiled(source: str, folder: Path, archs: Sequence[str] = ARCHITECTURES) -> list[Resources]:
+    """What ptxas says of the kernels of a CUDA file on all architectures; nvcc must take it without a warning."""
     (folder / "kernels.cu").write_text(source, encoding="utf-8")
-    code = f"-gencode=arch={arch.replace('sm', 'compute')},code={arch}"
+    codes = [f"-gencode=arch={arch.replace('sm', 'compute')},code={arch}" for arch in archs]
     strict = ("-Xptxas", "-v", "-Xcompiler", "-Wall,-Wextra", "-Werror=all-warnings")
-    command = ["nvcc", "-std=c++17", "-O3", code, *strict, f"-I{runtime_dir().parent}", "-c", "-o", "kernels.o"]
+    command = ["nvcc", "-std=c++17", "-O3", *codes, *strict, f"-I{runtime_dir().parent}", "-c", "-o", "kernels.o"]
     done = subprocess.run([*command, "kernels.cu"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:6000]
     lost = [line for line in done.stderr.splitlines() if "Potential Performance Loss" in line]

@@ -163,7 +163,8 @@ static double run_total() {
 }
 
 // ---- host code. 1: reads a result before its stream is done; 2: another stream does not wait for the event;
-// 3: copies more than there is; 4: a block of 2048 threads; 5: host memory given for the device's; 6: waits while capturing ----
+// 3: copies more than there is; 4: a block of 2048 threads; 5: host memory given for the device's; 6: waits while capturing;
+// 7: takes memory meanwhile ----
 __global__ void scale(float* x, float by, int n) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) x[i] *= by;
@@ -173,7 +174,7 @@ static double run_host() {
   const int n = 100;
   const std::vector<float> x = ramp(n);
   Device<float> dx(x);
-  float* back = nullptr;
+  float *back = nullptr, *more = nullptr;
   cudaMallocHost(&back, n * sizeof(float));
   memset(back, 0, n * sizeof(float));
   cudaStream_t first, second;
@@ -184,6 +185,7 @@ static double run_host() {
   cudaStreamBeginCapture(first, cudaStreamCaptureModeThreadLocal);
   scale<<<2, Bug == 4 ? 2048 : 64, 0, first>>>(dx.p, 3.0f, n);
   if (Bug == 6 && cudaStreamSynchronize(first) != cudaSuccess) return INFINITY;
+  if (Bug == 7 && cudaMalloc(&more, 4) != cudaSuccess) return INFINITY;
   cudaStreamEndCapture(first, &graph);
   cudaGraphInstantiate(&step, graph, 0);
   for (int i = 0; i < 2; ++i) cudaGraphLaunch(step, first);
@@ -237,11 +239,11 @@ static double run_collectives() {
   return mistakes.host()[0];
 }
 
-#define BUGS(name) {#name, {run_##name<0>, run_##name<1>, run_##name<2>, run_##name<3>, run_##name<4>, run_##name<5>, run_##name<6>}}
+#define BUGS(name) {#name, {run_##name<0>, run_##name<1>, run_##name<2>, run_##name<3>, run_##name<4>, run_##name<5>, run_##name<6>, run_##name<7>}}
 int main(int, char** argv) {
   static const struct {
     const char* name;
-    double (*run[7])();
+    double (*run[8])();
   } cases[] = {BUGS(product), BUGS(softmax), BUGS(total), BUGS(host), BUGS(collectives)};
   for (const auto& c : cases) {
     if (strcmp(c.name, argv[1]) != 0) continue;

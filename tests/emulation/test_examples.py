@@ -1,6 +1,7 @@
 """The examples and the chapter's listings as CUDA programs, executed, against the same programs for the CPU.
 
-`make test` runs the third and fourth listing; `make test-emulation` runs all, and in every mode that was asked for.
+`make test` runs all of them in mode fast and one in each of the others; `make test-emulation` runs all in every mode
+that was asked for, and compares losses with those of the programs for the CPU.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, command_environment
-from tests.emulation.building import SELECTED, engine_object
+from tests.emulation.building import SELECTED, make_programs, run
 
 ALL = "TSR_EMULATION_MODE" in os.environ
 
@@ -74,10 +76,17 @@ CASES = {
     "gpt_bf16": Example(
         "gpt.py", (*sizes(L=2, D=32, H=2, S=16, B=2, V=64), "--precision=bf16"), {"gpt": ("input=tokens",)}, 1e-4
     ),
+    "gpt2_124m": Example(
+        "gpt2_124m.py",
+        (*sizes(L=1, D=32, H=2, S=16, B=2, V=64), "--precision=bf16"),
+        {"gpt2_124m": ("input=tokens",)},
+        1e-4,
+    ),
 }
-CHOSEN = list(CASES) if ALL else ["listing3", "listing4"]
+REPRESENTATIVE = {"fast": list(CASES), "race": ["listing3"], "asan": ["listing4"]}
+"""What runs by default in each mode."""
 
-
+RUNS = [(mode, name) for mode in SELECTED for name in (CASES if ALL else REPRESENTATIVE[mode])]
 def write_data(folder: Path) -> None:
     """What the programs read, the same for both targets."""
     random = np.random.default_rng(1)
@@ -88,7 +97,7 @@ def write_data(folder: Path) -> None:
         np.save(folder / f"{name}.npy", random.standard_normal((6, 32)).astype(np.float32))
 
 
-def run(program: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def execute(program: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
     environment.update({f"TSR_EMULATION_{key.upper()}": value for key, value in settings.items()})
     command = [str(program), *arguments]
@@ -99,44 +108,46 @@ def run(program: Path, *arguments: str, **settings: str) -> subprocess.Completed
 
 def losses(program: Path, data: tuple[str, ...], **settings: str) -> list[float]:
     flags = [part for item in data for part in ("--data", item)]
-    done = run(program, "train", *flags, "--steps", "3", "--optimizer", "adam", "--lr", "1e-3", **settings)
+    done = execute(program, "train", *flags, "--steps", "3", "--optimizer", "adam", "--lr", "1e-3", **settings)
     assert done.returncode == 0, done.stderr
     return [json.loads(line)["loss"] for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", CHOSEN)
-def test_an_example_proves_itself_and_trains_like_the_cpus(
-    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The folder of an example for a target: emitted once, in a folder with the data."""
+    top, environment = tmp_path_factory.mktemp("examples"), command_environment(tmp_path_factory.mktemp("bin"))
+
+    def folder(name: str, target: str) -> Path:
+        case, found = CASES[name], top / name / target
+        if not found.exists():
+            found.parent.mkdir(exist_ok=True)
+            write_data(found.parent)
+            flags = ["--emulate", "--emit=cuda"] if target == "cuda" else ["--emit=cpp"]
+            source = str(ROOT / "examples" / case.source)
+            run(["tesserac", "build", source, *case.flags, *flags, "-o", str(found), "-q"], found.parent, environment)
+        return found
+
+    return folder
+
+
+@pytest.mark.parametrize(("mode", "name"), RUNS)
+def test_an_example_proves_itself_and_trains(mode: str, name: str, folders: Callable[[str, str], Path]) -> None:
+    """Three steps of training: the second is captured as a graph, the third replays it."""
     case = CASES[name]
-    write_data(tmp_path)
-    environment = command_environment(tmp_path_factory.mktemp("bin")) | {"ENGINE": str(engine_object("fast"))}
-    targets = {"cuda": ["--target=cuda", "--emulate"], "cpu": ["--emit=cpp,exe"]}
-    if not any(case.programs.values()):
-        del targets["cpu"]
-    for target, flags in targets.items():
-        source = str(ROOT / "examples" / case.source)
-        command = ["tesserac", "build", source, *case.flags, *flags, "-o", target, "-q"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    wanted = {p: losses(tmp_path / "cpu" / p, data) for p, data in case.programs.items() if data}
-    for mode in SELECTED if ALL else ("fast",):
-        if mode != "fast":
-            rebuild(tmp_path / "cuda", mode, case)
-        settings = {"order": "random", "async": "random", "seed": "5"}
-        for program, data in case.programs.items():
-            path = tmp_path / "cuda" / program
-            checked = run(path, "selftest")
-            assert checked.returncode == 0, f"{mode} {program}\n{checked.stdout[-3000:]}{checked.stderr[-3000:]}"
-            if data:
-                found = losses(path, data, **settings)
-                np.testing.assert_allclose(found, wanted[program], rtol=case.tolerance, err_msg=f"{mode} {program}")
-
-
-def rebuild(folder: Path, mode: str, case: Example) -> None:
-    """The folder's programs in another mode."""
+    folder = folders(name, "cuda")
     for path in [*(folder / program for program in case.programs), *folder.glob("emulation/*.o")]:
-        path.unlink()
-    command = ["make", "-s", f"MODE={mode}", f"ENGINE={engine_object(mode)}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+        path.unlink(missing_ok=True)
+    make_programs(folder, mode, list(case.programs))
+    for program, data in case.programs.items():
+        path = folder / program
+        checked = execute(path, "selftest")
+        assert checked.returncode == 0, f"{program}\n{checked.stdout[-3000:]}{checked.stderr[-3000:]}"
+        if data:
+            found = losses(path, data)
+            assert np.isfinite(found).all()
+            assert found == losses(path, data, order="random", seed="5", **{"async": "random"})
+            if ALL:
+                cpu = folders(name, "cpu")
+                make_programs(cpu, "cpu", [program])
+                np.testing.assert_allclose(found, losses(cpu / program, data), rtol=case.tolerance)

@@ -36,6 +36,7 @@ MISTAKES = {
     ("host", 4): dict.fromkeys(("fast", "asan", "race"), "a block of 2048 threads; 1024 are the most"),
     ("host", 5): dict.fromkeys(("fast", "asan", "race"), "is not device memory"),
     ("host", 6): dict.fromkeys(("fast", "asan", "race"), "not permitted when stream is capturing"),
+    ("host", 7): dict.fromkeys(("fast", "asan", "race"), "not permitted when stream is capturing"),
 }
 
 
