@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from tesserac.commands.program_options import Source
     from tesserac.driver import Project
 
-KINDS = ("ast", "ir", "cpp", "cuda", "exe", "lib")
+KINDS = ("ast", "ir", "cpp", "cuda", "ptx", "sass", "exe", "lib")
 """What ``--emit`` may name."""
+
+CUDA_KINDS = frozenset(("cuda", "ptx", "sass"))
+"""Those that ask for ``--target cuda`` without further ado."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,16 @@ def build(request: Request, console: Console) -> Result:
     CompileError: the user's source or the folder; ToolchainError: no compiler, or it failed.
     """
     options = request.source.options
-    if request.emit & {"exe", "lib"}:
+    if request.emit & {"exe", "lib", "ptx", "sass"}:
         from tesserac.toolchain import find_toolchain
 
         find_toolchain()  # before any work is done
         if options.target == "cuda" and not options.emulate:
-            from tesserac.nvcc import find_nvcc
+            from tesserac.nvcc import find_disassembler, find_nvcc
 
-            find_nvcc(options.architectures)
+            nvcc = find_nvcc(options.architectures)
+            if "sass" in request.emit:
+                find_disassembler(nvcc)
     inputs = _inputs_digest(request)
     folder = Folder(request.folder)
     start = time.perf_counter()
@@ -118,7 +123,7 @@ def _files(request: Request, console: Console) -> tuple[dict[str, str], Project 
             files[f"{name}.ast.txt"] = ast_text(unit)
         if "ir" in emit:
             files[f"{name}.ir.txt"] = graph_text(program)
-    if not emit & {"cpp", "cuda", "exe", "lib"}:
+    if not emit - {"ast", "ir"}:
         return files, None
     console.stage = "parsing and elaboration"
     project = compile_source(source.text, source.path, source.options, progress(console))
@@ -145,7 +150,7 @@ def _inputs_digest(request: Request) -> str:
         request.source.text,
         repr(options),
         ",".join(sorted(request.emit & {"ast", "ir"})),
-        str(bool(request.emit & {"cpp", "exe", "lib", "cuda"})),
+        str(bool(request.emit - {"ast", "ir"})),
     ]
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
@@ -206,13 +211,15 @@ def _make(request: Request, result: Result, console: Console) -> None:
         *(result.executables if "exe" in request.emit else ()),
         *([result.model["library"]] if "lib" in request.emit and result.model else ()),
     ]
-    if not targets:
+    listings = sorted(request.emit & {"ptx", "sass"})
+    if not targets + listings:
         return
     from tesserac.toolchain import run_make
 
     console.stage = "compilation of the emitted code"
     start = time.perf_counter()
-    result.made = run_make(request.folder, targets, request.jobs or processors(), request.verbose, _variables(request))
+    jobs = request.jobs or processors()
+    result.made = run_make(request.folder, targets + listings, jobs, request.verbose, _variables(request))
     result.seconds["compile"] = time.perf_counter() - start
     _refresh([request.folder / name for name in targets], request.source)
     if "exe" in request.emit and result.executables:
@@ -223,9 +230,10 @@ def _variables(request: Request) -> list[str]:
     """What make has to be told of this machine beside its C++ compiler."""
     if request.source.options.target != "cuda" or request.source.options.emulate:
         return []
-    from tesserac.nvcc import find_nvcc
+    from tesserac.nvcc import find_disassembler, find_nvcc
 
-    return find_nvcc().variables
+    nvcc = find_nvcc()
+    return nvcc.variables + ([f"NVDISASM={find_disassembler(nvcc)}"] if "sass" in request.emit else [])
 
 
 def _refresh(targets: Sequence[Path], source: Source) -> None:
@@ -290,16 +298,19 @@ def parse_emit(text: str | None, target: str) -> frozenset[str] | str:
     return frozenset(kinds)
 
 
-def check_target(emit: frozenset[str], target: str) -> None:
+def check_target(emit: frozenset[str], target: str, emulate: bool = False) -> None:
     """Raises T0806 for combinations that no back end offers."""
-    wrong = sorted(emit & {"cpp", "lib"}) if target == "cuda" else sorted(emit & {"cuda"})
+    wrong = sorted(emit & {"cpp", "lib"}) if target == "cuda" else sorted(emit & CUDA_KINDS)
+    what = f"--target {target}"
+    if not wrong and emulate:
+        wrong, what = sorted(emit & {"ptx", "sass"}), "--emulate, which compiles for this processor"
     if wrong:
         diagnostics = Diagnostics()
         diagnostics.error(
             "T0806",
-            f"--emit={','.join(wrong)} does not go with --target {target}",
+            f"--emit={','.join(wrong)} does not go with {what}",
             None,
-            help=["--target cuda --emit=cuda,exe", "--target cpu --emit=cpp,exe,lib"],
+            help=["--target cuda --emit=cuda,ptx,sass,exe", "--target cpu --emit=cpp,exe,lib"],
         )
         raise CompileError(diagnostics.items)
 

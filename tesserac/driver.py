@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 After = Callable[[str, Function], None]
 """Called with the name of every pass and the function it made."""
 
-_TAKEN_STEMS = ("all", "clean", "runtime", "library", "command_line", "main", "std", "tsr")
+_TAKEN_STEMS = ("all", "clean", "ptx", "sass", "runtime", "library", "command_line", "main", "std", "tsr")
 """Stems that an entry's files and namespace must not have: make targets, other files, functions and namespaces."""
 
-_TAKEN_FILES = ("all", "clean", "runtime", "Makefile")
+_TAKEN_FILES = ("all", "clean", "ptx", "sass", "runtime", "Makefile")
 """Names that an executable must not have."""
 
 

@@ -46,9 +46,14 @@ def locate() -> str | None:
     found = shutil.which("nvcc")
     if found is not None:
         return found
+    return _of_pip("nvcc")
+
+
+def _of_pip(name: str) -> str | None:
+    """A program of one of NVIDIA's Python packages."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec else ():
-        for path in sorted(Path(folder).glob("*/bin/nvcc")):
+        for path in sorted(Path(folder).glob(f"*/bin/{name}")):
             return str(path)
     return None
 
@@ -87,6 +92,20 @@ def find_nvcc(architectures: Sequence[str] = ()) -> Nvcc:
                 [f"--arch {near[0] if near else known[0]}"],
             )
     return found
+
+
+def find_disassembler(nvcc: Nvcc) -> str:
+    """nvdisasm, which prints the machine code of a cubin (cuobjdump calls it, too). Raises T0815."""
+    beside = Path(nvcc.path).resolve().with_name("nvdisasm")
+    found = shutil.which("nvdisasm") or (str(beside) if beside.exists() else None) or _of_pip("nvdisasm")
+    if found is not None:
+        return found
+    raise _error(
+        "T0815",
+        "there is no disassembler for --emit=sass",
+        [f"nvdisasm is neither on PATH nor beside {nvcc.path} nor installed by pip"],
+        ["pip install nvidia-cuda-nvdisasm", "--emit=ptx needs nvcc alone"],
+    )
 
 
 def _knows(known: Sequence[str], name: str) -> bool:

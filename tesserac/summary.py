@@ -87,6 +87,8 @@ def _products(result: Result, emit: frozenset[str]) -> list[str]:
         products += result.executables
     if "lib" in emit and result.model:
         products.append(result.model["library"])
+    for kind in sorted(emit & {"ptx", "sass"}):
+        products += sorted(path.name for path in result.folder.glob(f"*.{kind}"))
     if result.model:
         products.append("README.md (which kernel is where)")
     return products or ["the text files"]

@@ -50,7 +50,7 @@ class Arena {
       largest += "\n  - " + bytes_text(static_cast<double>(pieces_[i].first)) + "  " + pieces_[i].second;
     return Error("T0931", "out of device memory: the program needs " + bytes_text(static_cast<double>(size_)) + ", " + bytes_text(static_cast<double>(available)) + " of " +
                  bytes_text(static_cast<double>(total)) + " are free; largest:" + largest,
-                 "build with a smaller batch (--set or --dim), train with --optimizer sgd (no moments), or take a device with more memory");
+                 "build with a smaller batch (--set or --dim), train with --optimizer sgd (no moments), or take a device with more memory; `tesserac inspect --stage plan` lists the values in flight");
   }
 
   char* base_ = nullptr;

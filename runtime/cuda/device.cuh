@@ -21,6 +21,9 @@
 
 namespace tsr::cuda {
 
+/// Does nothing: whether a device can run it tells whether the program holds code for that device.
+static __global__ void probe() {}
+
 /// A stream of this process's device, for as long as the object lives. T0930 where there is none that can run us.
 class OwnStream {
  public:
@@ -33,7 +36,11 @@ class OwnStream {
     cudaGetDevice(&current);
     const cudaError_t found = cudaGetDeviceProperties(&device, current);
     if (found != cudaSuccess) throw unfit(cudaGetErrorString(found));
-    if (device.major < 8) throw unfit(std::string(device.name) + " has compute capability " + std::to_string(device.major) + "." + std::to_string(device.minor) + ", which is too old");
+    cudaFuncAttributes attributes;
+    const cudaError_t held = cudaFuncGetAttributes(&attributes, probe);
+    if (held == cudaErrorNoKernelImageForDevice || held == cudaErrorInvalidDeviceFunction)
+      throw unfit(std::string(device.name) + " has compute capability " + std::to_string(device.major) + "." + std::to_string(device.minor) + ", for which it has no code");
+    if (held != cudaSuccess) throw unfit(std::string(device.name) + ": " + cudaGetErrorString(held));
     const cudaError_t made = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
     if (made != cudaSuccess) throw unfit(std::string(device.name) + ": " + cudaGetErrorString(made));
   }
@@ -45,7 +52,7 @@ class OwnStream {
  private:
   static Error unfit(const std::string& what) {
     return Error("T0930", "this program cannot run here: " + what + " (it holds code for " TSR_ARCHITECTURES ")",
-                 "run it where `nvidia-smi` shows a device of compute capability 8.0 or newer, or build it with --emulate for the processor");
+                 "run it where `nvidia-smi` shows such a device, build it with --arch for the device that is there (sm_80 or newer), or with --emulate for the processor");
   }
   cudaStream_t stream_ = nullptr;
 };

@@ -50,7 +50,7 @@ int devices() {
   const char* const text = getenv("TSR_EMULATION_DEVICES");
   return text != nullptr ? atoi(text) : 1;
 }
-/// Of the device that is shown: TSR_EMULATION_ARCH=80 lets programs choose what they have for that one.
+/// Of the device that is shown: TSR_EMULATION_ARCH=80 lets programs choose what they have for that one; they have nothing for one below 80.
 int capability() {
   const char* const text = getenv("TSR_EMULATION_ARCH");
   return text != nullptr ? atoi(text) : 90;
@@ -134,6 +134,8 @@ cudaError_t allocate(void** p, size_t bytes) {
   *p = at;
   return result(cudaSuccess);
 }
+
+cudaError_t device_runs() { return result(capability() < 80 ? cudaErrorNoKernelImageForDevice : cudaSuccess); }
 
 cudaError_t allocate_host(void** p, size_t bytes) {
   if (captures()) return result(cudaErrorStreamCaptureUnsupported);

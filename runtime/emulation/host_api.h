@@ -10,7 +10,9 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorNoDevice = 100,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
@@ -101,6 +103,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 namespace tsr::emulation {
 cudaError_t allocate(void** p, size_t bytes);
+/// Whether the device can run kernels: not if TSR_EMULATION_ARCH is below 80.
+cudaError_t device_runs();
 cudaError_t allocate_host(void** p, size_t bytes);
 /// Puts host work on a stream, as a library's call does.
 void enqueue(cudaStream_t stream, std::function<void()> work);
@@ -130,5 +134,13 @@ template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) { return tsr::emulation::allocate(reinterpret_cast<void**>(p), bytes); }
 template <class T>
 cudaError_t cudaMallocHost(T** p, size_t bytes) { return tsr::emulation::allocate_host(reinterpret_cast<void**>(p), bytes); }
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock, numRegs;
+};
+template <class... T>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(T...)) {
+  *attributes = {1024, 0};
+  return tsr::emulation::device_runs();
+}
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) { return cudaSuccess; }

@@ -17,7 +17,7 @@ from tesserac.parser import read_source
 @click.argument("file")
 @click.option("-o", "--output", metavar="DIR", help="Output folder  [default: build/<name of the source>]")
 @click.option(
-    "--emit", metavar="KIND,...", help="What to produce: ast, ir, cpp, cuda, exe, lib  [default: cpp,exe,lib]"
+    "--emit", metavar="KIND,...", help="What to produce: ast, ir, cpp, cuda, ptx, sass, exe, lib"
 )
 @click.option(
     "--target", type=click.Choice(["cpu", "cuda"]), default=None, help="What to emit code for  [default: cpu]"
@@ -69,13 +69,13 @@ def command(
 
     The folder needs neither tesserac nor Python. Only what has changed is written and compiled again.
     """
-    from tesserac.build import Request, build, check_target, parse_emit
+    from tesserac.build import CUDA_KINDS, Request, build, check_target, parse_emit
     from tesserac.nvcc import architectures
     from tesserac.summary import print_summary, print_times
     from tesserac.tuning import load_tuning
 
     if target is None:
-        target = "cuda" if emulate or arch or tuning or (emit and "cuda" in emit.split(",")) else "cpu"
+        target = "cuda" if emulate or arch or tuning or CUDA_KINDS & set((emit or "").split(",")) else "cpu"
     if target == "cpu" and (emulate or arch or tuning):
         raise click.BadOptionUsage("target", "--emulate, --arch and --tuning go with --target cuda.")
     archs = architectures(arch)
@@ -106,7 +106,7 @@ def command(
         print_passes(source, console, print_after, stop_after)
         if stop_after:
             return
-    check_target(kinds, target)
+    check_target(kinds, target, emulate)
     folder = Path(output) if output else Path("build") / source.stem
     result = build(Request(source, folder, kinds, jobs or 0, verbose, time_passes), console)
     if time_passes:

@@ -119,4 +119,12 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "tesserac build model.py --target cuda --tuning tuning.json --arch sm_80   # measured on an sm_90",
         "Run `tesserac tune` again with the flags of the build, on a machine with such a GPU.",
     ),
+    Explanation(
+        "T0815",
+        "no disassembler",
+        "`--emit=sass` compiles the kernels for each GPU and prints their machine code with nvdisasm, which "
+        "does not come with every nvcc.",
+        "tesserac build model.py --emit=sass   # where it is not installed",
+        "`pip install nvidia-cuda-nvdisasm`, or `--emit=ptx`, which nvcc writes by itself.",
+    ),
 )

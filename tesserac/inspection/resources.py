@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tesserac.diagnostics import InternalError
@@ -15,9 +16,10 @@ from tesserac.inspection.stages import unknown
 from tesserac.nvcc import find_nvcc
 
 _DEFINITION = re.compile(
-    r"^(?:__global__ void (?:__launch_bounds__\((\d+)\) )?|static constexpr Matmul |struct )(\w+)", re.MULTILINE
+    r"^(?:__global__ void (?:__launch_bounds__\(\d+\) )?|static constexpr Matmul |struct )(\w+)", re.MULTILINE
 )
 _ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(sm_\w+)'")
+_BOUNDS = re.compile(r"\.entry\s+(\S+?)\s*\([^)]*\)\s*\.maxntid\s+(\d+(?:,\s*\d+)*)")
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
 _REGISTERS, _WARPS, _BLOCKS = 65536, 64, 32
@@ -26,24 +28,27 @@ _SHARED = {"80": 164 << 10, "86": 100 << 10, "89": 100 << 10, "90": 228 << 10, "
 
 @dataclass(frozen=True, slots=True)
 class CudaKernel:
-    """A kernel of ``file`` or what the runtime's kernels are instantiated with; ``block``: threads, 0 if not fixed."""
+    """A kernel of ``file`` or what the runtime's kernels are instantiated with."""
 
     name: str
     file: str
     line: int
     text: str
-    block: int
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Of one entry function: ``registers`` per thread, ``shared`` bytes per block, ``spills`` bytes per thread."""
+    """Of one entry function: ``registers`` per thread, ``shared`` bytes per block, ``spills`` bytes per thread.
+
+    ``block``: the most threads it may be launched with, 0 if it does not say.
+    """
 
     entry: str
     architecture: str
     registers: int
     shared: int
     spills: int
+    block: int = 0
 
 
 def cuda_source(project: Project, name: str | None, resources: bool, architectures: Sequence[str]) -> str:
@@ -79,7 +84,7 @@ def cuda_kernels(project: Project) -> list[CudaKernel]:
             while not re.match(r"\}|.*\};$", lines[last]) and last + 1 < len(lines):
                 last += 1
             body = "\n".join(lines[first : last + 1]) + "\n"
-            found.append(CudaKernel(match[2], path, first + 1, body, int(match[1] or 0)))
+            found.append(CudaKernel(match[1], path, first + 1, body))
     return found
 
 
@@ -94,12 +99,21 @@ def compiled(project: Project, architectures: Sequence[str]) -> list[Resources]:
         found: list[Resources] = []
         for source in (path for path in project.files if path.endswith(".program.cu")):
             codes = [f"-gencode=arch={n.replace('sm', 'compute')},code={n}" for n in names]
-            command = [nvcc.path, "-std=c++17", "-O3", "-I.", "-Xptxas", "-v", *codes, "-c", "-o", "out.o", source]
+            flags = ["-std=c++17", "-O3", "-I.", "-Xptxas", "-v", "--keep", *codes, "-c", "-o", "out.o"]
+            command = [nvcc.path, *flags, source]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise InternalError(f"nvcc failed on {source}:\n{done.stderr[:2000]}")
-            found += parse(done.stderr)
+            blocks: dict[str, int] = {}
+            for kept in Path(folder).glob("*.ptx"):
+                blocks.update(launch_bounds(kept.read_text(encoding="utf-8")))
+            found += [replace(r, block=blocks.get(r.entry, 0)) for r in parse(done.stderr)]
     return found
+
+
+def launch_bounds(ptx: str) -> dict[str, int]:
+    """Threads per block that the entry functions of a PTX file are limited to."""
+    return {match[1]: math.prod(int(n) for n in match[2].split(",")) for match in _BOUNDS.finditer(ptx)}
 
 
 def parse(text: str) -> list[Resources]:
@@ -121,9 +135,9 @@ def uses(resources: Resources, kernel: CudaKernel) -> bool:
     return f"{len(kernel.name)}{kernel.name}E" in resources.entry
 
 
-def occupancy(resources: Resources, block: int) -> float:
+def occupancy(resources: Resources) -> float:
     """Share of a multiprocessor's warps that can be resident, from registers, shared memory and the block's size."""
-    warps = -(-block // 32)
+    warps = -(-resources.block // 32)
     registers = -(-resources.registers * 32 // 256) * 256 * warps  # given to warps in units of 256
     major = re.sub(r"\D", "", resources.architecture)
     blocks = min(_BLOCKS, _WARPS // warps, _REGISTERS // max(registers, 1))
@@ -138,8 +152,7 @@ def table(found: Sequence[Resources], kernel: CudaKernel | None) -> str:
         return "// no entry function of its own: a product that cuBLASLt or the runtime's kernel carries out\n"
     lines = []
     for r in found:
-        block = kernel.block if kernel else 0
-        share = f", {occupancy(r, block):.0%} of the warps resident" if block else ""
+        share = f", {occupancy(r):.0%} of the warps resident" if r.block else ""
         own = "" if kernel and f"{len(kernel.name)}{kernel.name}EP" in r.entry else f"  {r.entry}"
         lines.append(
             f"// {r.architecture}: {r.registers} registers, {r.shared} bytes of shared memory, "

@@ -127,6 +127,9 @@ def test_no_device_and_too_little_memory(built: Built) -> None:
     done = built.run("cuda", "train", "--data", "input=tokens", devices="0")
     assert done.returncode == 1
     assert done.stderr.startswith("error[T0930]: this program cannot run here: no CUDA-capable device is detected (it ")
+    done = built.run("cuda", "train", "--data", "input=tokens", arch="75")
+    assert done.returncode == 1
+    assert "processor has compute capability 7.5, for which it has no code (it holds code for the emula" in done.stderr
     done = built.run("cuda", "train", "--data", "input=tokens", memory="150000")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
