@@ -15,16 +15,21 @@ class Accumulation {
       : batches_(batches), vectors_(program, workers), means_(static_cast<size_t>(program.train->output_count)) {}
 
   int64_t batches() const { return batches_; }
-  void reserve(const Program& program, Arena* arena) { offset_ = arena->reserve(program.param_bytes); }
-  void bind(Session* session) { sum_ = session->arena().at(offset_); }
+  // A device has a place of its own for the sums.
+  void reserve(const Program& program, Arena* arena) { offset_ = arena->reserve(program.open ? 0 : program.param_bytes); }
+  void bind(Session* session) {
+    session_ = session;
+    sum_ = session->arena().at(offset_);
+  }
 
-  // After batch 0, 1, ... has left its gradients in `grads`; after the last they are the means, as are the scalars.
-  void add(int64_t batch, char* grads, Scalars* scalars) {
+  // After batch 0, 1, ... has left its gradients in the session; after the last they are the means, as are the scalars.
+  void add(int64_t batch, Scalars* scalars) {
     const bool first = batch == 0, last = batch + 1 == batches_;
     const double share = 1.0 / static_cast<double>(batches_);
-    if (last) vectors_.combine(share, grads, first ? 0 : share, first ? grads : sum_, grads);
-    else if (first) vectors_.copy(grads, sum_);
-    else vectors_.combine(1, sum_, 1, grads, sum_);
+    if (session_->device()) session_->accumulate(batch, batches_);
+    else if (last) vectors_.combine(share, session_->grads(), first ? 0 : share, first ? session_->grads() : sum_, session_->grads());
+    else if (first) vectors_.copy(session_->grads(), sum_);
+    else vectors_.combine(1, sum_, 1, session_->grads(), sum_);
     for (int i = 0; i < scalars->count(); ++i) {
       double& mean = means_[static_cast<size_t>(i)];
       mean = (first ? 0 : mean) + scalars->value(i);
@@ -37,6 +42,7 @@ class Accumulation {
   Vectors vectors_;
   std::vector<double> means_;
   size_t offset_ = 0;
+  Session* session_ = nullptr;
   char* sum_ = nullptr;
 };
 

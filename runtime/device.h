@@ -13,8 +13,9 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  // Takes all memory at once: parameters, gradients and `moments` optimizer arenas, values in flight, inputs and outputs.
-  virtual void reserve(bool train, bool infer, bool validate, int moments) = 0;
+  // Takes all memory at once: parameters, gradients and `moments` optimizer arenas, values in flight, inputs and outputs, and
+  // room for accumulate() if it will be called.
+  virtual void reserve(bool train, bool infer, bool validate, int moments, bool accumulate) = 0;
 
   // Whole arenas, between host and device. `moments` are those that reserve() was asked for.
   virtual void upload(const char* params, char* const* moments) = 0;
@@ -25,6 +26,8 @@ class Device {
   virtual void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) = 0;
   virtual void infer(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) = 0;
   virtual void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) = 0;
+  // After batch 0, 1, ... of `batches` has left its gradients; after the last one they are the means, added in that order.
+  virtual void accumulate(int64_t batch, int64_t batches) = 0;
   virtual double update(const OptimizerSettings& settings, int64_t step, double lr) = 0;
   virtual double step(const void* const* inputs, void* const* outputs, uint64_t seed, const OptimizerSettings& settings, int64_t step, double lr) = 0;
 

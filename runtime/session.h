@@ -26,8 +26,8 @@ class Session {
     if (program.open) device_.reset(program.open(program));
   }
 
-  // What this run needs; then map(). Callers may reserve more in arena() in between.
-  void reserve(bool train, bool infer, int moments, bool validate = false) {
+  // What this run needs; then map(). Callers may reserve more in arena() in between. `accumulate`: on a device, too.
+  void reserve(bool train, bool infer, int moments, bool validate = false, bool accumulate = false) {
     const Shares shares(program_);
     params_ = arena_.reserve(program_.param_bytes);
     if (train && program_.train) {
@@ -39,7 +39,7 @@ class Session {
     if (!device_ && infer && program_.infer) infer_ = reserve_function(*program_.infer);
     if (!device_ && validate && program_.validate) validate_ = reserve_function(*program_.validate);
     for (int i = 0; i < moments; ++i) moment_offsets_.push_back(arena_.reserve(shares.moment_bytes()));
-    if (device_) device_->reserve(train && program_.train, infer && program_.infer, validate && program_.validate, moments <= kDeviceMoments ? moments : 0);
+    if (device_) device_->reserve(train && program_.train, infer && program_.infer, validate && program_.validate, moments <= kDeviceMoments ? moments : 0, accumulate);
   }
   void map(bool populate) {
     arena_.map(populate && !device_);
@@ -53,6 +53,8 @@ class Session {
     grads_newest_ = Place::device;
     device_->train(inputs, outputs, seed, step);
   }
+  // Of programs on a device: see there.
+  void accumulate(int64_t batch, int64_t batches) { device_->accumulate(batch, batches); }
   // Loss and metrics of data that is not trained on; gradients stay as they are if the program can do without, and are
   // nobody's if it cannot.
   void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {

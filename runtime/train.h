@@ -42,7 +42,7 @@ class Trainer {
         data_(*program.train, options.data, options.seed, "--data", options.resample, ranks_), updater_(program, options.optimizer, options.threads, ranks_),
         checkpoints_(options.checkpoint, ranks_) {
     if (!options.validation.empty()) validation_.reset(new Dataset(program.validate ? *program.validate : *program.train, options.validation, options.seed, "--val", 1, ranks_));
-    session_.reserve(true, false, moments_of(options.optimizer), !options.validation.empty());
+    session_.reserve(true, false, moments_of(options.optimizer), !options.validation.empty(), options.accumulate > 1);
     if (options.optimizer.rule == Rule::lbfgs) {
       if (program.mesh && program.mesh->bucket_count) throw Error("T0921", "L-BFGS needs all gradients on every rank, and this program divides moments among ranks (ZeRO-1)", "choose another --optimizer, or leave [zero] out of plan.toml and build again", kExitUsage);
       for (int i = 0; i < program.param_count; ++i)
@@ -51,7 +51,6 @@ class Trainer {
       lbfgs_->reserve(program, &session_.arena());
     }
     if (options.accumulate > 1) {
-      if (session_.device()) throw Error("T0921", "--accumulate is for programs that run on processors, and this one runs on a GPU", "build it with a larger batch (--set or --dim)", kExitUsage);
       accumulation_.reset(new Accumulation(program, options.accumulate, options.threads));
       accumulation_->reserve(program, &session_.arena());
     }
@@ -170,7 +169,7 @@ class Trainer {
       const uint64_t number = static_cast<uint64_t>(step * options_.accumulate + batch);
       data_.fill(number);
       session_.train(data_.inputs(), scalars_.pointers(), options_.seed, number);
-      accumulation_->add(batch, session_.grads(), &scalars_);
+      accumulation_->add(batch, &scalars_);
     }
     if (options_.check_finite) check_finite_step(step);
     const double lr = options_.schedule.at(step), norm = session_.update(&updater_, step, lr);

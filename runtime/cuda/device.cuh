@@ -1,6 +1,7 @@
 // The device of Session for CUDA: one arena, one stream, and every kind of call captured once as a graph and replayed.
 // A call copies its inputs in and its outputs out through pinned memory; parameters stay where they are.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -188,10 +189,11 @@ class CudaDevice final : public Device {
     ranks_.reset(new OnStream(context_, *program.mesh, *ranks));
   }
 
-  void reserve(bool train, bool infer, bool validate, int moments) override {
+  void reserve(bool train, bool infer, bool validate, int moments, bool accumulate) override {
     params_ = arena_.reserve(program_.param_bytes, "parameters");
     if (train) grads_ = arena_.reserve(program_.param_bytes, "gradients");
     for (int i = 0; i < moments; ++i) moments_.push_back(arena_.reserve(program_.param_bytes, "moments of the optimizer"));
+    if (accumulate) sums_ = arena_.reserve(program_.param_bytes, "sums of gradients");
     if (train) train_.frame.reset(new Frame(context_, arena_, *program_.train));
     if (infer) infer_.frame.reset(new Frame(context_, arena_, *program_.infer));
     if (validate) validate_.frame.reset(new Frame(context_, arena_, *program_.validate));
@@ -214,6 +216,14 @@ class CudaDevice final : public Device {
   void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) override { call(train_, inputs, outputs, seed, step); }
   void infer(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) override { call(infer_, inputs, outputs, seed, step); }
   void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) override { call(validate_, inputs, outputs, seed, step); }
+  void accumulate(int64_t batch, int64_t batches) override {
+    T* const sums = reinterpret_cast<T*>(arena_.at(sums_));
+    T* const grads = reinterpret_cast<T*>(arena_.at(grads_));
+    const int64_t count = int64_t(program_.param_bytes / sizeof(T));
+    add_gradients<T><<<unsigned(std::min<int64_t>((count + 255) / 256, 1 << 16)), 256, 0, context_.stream>>>(sums, grads, count, batch == 0, batch + 1 == batches ? T(1.0 / double(batches)) : T(0));
+    context_.check(cudaGetLastError(), "adding gradients");
+    context_.wait();
+  }
   double update(const OptimizerSettings& settings, int64_t step, double lr) override {
     prepare(settings, step, lr);
     update_replay_.run(context_, [&] { change(); });
@@ -263,7 +273,7 @@ class CudaDevice final : public Device {
   OwnStream stream_;
   Context context_;
   Arena arena_;
-  size_t params_ = 0, grads_ = 0;
+  size_t params_ = 0, grads_ = 0, sums_ = 0;
   std::vector<size_t> moments_;
   std::vector<char*> moment_pointers_;
   Role train_, infer_, validate_;

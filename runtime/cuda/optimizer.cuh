@@ -70,6 +70,17 @@ __global__ void __launch_bounds__(256) finish_norm(const double* __restrict__ pa
   result->scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1.0;
 }
 
+/// Gradients of one more batch: sums take them up, or begin with them if `first`. With a share, which the last batch brings,
+/// the gradients become that share of all.
+template <class T>
+__global__ void __launch_bounds__(256) add_gradients(T* __restrict__ sums, T* __restrict__ grads, int64_t count, bool first, T share) {
+  for (int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x; i < count; i += int64_t(gridDim.x) * 256) {
+    const T sum = first ? grads[i] : sums[i] + grads[i];
+    if (share > T(0)) grads[i] = share * sum;
+    else sums[i] = sum;
+  }
+}
+
 /// Updates parameters and moments. One block per chunk.
 template <Rule R, class T>
 __global__ void __launch_bounds__(256) update_chunk(const UpdateChunk* __restrict__ chunks, T* __restrict__ params, const T* __restrict__ grads, T* __restrict__ first,

@@ -19,14 +19,15 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def test_two_ranks_train_as_one() -> None:
-    """Every rank proves itself; losses are one rank's, first call, capture and replay; bytes are those of the plan."""
+    """Every rank proves itself; losses are one rank's, in all calls of a graph and of several batches; bytes as planned."""
     program = build(GPT, "tp=2", gpus=True)
     text = run(program, 2, "selftest")
     assert text.rstrip().endswith("selftest: ok")
     assert "second call equal bit for bit        ok" in text
-    want = losses(run(build(GPT, "none"), 1, "train", *DATA, "--steps", 5))
-    first = run(program, 2, "train", *DATA, "--steps", 5)
-    np.testing.assert_allclose(losses(first), want, rtol=1e-5)
+    alone = build(GPT, "none")
+    for options in (("--steps", 5), ("--steps", 3, "--accumulate", 3)):
+        want = losses(run(alone, 1, "train", *DATA, *options))
+        np.testing.assert_allclose(losses(run(program, 2, "train", *DATA, *options)), want, rtol=1e-5)
     said = json.loads(run(program, 2, "bench", "--json", "--steps", 3))
     assert said["backend"] == "nccl"
     assert {"reduce_scatter", "all_gather", "all_reduce"} <= {row["kind"] for row in said["exchanges"]}
