@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def test_two_ranks_train_as_one() -> None:
-    """Every rank proves itself; losses are one rank's, in all calls of a graph and of several batches; bytes as planned."""
+    """Every rank proves itself; losses are one rank's, with several batches per step, too; bytes as planned."""
     program = build(GPT, "tp=2", gpus=True)
     text = run(program, 2, "selftest")
     assert text.rstrip().endswith("selftest: ok")
