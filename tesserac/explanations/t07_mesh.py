@@ -89,7 +89,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0709",
         "Collectives that were not asked for",
         "A collective is larger than --max-collective-bytes allows, --shard=strict found one that neither a template "
-        "nor a pin accounts for, or the counts are not those of the template that --expect names.",
+        "nor a pin accounts for, the counts are not those of the template that --expect names, or roles in plan.toml "
+        "forbid what every plan needs.",
         "$ tesserac plan examples/gpt.py --mesh tp=2 --max-collective-bytes 1kB",
         "Look at `why` in the report; pin tensors where you want them, or raise the limit.",
     ),

@@ -91,7 +91,9 @@ def _entry(found: Planned, entry: Entry, role: str, texts: dict[str, list[str]],
     data = described_plan(found, entry.label, role)
     warnings = advice(found, options.deny_replicated or LARGE)
     data["warnings"] = [{"code": d.code, "message": d.message, "at": str(d.span) if d.span else None} for d in warnings]
-    report.notes += warnings
+    denied = "T0711" if options.deny_replicated is not None else ""  # what is refused needs no warning
+    report.notes += [warning for warning in warnings if warning.code != denied]
+    report.notes += _roles_of_nothing(found)
     (report.errors if found.settings.memory is not None else report.notes).extend(too_large(found))
     report.errors += refused(found, options.deny_replicated, options.max_collective_bytes, options.shard == "strict")
     why = [] if options.shard == "auto" else reasons(found)
@@ -107,6 +109,13 @@ def _entry(found: Planned, entry: Entry, role: str, texts: dict[str, list[str]],
                 help=("the table above says which differ", "`why` in the report says what the search preferred")))
     report.data["entries"].append(data)
     return text
+
+
+def _roles_of_nothing(found: Planned) -> list[Diagnostic]:
+    """Roles in plan.toml whose axis this mesh does not have: of another mesh, or misspelt."""
+    return [Diagnostic("T0705", "warning", f"plan.toml gives a role to axis {axis}, and the mesh is {found.mesh}", None,
+                       help=("nothing follows from it here",))
+            for axis in found.settings.roles if axis not in found.mesh.axes]
 
 
 def _functions(entry: Entry, infer: bool) -> Sequence[tuple[str, Function]]:

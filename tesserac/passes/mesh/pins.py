@@ -49,6 +49,11 @@ def restrictions(pins: Sequence[Pin], function: Function, nodes: Sequence[Node],
             found.error("T0706", f"the pin {pin} names the axis {sorted(unknown)[0]}, and the mesh is {mesh}", None,
                         help=["axes of size 1 and of other meshes cannot be pinned to"])
             continue
+        named = [a for dim in pin.dims or () for a in dim if a not in (CLOSED, OPEN)]
+        if len(named) != len(set(named)):
+            twice = next(a for a in named if named.count(a) > 1)
+            found.error("T0706", f"the pin {pin} names the axis {twice} twice", pin.span,
+                        help=["an axis cuts one dimension of a tensor, once"])
         for var in fitting:
             made += _on_value(pin, var, nodes, mesh)
     found.raise_if_errors()

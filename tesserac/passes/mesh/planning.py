@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.ir.mesh import Mesh, Pinned
 from tesserac.ir.program import Function
 from tesserac.passes.differentiate import expand_derivatives
@@ -23,7 +24,7 @@ from tesserac.passes.mesh.search import Found, Searcher, storing_weights, within
 from tesserac.passes.mesh.settings import Pin, PlanToml
 from tesserac.passes.mesh.strategy import REQUESTS, strategies
 from tesserac.passes.mesh.templates import Template, templates
-from tesserac.passes.mesh.traffic import Collective, Memory, collectives, memory_of
+from tesserac.passes.mesh.traffic import KINDS, Collective, Memory, collectives, memory_of
 
 BETTER = 0.9
 """A tensor axis exchanges cuts (all-to-all) only where that saves a tenth: such plans hold more weights."""
@@ -127,9 +128,22 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
     tried = [_cheapest(form, mesh, hardware, settings, roles, limit) for form in forms]
     best = min(range(len(forms)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))
     searcher, found, known = tried[best]
+    if found.cost.impossible:
+        raise _impossible(searcher)
     scored = tuple(known.get(t.name) or _score(t, searcher) for t in templates(mesh, roles))
     return described(searcher.function, mesh, hardware, settings, searcher, found, scored,
                      time.process_time() - begin)
+
+
+def _impossible(searcher: Searcher) -> CompileError:
+    """T0709 where every plan needs a collective that a role forbids."""
+    allowed = {axis: ", ".join(sorted(KINDS[k] for k in role.collectives if k in KINDS)) or "none"
+               for axis, role in searcher.roles.items()}
+    bag = Diagnostics()
+    bag.error("T0709", "every plan for this mesh needs a collective that roles forbid", searcher.mesh.span,
+              notes=[f"axis {axis} may use {kinds}" for axis, kinds in allowed.items()],
+              help=["allow more collectives in [roles] of plan.toml, or pin less"])
+    return CompileError(bag.items)
 
 
 def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, roles: Mapping[str, Role],

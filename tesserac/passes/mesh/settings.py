@@ -128,8 +128,10 @@ class _Reader:
         axes = table.get("axes")
         if axes is None:
             return None
-        if not isinstance(axes, dict) or not all(isinstance(n, int) and n > 0 for n in axes.values()) or not axes:
-            self._wrong("mesh.axes must give a size to every axis", "axes = {dp = 4, tp = 2}")
+        good = isinstance(axes, dict) and axes and all(axis.isidentifier() and type(n) is int and n > 0
+                                                       for axis, n in axes.items())
+        if not good:
+            self._wrong("mesh.axes gives every axis, which is a name, a size above 0", "axes = {dp = 4, tp = 2}")
             return None
         return ",".join(f"{axis}={n}" for axis, n in axes.items())
 
@@ -157,6 +159,8 @@ class _Reader:
             return None
         allowed = frozenset(_SHORT[k] for k in kinds) if "collectives" in value else role.collectives
         assert allowed <= set(COLLECTIVES)
+        if not isinstance(value.get("optional", False), bool):
+            self._wrong(f"roles.{axis}.optional is true or false", f"{axis} = {{optional = true}}")
         must = "none" if value.get("optional") is True else role.must_cut
         return replace(role, allow=role.allow - set(deny), collectives=allowed, must_cut=must)
 
