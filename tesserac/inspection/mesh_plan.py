@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tesserac.codegen.comments import quantity
@@ -59,16 +60,24 @@ def _strategy(choice: Mapping[str, Any]) -> str:
     """``by h: S(2), S(2) -> S(2)``, or ``R`` for what every rank does alike."""
     if choice["strategy"] in ("R", "R*"):
         return str(choice["strategy"])
-    return f"by {choice['strategy']}: {', '.join(choice['operands'])} -> {', '.join(choice['results'])}"
+    by = "on terms of a sum" if choice["strategy"].startswith("lin") else f"by {choice['strategy']}"
+    return f"{by}: {_placed(choice['operands'])} -> {_placed(choice['results'])}"
+
+
+def _placed(places: Sequence[str]) -> str:
+    """``S(1), R*``; many in a row that one rank holds alone are counted: ``8 x O``."""
+    runs = [(key, len(list(group))) for key, group in itertools.groupby("O" if p[0] == "O" else p for p in places)]
+    return ", ".join(f"{count} x {key}" if key == "O" else ", ".join([key] * count) for key, count in runs)
 
 
 def _collective(item: Mapping[str, Any]) -> str:
     some = f"{item['overlapped']} of them " if item["count"] > 1 else ""
     beside = f"{some}beside the backward pass, {item['exposed_us']:.1f} us exposed"
     hidden = beside if item["overlapped"] else "exposed"
-    times = f"{item['count']} x " if item["count"] > 1 else ""
-    return (f"{times}{KINDS[item['kind']]} on {item['axis']}, {item['phase']}: {quantity(item['bytes'], 'B')}, "
-            f"{item['us']:.1f} us, {hidden}")
+    times, all_ = (f"{item['count']} x ", " in all") if item["count"] > 1 else ("", "")
+    phase = f"{item['gradients']} gradients" if item["gradients"] > 1 else item["phase"]
+    return (f"{times}{KINDS[item['kind']]} on {item['axis']}, {phase}: "
+            f"{quantity(item['bytes'], 'B')}{all_}, {item['us']:.1f} us{all_}, {hidden}")
 
 
 def _totals(data: Mapping[str, Any]) -> Iterator[str]:
@@ -95,7 +104,8 @@ def _holdings(planned: Planned, data: Mapping[str, Any]) -> Iterator[str]:
     yield "what a rank holds"
     alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for item in (*data["inputs"], *data["parameters"]):
-        alike.setdefault((tuple(item["shape"]), item["dtype"], tuple(item["placements"].values())), []).append(item)
+        places = tuple(place[0] if place[0] == "O" else place for place in item["placements"].values())
+        alike.setdefault((tuple(item["shape"]), item["dtype"], places), []).append(item)
     for count, items in enumerate(alike.values()):
         if count == SHAPES:
             yield f"  ... and {len(alike) - SHAPES} more kinds; --json lists all"
@@ -104,7 +114,8 @@ def _holdings(planned: Planned, data: Mapping[str, Any]) -> Iterator[str]:
         places = planned.sharded.inputs[items[0]["name"]]
         head, *boxes = shard_picture(names, items[0]["shape"], places, planned.mesh)
         each = " each" if len(items) > 1 else ""
-        yield f"  {head}: {quantity(items[0]['bytes'], 'B')} of a rank{each}"
+        there = "at that rank" if any(place.kind == "O" for place in places) else "of a rank"
+        yield f"  {head}: {quantity(items[0]['bytes'], 'B')} {there}{each}"
         yield from (f"    {line}" for line in boxes)
 
 

@@ -23,8 +23,9 @@ def test_listing_1_says_what_it_does_and_why(cli: Cli) -> None:
     assert "groups {0,4} {1,5} {2,6} {3,7}" in done.out
     assert re.search(r"listing1.py:9  attn = op.flash_attention\(x @ Wq", done.out)
     assert "attention attn: f32[8,64,32]   tp by s: S(1), R*, R* -> S(1), S(2)   dp by b" in done.out
-    assert re.search(r"2 x RS on tp, backward: .* us, exposed", done.out)
+    assert re.search(r"2 x RS on tp, backward: 32.8 kB in all, .* us in all, exposed", done.out)
     assert "4 gradients in one all-reduce" in done.out
+    assert re.search(r"AR on dp, 4 gradients: 18.4 kB, .* us, ", done.out)
     assert "W105: tp=2 does not divide heads=1, so attention is not cut by heads" in done.err
     assert "heads=2 (or a multiple)" in done.err
     assert "why: " in done.out
@@ -37,6 +38,13 @@ def test_json_holds_everything(cli: Cli) -> None:
     assert entry["warnings"][0]["code"] == "T0715"
     assert sum(t["count"] for t in entry["totals"]) == len(entry["collectives"])
     assert {t["name"] for t in entry["templates"]} == {"dp", "megatron", "megatron-sp", "fsdp"}
+
+
+def test_experts_lie_at_their_ranks(cli: Cli) -> None:
+    done = cli("plan", ROOT / "examples" / "moe_lm.py", "--mesh", "ep=4", "--set", "L=1")
+    assert re.search(r"grouped_contract experts: .* ep by experts: E, E, 8 x O -> E", done.out)
+    assert "w1 and 7 more [128x256]: whole on one rank of ep: 131 kB at that rank each" in done.out
+    assert "why: roles leave every product one choice" in done.out
 
 
 def test_a_thousand_devices_on_paper(cli: Cli) -> None:

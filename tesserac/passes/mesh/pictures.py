@@ -42,6 +42,9 @@ def shard_picture(name: str, shape: Sequence[int], places: Placements, mesh: Mes
     size = "x".join(map(str, shape)) or "scalar"
     uncut = [axis for axis, place in zip(mesh.axes, places, strict=True) if not place.is_cut]
     same = f"; the same along {' and '.join(uncut)}" if uncut and cuts else ""
+    owners = [axis for axis, place in zip(mesh.axes, places, strict=True) if place.kind == "O"]
+    if owners:
+        return [f"{name} [{size}]: whole on one rank of {owners[0]}"]
     if not cuts:
         return [f"{name} [{size}]: whole on every rank"]
     dims = sorted(cuts)[-2:]

@@ -30,6 +30,8 @@ def _next_best(planned: Planned) -> Iterator[str]:
                 kind = f"{node.equation.op} {node.equation.operands[-1].type} at {node.equation.span}"
                 classes.setdefault((axis, kind, found.plan[axis][i].name), []).append(i)
     free = {key: _free(searcher.domains.of(key[0], found.plan)[members[0]]) for key, members in classes.items()}
+    if classes and not any(free.values()):
+        yield "roles leave every product one choice"
     classes = {key: members for key, members in classes.items() if free[key]}
     flops = {key: sum(searcher.problem.flops(i) for i in members) for key, members in classes.items()}
     order = sorted(classes, key=lambda key: (-flops[key], key))

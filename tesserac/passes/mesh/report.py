@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tesserac.ir.program import Equation, Function
+from tesserac.ir.program import Equation, Function, Input
 from tesserac.passes.mesh.placements import REPLICATED, local_type
 from tesserac.passes.mesh.planning import Planned
 from tesserac.passes.mesh.problem import Choice
@@ -30,8 +30,8 @@ def described_plan(planned: Planned, label: str, role: str) -> dict[str, Any]:
                    "width": planned.found.width, "seconds": round(planned.seconds, 3),
                    "price_of_memory": planned.found.price},
         "lines": lines_of(planned),
-        "parameters": [_held(planned, item.path) for item in planned.function.parameters],
-        "inputs": [_held(planned, item.path) for item in planned.function.data],
+        "parameters": [_held(planned, item) for item in planned.function.parameters],
+        "inputs": [_held(planned, item) for item in planned.function.data],
         "outputs": {name: [str(p) for p in places] for name, places in planned.sharded.outputs.items()},
         "collectives": [collective(item) for item in planned.collectives],
         "totals": totals(planned.collectives),
@@ -71,13 +71,15 @@ def totals(items: Sequence[Collective]) -> list[dict[str, Any]]:
     """Counts and sums by axis, phase and kind."""
     return [{"axis": axis, "phase": phase, "kind": kind, "count": count, "bytes": size, "wire_bytes": round(wire),
              "us": _us(seconds), "exposed_us": _us(exposed),
-             "overlapped": sum(c.begun for c in items if (c.axis, c.phase, c.kind) == (axis, phase, kind))}
+             "overlapped": sum(c.begun for c in items if (c.axis, c.phase, c.kind) == (axis, phase, kind)),
+             "gradients": sum(c.tensors for c in items if (c.axis, c.phase, c.kind) == (axis, phase, kind))
+             if phase == "gradient" else 0}
             for (axis, phase, kind), (count, size, wire, seconds, exposed) in summed(items).items()]
 
 
-def _held(planned: Planned, path: str) -> dict[str, Any]:
+def _held(planned: Planned, item: Input) -> dict[str, Any]:
     """A parameter or input: where it lies on every axis, and one rank's part."""
-    item = next(i for i in planned.function.inputs if i.path == path)
+    path = item.path
     places = planned.sharded.inputs.get(path, tuple(REPLICATED for _ in planned.mesh.axes))
     local = local_type(item.var.type, places, tuple(planned.mesh.sizes.values()))
     return {"name": path, "shape": list(item.var.type.sizes), "dtype": str(item.var.type.dtype),
