@@ -135,7 +135,7 @@ inline std::vector<std::string> output_files(const Function& function, const Arg
   return files;
 }
 
-// Of a batch of all ranks together, the rows that this one has: all of it, unless data axes divide batches.
+// Of a batch of all ranks together, the rows that this one has: all of it, unless axes divide batches.
 struct RankRows {
   int64_t batch, before, most;  // rows of the whole batch, in front of this rank's, and this rank's
 
@@ -147,7 +147,7 @@ struct RankRows {
   int64_t here(int64_t count) const { return count <= before ? 0 : count - before < most ? count - before : most; }
 };
 
-// The rows of all ranks, where data axes divide them: the parts along the last axis are neighbours. A call of all ranks.
+// The rows of all ranks, where axes divide them: the parts along the last axis are neighbours. A call of all ranks.
 inline const char* all_rows(const Tensor& output, Ranks* ranks, const char* mine, std::vector<char>* one, std::vector<char>* other) {
   size_t bytes = dense_bytes(output);
   for (int axis = kMaxAxes - 1; output.cut && axis >= 0; --axis) {

@@ -50,6 +50,17 @@ def test_experts_on_two_ranks_train_as_on_one() -> None:
     assert "moe.experts.2.b1                 12 on rank 1 of ep" in text
 
 
+def test_ranks_of_experts_divide_samples(tmp_path: Path) -> None:
+    """Each of them routes its own samples; rows travel to the experts, and the file is one rank's, bit for bit."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(21, 8)).astype(np.float32))
+    for mesh, ranks in (("none", 1), ("ep=2", 2)):
+        files = ("--input", f"x={tmp_path}/x.npy", "--output", f"{tmp_path}/{ranks}.npy")
+        run(build(MIXTURE, mesh), ranks, "infer", *files)
+    one, two = (np.load(tmp_path / f"{ranks}.npy") for ranks in (1, 2))
+    assert one.shape == (21, 8)
+    assert np.array_equal(two, one)
+
+
 @slow
 def test_checkpoints_of_experts_go_on_anywhere(tmp_path: Path) -> None:
     """What four ranks wrote goes on with two and with one, and four go on bit for bit; merged it is the weights."""

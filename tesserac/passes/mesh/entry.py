@@ -71,7 +71,7 @@ class Meshed:
 
 
 def on_mesh(entry: Entry, hardware: Hardware, settings: Settings = NOTHING) -> Meshed:
-    """Plans the training step for a machine and lets the other functions follow it: data axes divide rows of `infer`.
+    """Plans the training step for a machine and lets the other functions follow it. Data and expert axes divide rows.
     """
     assert entry.mesh is not None
     mesh = entry.mesh
@@ -87,8 +87,8 @@ def on_mesh(entry: Entry, hardware: Hardware, settings: Settings = NOTHING) -> M
         kept = {item.path for item in function.inputs if item.is_parameter or role == "validate"}
         known = {path: lies for path, lies in placed.items() if path in kept}
         axes = {axis: settings.role(axis) for axis in mesh.axes}
-        data = [axis for axis, does in axes.items() if role == "infer" and does.name == "data"]
-        rows, outputs = rows_over(function, mesh, data)
+        shared = [axis for axis, does in axes.items() if role == "infer" and does.name in ("data", "expert")]
+        rows, outputs = rows_over(function, mesh, shared)
         roles[role] = rank_program(forward, mesh, following(forward, mesh, {**rows, **known}, outputs, axes))
         for item in function.parameters:
             placed.setdefault(item.path, roles[role].sharded.inputs[item.path])

@@ -1,6 +1,6 @@
 """An assignment that follows where a function's inputs lie: the forward function beside a planned training step.
 
-Parameters lie where training wants them, and data axes divide the rows of a batch; every equation then takes, one
+Parameters lie where training wants them, and rows of a batch lie where axes divide them; every equation takes, one
 after another, the strategy that moves the fewest bytes from what its operands are, and among those one that shares the
 work.
 """
@@ -127,6 +127,6 @@ def _cost(equation: Equation, strategy: Strategy, lies: Mapping[str, Placement])
             ahead += WEIGHTS[collective(have, wanted)] * var.type.bytes
             if var.type.dtype.is_differentiable:
                 later += WEIGHTS[backward_collective(have, wanted)] * var.type.bytes
-    later += sum(2.0 * v.type.bytes for v, made in zip(equation.results, strategy.results, strict=True)
-                 if made.kind == "P")
+        ahead -= var.type.bytes if have.kind == wanted.kind == "P" else 0.0
+    ahead += sum(v.type.bytes for v, made in zip(equation.results, strategy.results, strict=True) if made.kind == "P")
     return ahead, not strategy.cuts, later
