@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "accumulate.h"
 #include "dataset.h"
 #include "init.h"
 #include "json.h"
@@ -28,7 +30,8 @@ constexpr Flag kBenchFlags[] = {
     {"--optimizer", "NAME", "sgd, momentum, adam or adamw (the source's, else adamw); part of the step"},
     {"--weights", "FILE", "weights to start from (initial values)"},
     {"--reproducible", nullptr, "add what ranks have in their order, whatever exchanges it (processors always do)"},
-        {"--json", nullptr, "one JSON object instead of text"},
+    {"--accumulate", "K", "batches whose gradients make one step, as their mean (1)"},
+    {"--json", nullptr, "one JSON object instead of text"},
     {"--seed", "N", "of weights and data (0)"},
     {"--threads", "N", "threads (OMP_NUM_THREADS, else the processors available)"},
 };
@@ -58,12 +61,19 @@ class Exercise {
         seed_(static_cast<uint64_t>(arguments.integer("--seed", 0, 0))), session_(program, threads_, process_ranks()),
         updater_(program, optimizer_settings(program, arguments), threads_, process_ranks()),
         data_(function_, synthetic_data(function_), seed_, "--data", 1, process_ranks()) {
-    session_.reserve(!infer, infer, infer ? 0 : moments_of(updater_.settings()));
+    const int64_t batches = arguments.integer("--accumulate", 1, 1);
+    session_.reserve(!infer, infer, infer ? 0 : moments_of(updater_.settings()), false, !infer && batches > 1);
+    if (!infer && batches > 1) {
+      scalars_.reset(new Scalars(function_));
+      accumulation_.reset(new Accumulation(program, batches, threads_));
+      accumulation_->reserve(program, &session_.arena());
+    }
     data_.reserve(&session_.arena());
     std::vector<size_t> offsets;
     for (int i = 0; i < function_.output_count; ++i) offsets.push_back(session_.arena().reserve(dense_bytes(function_.outputs[i])));
     session_.map(true);
     for (const size_t offset : offsets) outputs_.push_back(session_.arena().at(offset));
+    if (accumulation_) accumulation_->bind(&session_);
     data_.bind(session_.arena());
     data_.fill(0);
     const std::string weights = arguments.text("--weights");
@@ -75,6 +85,12 @@ class Exercise {
     const double begin = seconds();
     if (infer_) {
       session_.infer(data_.inputs(), outputs_.data(), function_.batch, seed_, done_++);
+      return seconds() - begin;
+    }
+    if (accumulation_) {
+      accumulation_->gather(scalars_.get(), [&](int64_t) { session_.train(data_.inputs(), scalars_->pointers(), seed_, done_); });
+      session_.update(&updater_, static_cast<int64_t>(done_++), 1e-6);
+      *update = updater_.seconds();
       return seconds() - begin;
     }
     session_.step(data_.inputs(), outputs_.data(), seed_, &updater_, static_cast<int64_t>(done_++), 1e-6);
@@ -96,6 +112,8 @@ class Exercise {
   Updater updater_;
   Dataset data_;
   std::vector<void*> outputs_;
+  std::unique_ptr<Scalars> scalars_;
+  std::unique_ptr<Accumulation> accumulation_;  // of several batches a step
 };
 
 inline bool bench_infer(const Program& program, bool wanted) {

@@ -73,7 +73,8 @@ inline void describe_mesh(const Program& program, const Mesh& mesh) {
     const std::string owner = param.cut->owner_axis < 0 ? "" : format(" on rank %d of %s", param.cut->owner, mesh.names[param.cut->owner_axis]);
     printf("    %-32s %s%s\n", param.name, (part == whole ? part : part + " of " + whole).c_str(), owner.c_str());
   }
-  for (int b = 0; b < mesh.bucket_count; ++b) printf("    moments of %d tensors in shares along %s\n", mesh.buckets[b].param_count, mesh.names[mesh.buckets[b].axis]);
+  for (int b = 0; b < mesh.bucket_count; ++b)
+    if (mesh.buckets[b].gather >= 0) printf("    moments of %d tensors in shares along %s\n", mesh.buckets[b].param_count, mesh.names[mesh.buckets[b].axis]);
   if (mesh.collective_count > 0) printf("\nexchanges\n  %4s %-15s %-6s %-16s %12s\n", "", "kind", "axis", "source", "bytes/rank");
   for (int i = 0; i < mesh.collective_count; ++i)
     printf("  %4d %-15s %-6s %-16s %12lld\n", i, mesh.collectives[i].kind, mesh.names[mesh.collectives[i].axis], mesh.collectives[i].source, static_cast<long long>(mesh.collectives[i].bytes));

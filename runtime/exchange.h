@@ -44,6 +44,10 @@ inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Ter
   for (const Term<T>& term : terms) end = pack(ranks, term.in_grid, term.in, end);
   const int64_t count = end - work, share = (count + ranks.size(axis) - 1) / ranks.size(axis);
   T* const mine = work + share * ranks.size(axis);
+  if (ranks.held(number)) {
+    for (const Term<T>& term : terms) work = const_cast<T*>(unpack(ranks, term.out_grid, work, term.out));
+    return;
+  }
   while (end < mine) *end++ = T(0);
   ranks.reduce_scatter(number, axis, kind, type_of<T>(), work, mine, share);
   const int64_t first = ranks.coordinate(axis) * share;

@@ -132,12 +132,14 @@ struct Collective {
   int64_t bytes;             // of what one rank puts in
 };
 
-// Parameters that the ranks along an axis update in shares, each with its share of the moments (shares.h). Their gradients
-// are the sums over these ranks within this rank's share, and zeros elsewhere.
+// Parameters whose gradients one exchange along an axis adds up, the last thing that happens to them. Where ranks update
+// parameters in shares, each with its share of the moments (shares.h), the gradients are the sums within this rank's share,
+// and zeros elsewhere.
 struct Bucket {
   int axis;            // of the mesh
-  int gather;          // in Mesh::collectives: all ranks' updated shares
-  const int* params;   // rows of Program::params, of one type of real numbers
+  int reduce;          // in Mesh::collectives
+  int gather;          // likewise, where ranks have shares: the updated parameters of all ranks (-1: no shares)
+  const int* params;   // rows of Program::params, of one type (that of shares is real)
   int param_count;
 };
 

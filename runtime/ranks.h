@@ -54,6 +54,11 @@ class Ranks {
 
   // Sums in the order of the ranks by every back end, before the first exchange of a program.
   virtual void in_order() = 0;
+  // Between hold(true) and hold(false) the exchanges that reduce Mesh::buckets are left out: what they would reduce remains
+  // this rank's term of the sum. held(): whether that is so of one.
+  virtual void hold(bool) {}
+  virtual bool held(int) const { return false; }
+
   virtual Traffic traffic(int collective) const = 0;
   // Where this rank is, for messages about lost ranks.
   virtual void at_step(int64_t step) = 0;

@@ -20,23 +20,27 @@ class Shares {
  public:
   explicit Shares(const Program& program) : program_(program), of_(static_cast<size_t>(program.param_count)) {
     const Mesh* const mesh = program.mesh;
-    for (int b = 0; mesh && b < mesh->bucket_count; ++b) add(mesh->buckets[b], mesh->sizes[mesh->buckets[b].axis]);
+    for (int b = 0; mesh && b < mesh->bucket_count; ++b)
+      if (mesh->buckets[b].gather >= 0) add(mesh->buckets[b], mesh->sizes[mesh->buckets[b].axis]);
+    any_ = end_ > 0;
     for (int i = 0; i < program.param_count; ++i) {
       const Tensor& param = program.params[i];
       Of& of = of_[static_cast<size_t>(i)];
       if (!first_in_place(param)) {
         of = of_[static_cast<size_t>(first_at(param.offset))];
       } else if (!of.bucket) {
-        of.moment = mesh && mesh->bucket_count ? reserve(static_cast<size_t>(planes(param)) * plane_bytes(param)) : param.offset;
+        of.moment = any_ ? reserve(static_cast<size_t>(planes(param)) * plane_bytes(param)) : param.offset;
       }
     }
-    if (!mesh || mesh->bucket_count == 0) end_ = program.param_bytes;
+    if (!any_) end_ = program.param_bytes;
   }
 
   // Of one moment of everything that this rank updates.
   size_t moment_bytes() const { return end_; }
   // Of the memory that gather() works in.
   size_t work_bytes() const { return work_; }
+  // Whether there are any.
+  bool any() const { return any_; }
   bool divided(int param) const { return of_[static_cast<size_t>(param)].bucket != nullptr; }
   // The axis along which ranks have shares of a parameter's moments; -1: none.
   int axis(int param) const { return divided(param) ? of_[static_cast<size_t>(param)].bucket->axis : -1; }
@@ -89,8 +93,9 @@ class Shares {
 
   // Brings the parameters that other ranks have updated here. `work`: work_bytes().
   void gather(Ranks* ranks, char* params, char* work) const {
-    for (int b = 0; program_.mesh && b < program_.mesh->bucket_count; ++b) {
+    for (int b = 0; any_ && b < program_.mesh->bucket_count; ++b) {
       const Bucket& bucket = program_.mesh->buckets[b];
+      if (bucket.gather < 0) continue;
       const size_t size = scalar(bucket.params[0]), share = static_cast<size_t>(of_[static_cast<size_t>(bucket.params[0])].share) * size;
       const auto copy = [&](int i, Span some, bool back) {
         char* dense = work + static_cast<size_t>(of_[static_cast<size_t>(i)].before + some.first) * size;
@@ -156,6 +161,7 @@ class Shares {
   const Program& program_;
   std::vector<Of> of_;
   size_t end_ = 0, work_ = 0;
+  bool any_ = false;
 };
 
 }  // namespace tsr

@@ -44,7 +44,7 @@ class Trainer {
     if (!options.validation.empty()) validation_.reset(new Dataset(program.validate ? *program.validate : *program.train, options.validation, options.seed, "--val", 1, ranks_));
     session_.reserve(true, false, moments_of(options.optimizer), !options.validation.empty(), options.accumulate > 1);
     if (options.optimizer.rule == Rule::lbfgs) {
-      if (program.mesh && program.mesh->bucket_count) throw Error("T0921", "L-BFGS needs all gradients on every rank, and this program divides moments among ranks (ZeRO-1)", "choose another --optimizer, or leave [zero] out of plan.toml and build again", kExitUsage);
+      if (Shares(program).any()) throw Error("T0921", "L-BFGS needs all gradients on every rank, and this program divides moments among ranks (ZeRO-1)", "choose another --optimizer, or leave [zero] out of plan.toml and build again", kExitUsage);
       for (int i = 0; i < program.param_count; ++i)
         if (program.params[i].cut) throw Error("T0921", "L-BFGS works where every rank has all parameters, and '" + std::string(program.params[i].name) + "' lies in parts", "choose another --optimizer, or a mesh with dp alone", kExitUsage);
       lbfgs_.reset(new Lbfgs(program, options.optimizer, options.threads));
@@ -165,12 +165,11 @@ class Trainer {
 
   StepRecord accumulated_step(int64_t step) {
     const double begin = seconds();
-    for (int64_t batch = 0; batch < options_.accumulate; ++batch) {
+    accumulation_->gather(&scalars_, [&](int64_t batch) {
       const uint64_t number = static_cast<uint64_t>(step * options_.accumulate + batch);
       data_.fill(number);
       session_.train(data_.inputs(), scalars_.pointers(), options_.seed, number);
-      accumulation_->add(batch, &scalars_);
-    }
+    });
     if (options_.check_finite) check_finite_step(step);
     const double lr = options_.schedule.at(step), norm = session_.update(&updater_, step, lr);
     return {step + 1, norm, lr, (seconds() - begin) * 1e3};

@@ -74,11 +74,18 @@ class World : public Ranks {
   int size(int axis) const override { return group(axis).size(); }
   int coordinate(int axis) const override { return group(axis).me; }
 
+  void hold(bool on) override { holding_ = on; }
+  bool held(int collective) const override {
+    bool found = false;
+    for (int b = 0; holding_ && b < mesh_.bucket_count; ++b) found = found || mesh_.buckets[b].reduce == collective;
+    return found;
+  }
   void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) override {
+    if (held(collective)) return;
     during(collective, axis, count * static_cast<int64_t>(dtype_size(type)), [&](const Group& group) { backend_->all_reduce(group, kind, type, data, count); });
   }
   void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) override {
-    if (!early_ || size() == 1) return all_reduce(collective, axis, kind, type, data, count);
+    if (!early_ || size() == 1 || held(collective)) return all_reduce(collective, axis, kind, type, data, count);
     if (!beside_) beside_.reset(new Beside);
     beside_->begin(collective, [=] {
       const Group& members = group(axis);
@@ -86,7 +93,7 @@ class World : public Ranks {
     });
   }
   void all_reduce_end(int collective) override {
-    if (!beside_) return;
+    if (!beside_ || held(collective)) return;
     const double begin = clock_seconds();
     beside_->end(collective);
     traffic_[static_cast<size_t>(collective)].waited += clock_seconds() - begin;
@@ -213,6 +220,7 @@ class World : public Ranks {
   std::unique_ptr<Control> control_;
   std::unique_ptr<Backend> backend_;
   Board* board_;
+  bool holding_ = false;
   bool early_;  // exchanges can go on beside the main thread
   std::vector<Group> groups_;
   std::vector<Traffic> traffic_;

@@ -66,6 +66,24 @@ def test_shares_of_three_ranks(tmp_path: Path) -> None:
     assert "ZeRO-1" in refused
 
 
+def test_accumulated_batches_are_exchanged_once(tmp_path: Path) -> None:
+    """Three batches a step: the losses and weights of one rank that adds them up, in shares or not."""
+    alone = build(LAYERS, "none")
+    options = ("--accumulate", 3, "--optimizer", "adam", "--steps", 20, "--save", tmp_path / "w.safetensors")
+    want = train(alone, 1, *options)
+    weights = load_file(tmp_path / "w.safetensors")
+    for toml in (ZERO, ""):
+        program = build(LAYERS, "dp=3", toml=toml)
+        np.testing.assert_allclose(train(program, 3, *options), want, rtol=1e-6)
+        for name, value in load_file(tmp_path / "w.safetensors").items():
+            np.testing.assert_allclose(value, weights[name], atol=2e-6, err_msg=name)
+        words = ("--steps", 2, "--warmup", 1, "--accumulate", 3, "--json")
+        exchanges = json.loads(run(program, 3, "bench", *words))["exchanges"]
+        calls = {e["kind"]: e["calls"] for e in exchanges if e["bytes"] > 64}
+        assert calls == ({"reduce_scatter": 1, "all_gather": 1} if toml else {"all_reduce": 1})
+        assert [e["calls"] for e in exchanges if e["bytes"] <= 64] == [3]  # the loss of every batch
+
+
 @slow
 def test_checkpoints_go_on_anywhere(tmp_path: Path) -> None:
     """Moments are stored by their place in the parameter: shares of three go on whole, in other shares, and alone."""

@@ -24,7 +24,7 @@ class Exchanges:
         self.rows: list[str] = []
         self._begun: dict[Var, str] = {}
         self.buckets: list[tuple[str, str]] = []
-        self._shares: list[tuple[int, tuple[str, ...], str, int]] = []
+        self._gradients: list[tuple[int, str, tuple[str, ...], str, int]] = []
         scope = CppNames()
         self.axes = [(axis, scope.of(f"kAxis_{axis}")) for axis in (self.mesh.axes if self.mesh is not None else ())]
 
@@ -36,17 +36,20 @@ class Exchanges:
     def arguments(self, launch: Launch, kernel: ExchangeKernel, made: tuple[str, ...] = ()) -> list[str]:
         """What a call passes in front of the buffers; an exchange gets the next number, and its end the same.
 
-        ``made``: paths of the parameters whose gradients it makes.
+        ``made``: paths of the parameters whose gradients are all that it makes.
         """
         first = ["*call.ranks", dict(self.axes)[kernel.axis]]
         if not kernel.talks:
             return first
-        if kernel.op == "all_reduce_end":
-            return ["*call.ranks", self._begun.pop(launch.arguments[0].var)]
+        axis = [name for name, _ in self.axes].index(kernel.axis)
+        source, kind, share = cpp_string(where(launch)), kernel.op, 0
+        if kind == "all_reduce_end":
+            number = self._begun.pop(launch.arguments[0].var)
+            if made:
+                self._gradients.append((axis, number, made, source, share))
+            return ["*call.ranks", number]
         given = zip(kernel.slots, kernel.grids, strict=False)
         size = sum(slot.dtype.itemsize * _count(shape) for slot, (shape, _) in given if not slot.written)
-        axis = [name for name, _ in self.axes].index(kernel.axis)
-        source, kind = cpp_string(where(launch)), kernel.op
         begins = kind == "all_reduce_begin"
         if begins:
             kind = "all_reduce"
@@ -54,23 +57,25 @@ class Exchanges:
             element = kernel.slots[0].dtype.itemsize
             share = -(-size // element // kernel.size) * element
             kind, size = "reduce_scatter", share * kernel.size
-            self._shares.append((axis, made, source, share))
         self.rows.append(f"{{{cpp_string(kind)}, {axis}, {source}, {size}}}")
         number = str(len(self.rows) - 1)
         if begins:
             self._begun[launch.arguments[-1].var] = number
+        elif made:
+            self._gradients.append((axis, number, made, source, share))
         return [*first, number]
 
-    def gather_shares(self, table: Sequence[str]) -> None:
-        """Gives numbers to the gathers of parameters that ranks update in shares, and fills ``buckets``.
+    def list_buckets(self, table: Sequence[str]) -> None:
+        """Fills ``buckets``: of each the parameters by their places in ``table``, and its row.
 
-        These are, for each bucket, the list of its parameters by their places in ``table`` and its row.
+        Where ranks update parameters in shares, the gather gets a number.
         """
-        for axis, paths, source, share in self._shares:
-            self.rows.append(f"{{{cpp_string('all_gather')}, {axis}, {source}, {share}}}")
+        for axis, number, paths, source, share in self._gradients:
+            if share:
+                self.rows.append(f"{{{cpp_string('all_gather')}, {axis}, {source}, {share}}}")
+            gather = len(self.rows) - 1 if share else -1
             listed = ", ".join(str(table.index(path)) for path in paths)
-            row = f"{axis}, {len(self.rows) - 1}, kBucket{len(self.buckets)}, {len(paths)}"
-            self.buckets.append((listed, row))
+            self.buckets.append((listed, f"{axis}, {number}, {gather}, kBucket{len(self.buckets)}, {len(paths)}"))
 
     def digest(self, functions: Sequence[Any], kernels: Sequence[Any]) -> str:
         """A hash of the plan: exchanges, parts, stages and kernels."""

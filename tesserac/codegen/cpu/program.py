@@ -253,15 +253,23 @@ class FunctionRenderer:
         return f"{once}TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{remark}"
 
     def _gradients_made(self, launch: Launch, stage: StagePlan) -> tuple[str, ...]:
-        """Paths of the parameters whose gradients a kernel stores, in the order of its slots."""
-        exports = stage.fused.values.exports
+        """Paths of the parameters whose gradients an exchange makes; none if it makes anything else, or more reads it.
+
+        A gradient of complex numbers is two values.
+        """
+        exports, function = stage.fused.values.exports, self.plan.staged.function
         found = []
         for slot, argument in zip(launch.kernel.slots, launch.arguments, strict=True):
             export = exports.get(argument.var)
-            place = self.plan.outer.get(export.outer if export is not None else argument.var)
-            if slot.written and place is not None and place.kind == "grad":
-                found.append(self.parameters[place.index].declared.path)
-        return tuple(found)
+            var = export.outer if export is not None else argument.var
+            place = self.plan.outer.get(var)
+            if not slot.written or slot.name == "work":
+                continue
+            read = any(var in e.operands for e in function.equations) or sum(o.var == var for o in function.outputs) > 1
+            if place is None or place.kind != "grad" or read:
+                return ()
+            found.append(self.parameters[place.index].declared.path)
+        return tuple(dict.fromkeys(found))
 
     # -- buffers ----------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
         for label, plan in plans.roles()
     ]
     rows = parameter_rows(parameters, exchanges.cuts)
-    exchanges.gather_shares(list(table_rows(parameters, exchanges.cuts)))
+    exchanges.list_buckets(list(table_rows(parameters, exchanges.cuts)))
     common: dict[str, Any] = {
         "title": plans.entry.label,
         "version": __version__,
