@@ -99,6 +99,8 @@ def compiled(project: Project, architectures: Sequence[str]) -> list[Resources]:
         found: list[Resources] = []
         for source in (path for path in project.files if path.endswith(".program.cu")):
             codes = [f"-gencode=arch={n.replace('sm', 'compute')},code={n}" for n in names]
+            if "sm_90a" in names:
+                codes.append("-DTSR_SM_90A")  # as the Makefile does
             flags = ["-std=c++17", "-O3", "-I.", "-Xptxas", "-v", "--keep", *codes, "-c", "-o", "out.o"]
             command = [nvcc.path, *flags, source]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
