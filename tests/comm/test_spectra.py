@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.cli.conftest import Cli, cli
 from tests.comm.projects import build, losses, run, slow
 from tests.comm.test_chapter6 import same_weights
-from tests.comm.test_traffic import counted
+from tests.comm.test_traffic import counted, planned
+
+__all__ = ["cli"]
 
 SOURCE = """
 from tessera import dist, graph, op
@@ -45,12 +48,15 @@ def test_signals_are_divided(tmp_path: Path) -> None:
 
 
 @slow
-def test_slabs_train_as_one_rank(tmp_path: Path) -> None:
-    """Nothing is gathered: spectra are turned three times forward and once back, and the multiplier lies in parts."""
+def test_slabs_train_as_one_rank(cli: Cli, tmp_path: Path) -> None:
+    """Nothing is ever gathered: the spectrum is turned twice forward, the multiplier lies in parts, too."""
     alone, cut = build(SOURCE, "none"), build(SOURCE, "slab=4")
     assert run(cut, 4, "selftest").rstrip().endswith("selftest: ok")
-    spectrum = 2 * 128 * 256 * 8
-    assert counted(cut, 4) == {("slab", "all_to_all", spectrum): 4, ("slab", "all_reduce", 4): 1}
+    (tmp_path / "model.py").write_text(SOURCE)
+    found = counted(cut, 4)
+    assert found == planned(cli, ["plan", str(tmp_path / "model.py"), "--mesh", "slab=4"])
+    spectrum = 2 * 128 * 256 * 8  # complex numbers: there and back, and the multiplier's cotangent
+    assert found == {("slab", "all_to_all", spectrum): 3, ("slab", "all_reduce", 4): 1}
     data = ("--data", "x=normal", "--data", "y=normal", "--lr", "0.1", "--steps", "20")
     want = losses(run(alone, 1, "train", *data, "--save", tmp_path / "one"))
     have = losses(run(cut, 4, "train", *data, "--save", tmp_path / "four"))

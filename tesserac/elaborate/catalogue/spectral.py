@@ -55,10 +55,14 @@ def operand_of(site: Site, x: Value, name: str) -> Var:
 
 
 def _declare_full(name: str, doc: str) -> None:
+    # An inverse takes the axes back, last one first: what stands between it and the transform is worked on where the
+    # last axis was transformed, in one kernel with both, and ranks that hold slabs turn them once each way.
+    back = -1 if name == "ifft" else 1
+
     @surface(f"{name}(x, axis=-1, {_TAIL})", doc, family=_FAMILY)
     def build(site: Site, x: Value, axis: Value, norm: Value, axes: Value, normalize: Value) -> Value:
         operand, kind = operand_of(site, x, name), norm_argument(site, name, norm, normalize)
-        for one in transform_axes(site, operand, axis, axes):
+        for one in transform_axes(site, operand, axis, axes)[::back]:
             operand = site.session.emit(name, operand, axis=one, norm=kind)
         return operand
 
@@ -70,7 +74,7 @@ def _declare_full(name: str, doc: str) -> None:
         found = transform_axes(site, operand, -1, (-2, -1) if axes is None else axes)
         if len(found) != 2:
             raise site.fail("T0504", f"op.{name}2 needs two axes, not {len(found)}")
-        for one in reversed(found):
+        for one in found[::-back]:
             operand = site.session.emit(name, operand, axis=one, norm=kind)
         return operand
 
