@@ -158,14 +158,15 @@ def _processor() -> Finding:
 
 def _cuda() -> list[Finding]:
     path = locate()
-    version, blas = "", ""
+    version, libraries = "", {}
     if path is not None:
         text = _output([path, "--version"])[1]
         version = (re.search(r"release [\d.]+", text) or [""])[0]
         toolkit = Path(path).resolve().parent.parent
         folders = ("lib64", "lib", "targets/x86_64-linux/lib")
-        found = [file for folder in folders for file in toolkit.glob(f"{folder}/libcublasLt.so*")]
-        blas = str(found[0]) if found else ""
+        for name, stem in (("cuBLASLt", "cublasLt"), ("cuFFT", "cufft")):
+            found = [file for folder in folders for file in toolkit.glob(f"{folder}/lib{stem}.so*")]
+            libraries[name] = str(found[0]) if found else ""
     rows = [
         Finding(
             "nvcc (optional)",
@@ -174,13 +175,14 @@ def _cuda() -> list[Finding]:
             "pip install 'tesserac[cuda-compile]'",
         )
     ]
-    if path is not None:
+    for name, file in libraries.items():
+        what, extra = {"cuBLASLt": ("products", "cuda-compile"), "cuFFT": ("long transforms", "cuda")}[name]
         rows.append(
             Finding(
-                "cuBLASLt (optional)",
-                bool(blas),
-                blas or "not beside this nvcc: programs compute products with kernels of their own",
-                "pip install 'tesserac[cuda-compile]', and NVCC= to the nvcc that it brings",
+                f"{name} (optional)",
+                bool(file),
+                file or f"not beside this nvcc: programs compute {what} with kernels of their own",
+                f"pip install 'tesserac[{extra}]', and NVCC= to the nvcc that it brings",
             )
         )
     smi = shutil.which("nvidia-smi")

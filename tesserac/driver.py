@@ -333,7 +333,8 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     files["command_line.cpp"] = render_template("project/command_line.cpp.j2")
     files["Makefile"] = render_cuda_makefile(rows, title=unit, architectures=options.architectures,
                                              emulate=options.emulate,
-                                             ranks=any(plan.meshed is not None for plan in plans))
+                                             ranks=any(plan.meshed is not None for plan in plans),
+                                             cufft=any("/fft_library.cuh" in text for text in files.values()))
     files["model.json"] = description(unit, file, "", described)
     files["README.md"] = render_template("project/README.cuda.md.j2", title=unit, version=__version__, entries=rows,
                                          cell=cell, described=readme_entries(described), emulate=options.emulate,

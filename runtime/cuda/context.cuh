@@ -46,7 +46,7 @@ class Context {
 #endif
   }
   ~Context() {
-    plans.clear();
+    plans.clear(), library_plans.clear();
     for (const auto& table : tables) cudaFree(table.second);
     cudaFree(own_workspace_);
 #ifndef TSR_NO_CUBLASLT
@@ -102,6 +102,7 @@ class Context {
   StreamRanks* ranks = nullptr;  // those of a program on a mesh
   std::function<void(std::function<void()>)> recording;  // takes the host's actions while work is recorded
   std::map<std::array<int, 4>, void*> tables;  // factors of transforms in device memory, by their sizes
+  std::map<std::array<int, 4>, std::shared_ptr<void>> library_plans;  // of transforms by cuFFT
 
  private:
   void* own_workspace_ = nullptr;

@@ -271,6 +271,7 @@ std::string execute(const Launch& launch, const std::function<void()>& body) {
 #include "async.cpp"
 #include "blas.cpp"
 #include "collectives.cpp"
+#include "fft.cpp"
 #include "host_api.cpp"
 #include "tensor.cpp"
 #include "wgmma.cpp"

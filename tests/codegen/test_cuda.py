@@ -319,7 +319,8 @@ def test_nvcc_takes_the_gpt_without_warnings_and_without_spills(root: Path, tmp_
 @pytest.mark.slow
 def test_nvcc_takes_every_form_of_kernel_without_warnings(tmp_path: Path, root: Path) -> None:
     """Without optimization, which no warning of the compilers depends on, and which takes most of the time."""
-    functions = [*(build_case()[0] for build_case in CASES.values()), *random_functions(10), *TRANSFORMS[:17:3]]
+    functions = [*(build_case()[0] for build_case in CASES.values()), *random_functions(10)]
+    functions += [*TRANSFORMS[:17:3], TRANSFORMS[-1]]
     functions += [MIXTURES[name] for name in ("unequal experts", "capacity", "given routing")]
     shapes = Options(mesh="none", shapes=(("input", "4x64x32"), ("Wo", "32x48")))
     stems = emit(functions, tmp_path)

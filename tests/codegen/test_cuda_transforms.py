@@ -13,6 +13,7 @@ from tesserac.codegen.cuda.transforms import radices
 from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function
 from tesserac.ir.types import DType
+from tests.codegen import cuda_support
 from tests.codegen.cuda_support import call, check_in_mode, compile_on_host
 from tests.codegen.test_fft import functions, one_op, rows_and_sums, wavelets
 from tests.emulation.building import SELECTED
@@ -35,8 +36,11 @@ CASES = [
     one_op("ifft_pair", (9, 3), 0, "ortho", operands=1),
     wavelets((2, 8192), 1, 3, "db4"),
     wavelets((3, 4), 1, 2, "db4"),
+    one_op("ifft_pair", (70, 3100), 1, "backward", DType.F64),  # cuFFT takes 64 lines at a time
+    one_op("rfft_pair", (2, 12400), 1, "backward", operands=1),
+    one_op("irfft_pair", (1, 6201), 1, "ortho", n=12400),
 ]
-SMALL = [1, 8, 12, 14, 15, 16, 20, 22, 23]
+SMALL = [1, 8, 12, 14, 15, 16, 20, 22, 23, len(CASES) - 1]
 """What the slower modes run: every form, a few lines each."""
 
 
@@ -62,6 +66,17 @@ def test_transforms_equal_the_evaluator(number: int, library: ctypes.CDLL) -> No
         allowed = (1e-13 if found[name].dtype == np.float64 else 2e-6) * np.abs(want).max()
         assert np.abs(found[name] - want).max() <= allowed, name
         assert np.array_equal(found[name], again[name])
+
+
+def test_long_lines_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way through device memory is there whether or not cuFFT is."""
+    monkeypatch.setattr(cuda_support, "CALL", f"#define TSR_NO_CUFFT\n{cuda_support.CALL}")
+    function = CASES[-1]
+    values = values_for(function)
+    (found,) = call(compile_on_host([function], tmp_path), 0, function, values).values()
+    assert "fft_by_library<" in (tmp_path / "f0.program.cu").read_text()
+    (want,) = evaluate(function, values, dtype=np.float64).values()
+    assert np.abs(found - want).max() <= 2e-6 * np.abs(want).max()
 
 
 def test_radices_multiply_to_the_length() -> None:

@@ -45,7 +45,7 @@ def engine_object(mode: str) -> Path:
     """The engine as an object file, from a cache by content."""
     flags = [*_COMMON, *_ENGINE[mode]]
     whole = hashlib.sha256(" ".join(flags).encode())
-    for file in sorted([*runtime_dir().glob("emulation/*"), runtime_dir() / "cuda" / "cublaslt_api.h"]):
+    for file in sorted([*runtime_dir().glob("emulation/*"), *runtime_dir().glob("cuda/*_api.h")]):
         whole.update(file.name.encode() + file.read_bytes())
     found = cache_folder() / f"{whole.hexdigest()[:24]}.o"
     if not found.exists():

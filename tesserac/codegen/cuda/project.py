@@ -95,6 +95,7 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
             kernels=kernels.functions,
             attention_forward=any("_tensor_cores<" in step for f in kernels.functions for step in f.emitted.steps),
             attention_backward=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
+            cufft=any("fft_by_library<" in step for f in kernels.functions for step in f.emitted.steps),
             grouped_mma=any("mma::grouped_" in step for f in kernels.functions for step in f.emitted.steps),
             product_mma=any("product_mma(" in step for f in kernels.functions for step in f.emitted.steps),
             exchange=any(isinstance(f.launch.kernel, ExchangeKernel) for f in kernels.functions),
@@ -110,10 +111,12 @@ def render_cuda_makefile(
     architectures: Sequence[str] = (),
     emulate: bool = False,
     ranks: bool = False,
+    cufft: bool = False,
 ) -> str:
     """The Makefile of a folder: for nvcc and ``architectures`` (none: of this machine's GPU), or for the emulation.
 
-    An entry has the ``stem`` of its files and the name ``file`` of its executable. ``ranks``: some are on meshes.
+    An entry has the ``stem`` of its files and the name ``file`` of its executable. ``ranks``: some are on meshes;
+    ``cufft``: some call it.
     """
     return render_template(
         "cuda/Makefile.emulated.j2" if emulate else "cuda/Makefile.j2",
@@ -122,6 +125,7 @@ def render_cuda_makefile(
         architectures=list(architectures) or ["native"],
         title=title,
         ranks=ranks,
+        cufft=cufft,
         version=__version__,
     )
 

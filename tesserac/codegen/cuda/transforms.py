@@ -139,7 +139,8 @@ class TransformEmitter:
         count = math.prod((*k.outer, k.count))
         interior = literal(k.interior, self.real)
         memory = f"{self.name}{{{{{', '.join(pointers)}}}}}"
-        call = f"fft<{self.name}_plan>(context, {count}, {memory}, {interior}, {outside});"
+        function = "fft_by_library" if sizes.outside else "fft"
+        call = f"{function}<{self.name}_plan>(context, {count}, {memory}, {interior}, {outside});"
         return Emitted(text, [call], workspace.size, random)
 
     def _text(self, nodes: Sequence[Node]) -> tuple[Expressions, CppNames]:
