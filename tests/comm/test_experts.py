@@ -80,3 +80,16 @@ def test_checkpoints_of_experts_go_on_anywhere(tmp_path: Path) -> None:
     start = ("--weights", tmp_path / "w.safetensors", "--steps", "1")
     each = [losses(run(p, n, "train", *DATA[:-2], *start)) for n, p in programs.items()]
     np.testing.assert_allclose(each, each[0][0], rtol=1e-6)
+
+
+@slow
+def test_shares_of_experts_on_two_axes(tmp_path: Path) -> None:
+    """ZeRO-1 along dp of what lies at its expert's rank on ep; batches added up; and the way back to one rank."""
+    alone, spread = build(MIXTURE, "none"), build(MIXTURE, "ep=2,dp=2", toml="[zero]\nstage = 1\n")
+    assert run(spread, 4, "selftest").splitlines()[-1] == "selftest: ok"
+    more = ("--accumulate", "2", "--clip", "0.2")
+    want = losses(run(alone, 1, "train", *DATA, *more))
+    found = losses(run(spread, 4, "train", *DATA[:-1], "12", *more, "--checkpoint", tmp_path / "c"))
+    np.testing.assert_allclose(found, want[:12], rtol=1e-6)
+    rest = losses(run(alone, 1, "train", *DATA, *more, "--checkpoint", tmp_path / "c", "--resume"))
+    np.testing.assert_allclose(rest, want[12:], rtol=1e-6)

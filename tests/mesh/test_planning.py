@@ -163,6 +163,11 @@ def test_experts_have_rows_sent_to_them_and_back() -> None:
                            if node.equation is not None and node.equation.op in ("route", "dispatch", "combine")}
     data = planned(source, "dp=4", sets=(("L", "1"),))
     assert counts(data, "dp") == {"AR gradient": 1}
+    experts = sum(i.var.type.bytes for i in found.function.parameters if ".experts." in i.path)
+    assert data.memory.parameters - found.memory.parameters == experts * 3 // 4
+    assert found.memory.moments == 2 * found.memory.parameters
+    lies = {i.path: str(found.sharded.inputs[i.path][0]) for i in found.function.parameters if i.path.endswith(".w1")}
+    assert list(lies.values()) == [f"O({e // 2})" for e in range(8)]
 
 
 # ------------------------------------------------------------------------------------------------ templates, settings
