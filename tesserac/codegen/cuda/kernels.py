@@ -141,7 +141,9 @@ class KernelCatalogue:
             emitted, rest, workspace = emit_product(kernel, parts, name, self.real)
             if rest is not None:
                 own = self.names.fresh(f"{name}_epilogue")
-                inner = RowEmitter(rest, own, self.names, scope, self.real, aligned, schedule, workspace).emit()
+                inner = RowEmitter(
+                    rest, own, self.names, scope, self.real, aligned, schedule, workspace, parts.target
+                ).emit()
                 raw = emitted.raw or f"at<{self.real}>(workspace, {workspace.of('product')})"
                 text = "// its epilogue, on the product in memory\n" + inner.text
                 steps = [s.replace(f"{{{len(kernel.slots)}}}", raw) for s in inner.steps]
@@ -166,7 +168,7 @@ class KernelCatalogue:
 
 @dataclass
 class RowEmitter:
-    """Text and launches of a row kernel."""
+    """Text and launches of a row kernel. ``target``: the written slot in whose memory the last one, a product, lies."""
 
     kernel: RowKernel
     name: str
@@ -176,6 +178,7 @@ class RowEmitter:
     aligned: bool
     schedule: Schedule
     workspace: Workspace = field(default_factory=Workspace)
+    target: int = -1
 
     def emit(self) -> Emitted:
         """The kernel, its second phases, and how to launch them."""
@@ -194,7 +197,8 @@ class RowEmitter:
             text, used = self._with_parameters(text, slot_names, [], takes_key)
             steps = [self._launch(pointwise.blocks, block, used, [], takes_key)]
             return Emitted(text, steps, self.workspace.size, takes_key)
-        plan = layout(self.kernel, self.schedule.get("block", BLOCK))
+        lost = len(self.kernel.slots) - 1 if self.target >= 0 else -1
+        plan = layout(self.kernel, self.schedule.get("block", BLOCK), lost)
         rows = RowRenderer(self.kernel, slot_names, self.scope, self.real, plan)
         values = rows.render()
         places = {key: self._place(f"{key}", e) for key, e in rows.extras.items()}
@@ -233,6 +237,7 @@ class RowEmitter:
         words = set(re.findall(r"\w+", text))
         used = [i for i, name in enumerate(slot_names) if name in words]
         shared = {i for pair in in_place_pairs(self.kernel) for i in pair}
+        shared |= {self.target, len(self.kernel.slots) - 1} if self.target >= 0 else set()
         pointers = [
             f"{pointer_type(s)} {'' if i in shared else '__restrict__ '}{slot_names[i]}"
             for i, s in enumerate(self.kernel.slots)

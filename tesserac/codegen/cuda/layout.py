@@ -88,8 +88,11 @@ def is_pointwise(kernel: RowKernel) -> bool:
     )
 
 
-def layout(kernel: RowKernel, block: int = BLOCK) -> Layout:
-    """The layout of a row kernel that is not pointwise. Blocks of another size leave teams as they are."""
+def layout(kernel: RowKernel, block: int = BLOCK, lost: int = -1) -> Layout:
+    """The layout of a row kernel that is not pointwise. Blocks of another size leave teams as they are.
+
+    ``lost``: a slot whose memory the kernel's results take over.
+    """
     rows, width = count(kernel.domain[:-1]), kernel.domain[-1]
     sums = any(s.mode in ("sum", "max", "min") and s.strides[-1] != 0 for s in kernel.stores)
     team = WARP if width <= WARP_ROW and (width < BLOCK or rows >= 256) else BLOCK
@@ -97,7 +100,7 @@ def layout(kernel: RowKernel, block: int = BLOCK) -> Layout:
         team = 1
     columns = -(-width // team)
     walked = sum(s.mode in ("sum", "max", "min") and any(s.strides) for s in kernel.stores)
-    phases = tuple(_phase(kernel, s, columns, walked) for s in kernel.stores)
+    phases = tuple(_phase(kernel, s, columns, walked, lost) for s in kernel.stores)
     blocks = -(-rows // (block // team))
     if any(p is not None and p.kind in ("total", "columns") for p in phases):
         usual = -(-rows // (BLOCK // team))
@@ -105,12 +108,12 @@ def layout(kernel: RowKernel, block: int = BLOCK) -> Layout:
     return Layout(team, min(blocks, MAX_BLOCKS), phases, columns, block)
 
 
-def _phase(kernel: RowKernel, store: Store, columns: int, sums: int) -> Phase | None:
+def _phase(kernel: RowKernel, store: Store, columns: int, sums: int, lost: int) -> Phase | None:
     if store.mode == "set":
         return None
     full = kernel.nodes[store.node].extent == "full" or store.strides[-1] != 0
     if store.mode == "scatter":
-        source = _in_memory(kernel, store)
+        source = _in_memory(kernel, store, lost)
         if source is not None and not _one_stride(kernel.domain[:-1], source[1][:-1]):
             source = None
         return Phase("scatter", *source) if source is not None and source[1][-1] == 1 else Phase("scatter")
@@ -124,7 +127,7 @@ def _phase(kernel: RowKernel, store: Store, columns: int, sums: int) -> Phase | 
         and (store.strides[-1] or kernel.domain[-1] == 1)
     ):
         return Phase("columns")
-    found = _in_memory(kernel, store) if full else None
+    found = _in_memory(kernel, store, lost) if full else None
     return Phase("spill") if found is None else Phase("direct", *found)
 
 
@@ -137,7 +140,7 @@ def row_distance(strides: tuple[int, ...]) -> int:
     return strides[-2] if len(strides) > 1 else 0
 
 
-def _in_memory(kernel: RowKernel, store: Store) -> tuple[int, tuple[int, ...]] | None:
+def _in_memory(kernel: RowKernel, store: Store, lost: int) -> tuple[int, tuple[int, ...]] | None:
     """Slot and strides at which the second phase can read the stored value, if it lies in memory as it is."""
     node = kernel.nodes[store.node]
     if node.extent != "full":
@@ -145,7 +148,7 @@ def _in_memory(kernel: RowKernel, store: Store) -> tuple[int, tuple[int, ...]] |
     for other in kernel.stores:
         if other.mode == "set" and other.node == store.node and kernel.slots[other.slot].dtype is node.dtype:
             return other.slot, other.strides
-    overwritten = {read for read, _ in in_place_pairs(kernel)}
+    overwritten = {lost, *(read for read, _ in in_place_pairs(kernel))}
     if node.kind == "load" and node.slot not in overwritten and kernel.slots[node.slot].dtype is node.dtype:
         return node.slot, node.strides
     return None
