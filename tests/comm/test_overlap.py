@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Cli, cli
-from tests.comm.projects import build, launch, losses, run
+from tests.comm.projects import build, launch, losses, run, slow
 from tests.comm.test_programs import DATA, GPT
 from tests.comm.test_traffic import counted, planned
 
@@ -37,8 +38,9 @@ def test_order(early: Path) -> None:
 def test_equal(early: Path, tmp_path: Path, cli: Cli) -> None:
     """The same bits as if every exchange was awaited at once; close to one bucket; what is counted is planned."""
     assert run(early, 2, "selftest").rstrip().endswith("selftest: ok")
-    for name, wait in (("early", "1"), ("late", "0")):
-        run(early, 2, "train", *DATA, "--steps", 20, "--save", tmp_path / name, "--quiet", TSR_OVERLAP=wait)
+    train = ("train", *DATA, "--steps", 20, "--quiet", "--save")
+    run(early, 2, *train, tmp_path / "early")
+    run(early, 2, *train, tmp_path / "late", "--reproducible", TSR_OVERLAP="0")  # the order of sums is that anyway
     assert (tmp_path / "early").read_bytes() == (tmp_path / "late").read_bytes()
     one = losses(run(build(GPT, "dp=2"), 2, "train", *DATA, "--steps", 20))
     np.testing.assert_allclose(losses(run(early, 2, "train", *DATA, "--steps", 20)), one, rtol=1e-6)
@@ -48,6 +50,19 @@ def test_equal(early: Path, tmp_path: Path, cli: Cli) -> None:
     assert counted(early, 2) == planned(cli, words)
     (entry,) = json.loads(cli(*words, "--json").out)["entries"]
     assert [c["overlapped"] for c in entry["collectives"] if c["phase"] == "gradient"] == [True, False]
+
+
+@slow
+def test_beside_other_axes(tmp_path: Path) -> None:
+    """While buckets are on their way over dp, exchanges over tp go on; what tp adds to gradients comes behind them."""
+    program = build(GPT, "tp=2,dp=2", toml='[gradients]\nbucket = "3kB"\n')
+    step = (program.parent / "gpt.program.cpp").read_text()
+    begin, end = step.index("all_reduce_begin_"), step.index("all_reduce_end_")
+    assert re.search(r"(all_gather|reduce_scatter|all_reduce)_\w+\(\*call\.ranks, kAxis_tp", step[begin:end])
+    assert run(program, 4, "selftest").rstrip().endswith("selftest: ok")
+    for name, wait in (("early", "1"), ("late", "0")):
+        run(program, 4, "train", *DATA, "--steps", 20, "--save", tmp_path / name, "--quiet", TSR_OVERLAP=wait)
+    assert (tmp_path / "early").read_bytes() == (tmp_path / "late").read_bytes()
 
 
 def test_killed(early: Path) -> None:
