@@ -1,9 +1,11 @@
 // Grouped products over the rows of 16 experts against one dense product of the same operations: uniform and Zipf routing,
-// forward (y_e = x_e W_e) and weight gradient (dW_e = x_e^T y_e). OMP_NUM_THREADS threads; best of many windows.
+// forward (y_e = x_e W_e) and weight gradient (dW_e = x_e^T y_e). OMP_NUM_THREADS threads; best of many windows, in which all
+// take turns. One thread is timed by what it had of its processor, so that other work on the machine disturbs little.
 //   g++ -std=c++17 -O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -I../../runtime grouped_sizes.cpp -o grouped_sizes
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <vector>
 
 #include "experts.h"
@@ -27,10 +29,12 @@ static std::vector<long> offsets(long rows, double exponent) {
   return result;
 }
 
-template <class F>
-static double best_seconds(F&& run) {
-  double seconds = 1e9;
-  for (int window = 0; window < 12; ++window) seconds = micro::least(seconds, micro::seconds_per_call(run, 20));
+/// Seconds of a call of each function: the least of many windows.
+static std::vector<double> best_seconds(const std::vector<std::function<void()>>& runs) {
+  const clockid_t clock = omp_get_max_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+  std::vector<double> seconds(runs.size(), 1e9);
+  for (int window = 0; window < 12; ++window)
+    for (size_t i = 0; i < runs.size(); ++i) seconds[i] = micro::least(seconds[i], micro::seconds_per_call(runs[i], 20, clock));
   return seconds;
 }
 
@@ -45,29 +49,28 @@ static void measure() {
   const long each = long(K) * ldb;
   float *w = micro::allocate<float>(kExperts * each + 64), *dw = micro::allocate<float>(kExperts * each + 64);
   fill(x, long(Rows) * lda), fill(y, long(Rows) * ldb), fill(w, kExperts * each), fill(dw, kExperts * each);
-  const double flops = 2e-9 * Rows * N * K;
-  const double dense = flops / best_seconds([&] {
+  std::vector<std::function<void()>> runs = {
+      [&] {
 #pragma omp parallel
-    gemm<Dense>(x, w, Store<float>{y, ldb}, row_share<float, Dense>(omp_get_thread_num(), omp_get_num_threads()));
-  });
-  const double dense_outer = flops / best_seconds([&] {
+        gemm<Dense>(x, w, Store<float>{y, ldb}, row_share<float, Dense>(omp_get_thread_num(), omp_get_num_threads()));
+      },
+      [&] {
 #pragma omp parallel
-    gemm<DenseOuter>(x, y, Store<float>{dw, ldb}, row_share<float, DenseOuter>(omp_get_thread_num(), omp_get_num_threads()));
-  });
-  std::printf("%d rows x %d x %d, dense: forward %.1f GFLOP/s, weight gradient %.1f\n", Rows, K, N, dense, dense_outer);
+        gemm<DenseOuter>(x, y, Store<float>{dw, ldb}, row_share<float, DenseOuter>(omp_get_thread_num(), omp_get_num_threads()));
+      }};
   for (const double exponent : {0.0, 1.0}) {
     const std::vector<long> begin = offsets(Rows, exponent);
-    auto for_tiles = [&](auto&& f) {
+    auto for_tiles = [begin](auto&& f) {
       for (int e = 0; e < kExperts; ++e) expert_tiles(e, begin[size_t(e)], begin[size_t(e) + 1], kMost, f);
     };
-    const double forward = flops / best_seconds([&] {
+    runs.push_back([=] {
       for_tiles([&](const ExpertTile& tile) {
 #pragma omp parallel
         gemm<Forward>(x + tile.row * lda, w + tile.expert * each, Store<float>{y + tile.row * ldb, ldb},
                       share_of_rows<float, Forward>(tile.rows, omp_get_thread_num(), omp_get_num_threads()));
       });
     });
-    const double outer = flops / best_seconds([&] {
+    runs.push_back([=] {
       for_tiles([&](const ExpertTile& tile) {
         const float *xs = x + tile.row * lda, *ys = y + tile.row * ldb;
         float* target = dw + tile.expert * each;
@@ -79,9 +82,13 @@ static void measure() {
         }
       });
     });
-    std::printf("  %-7s  forward %.1f GFLOP/s (%.0f %% of dense), weight gradient %.1f (%.0f %%)\n", exponent == 0 ? "uniform" : "Zipf",
-                forward, 100 * forward / dense, outer, 100 * outer / dense_outer);
   }
+  const std::vector<double> seconds = best_seconds(runs);
+  const double flops = 2e-9 * Rows * N * K;
+  std::printf("%d rows x %d x %d, dense: forward %.1f GFLOP/s, weight gradient %.1f\n", Rows, K, N, flops / seconds[0], flops / seconds[1]);
+  for (size_t i = 2; i < seconds.size(); i += 2)
+    std::printf("  %-7s  forward %.1f GFLOP/s (%.0f %% of dense), weight gradient %.1f (%.0f %%)\n", i == 2 ? "uniform" : "Zipf",
+                flops / seconds[i], 100 * seconds[0] / seconds[i], flops / seconds[i + 1], 100 * seconds[1] / seconds[i + 1]);
   std::free(x), std::free(y), std::free(w), std::free(dw);
 }
 

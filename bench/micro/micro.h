@@ -8,9 +8,9 @@
 
 namespace micro {
 
-inline double now() {
+inline double now(clockid_t clock = CLOCK_MONOTONIC) {
   timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
 }
 
@@ -28,14 +28,14 @@ T* allocate(long n) {
 
 /// Seconds of one call, from a window of about `milliseconds`.
 template <class F>
-double seconds_per_call(F&& f, double milliseconds) {
-  const double start = now();
+double seconds_per_call(F&& f, double milliseconds, clockid_t clock = CLOCK_MONOTONIC) {
+  const double start = now(clock);
   f();
-  const double once = now() - start;
+  const double once = now(clock) - start;
   const int calls = int(milliseconds * 1e-3 / (once + 1e-9)) + 1;
-  const double t = now();
+  const double t = now(clock);
   for (int i = 0; i < calls; ++i) f();
-  return (now() - t) / calls;
+  return (now(clock) - t) / calls;
 }
 
 /// GFLOP/s of one core on independent fused multiply-adds in registers, over about 50 us.
