@@ -59,8 +59,18 @@ def split(kernel: ContractKernel) -> Split:
         epilogue, bias = fused
         store = kernel.stores[0]
         return Split(_product(kernel, store.strides, epilogue), store.slot, bias, None)
+    for raw in _raw_stores(kernel):
+        parts = _split_with(kernel, raw)
+        # What the product is in memory for is read before the result that takes its place is written.
+        place = (len(kernel.slots), raw.slot)
+        if raw.node == 0 or (parts.pointwise is not None and place in in_place_pairs(parts.pointwise)):
+            return parts
+    return _split_with(kernel, None)
+
+
+def _split_with(kernel: ContractKernel, raw: Store | None) -> Split:
+    """The product goes to where ``raw`` does, or to the workspace."""
     domain = (*kernel.outer, kernel.m, kernel.n)
-    raw = _raw_store(kernel)
     strides = raw.strides if raw is not None else dense_strides(domain)
     target = raw.slot if raw is not None else -1
     slots = (*kernel.slots, Slot("product", kernel.nodes[0].dtype))
@@ -85,11 +95,11 @@ def _takes_product(kernel: ContractKernel, store: Store, dtype: DType | None = N
     )
 
 
-def _raw_store(kernel: ContractKernel) -> Store | None:
-    """A store whose memory can hold the raw product until the epilogue has read it; best the one that keeps it."""
+def _raw_stores(kernel: ContractKernel) -> list[Store]:
+    """Stores whose memory may hold the raw product until the epilogue has read it; first the one that keeps it."""
     shared = {written for _, written in in_place_pairs(kernel)}
     candidates = [s for s in kernel.stores if _takes_product(kernel, s) and s.slot not in shared]
-    return next((s for s in candidates if s.node == 0), candidates[0] if candidates else None)
+    return sorted(candidates, key=lambda store: store.node != 0)
 
 
 def keeps_product(kernel: ContractKernel) -> bool:
