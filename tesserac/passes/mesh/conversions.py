@@ -148,6 +148,12 @@ def step_bytes(type_: TensorType, sizes: Sequence[int], step: Step) -> float:
     return sum(weight[way] * held * (n - 1) / n + LATENCY for way in ways if way is not None) + 1e-3
 
 
+@lru_cache(maxsize=50_000)
+def _leaving(type_: TensorType, sizes: tuple[int, ...], at: Placements) -> tuple[tuple[float, Step], ...]:
+    """All single conversions with what they move: of many ways, and of equal layers, the same ones are looked at."""
+    return tuple((step_bytes(type_, sizes, step), step) for step in steps_from(type_, sizes, at))
+
+
 @lru_cache(maxsize=100_000)
 def way(type_: TensorType, sizes: tuple[int, ...], sources: frozenset[Placements],
         target: Placements) -> tuple[Step, ...]:
@@ -164,8 +170,8 @@ def way(type_: TensorType, sizes: tuple[int, ...], sources: frozenset[Placements
             break
         if cost > best[at][0]:
             continue
-        for step in steps_from(type_, sizes, at):
-            total = cost + step_bytes(type_, sizes, step)
+        for moved, step in _leaving(type_, sizes, at):
+            total = cost + moved
             if step.after not in best or total < best[step.after][0]:
                 best[step.after] = (total, step)
                 heappush(queue, (total, next(count), step.after))
