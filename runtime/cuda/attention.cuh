@@ -86,15 +86,19 @@ __device__ inline void store_rows(T* x, int64_t stride, int row, int rows, int f
 
 /// The last key that the first query sees under a causal mask.
 template <class A>
-__device__ inline int offset_of(const int* begin) { return begin ? *begin : A::keys - A::queries; }
+__device__ inline int offset_of(const int* begin) { return *begin; }
+/// Queries that begin where their number says, which the compiler then knows.
+struct Whole {};
+template <class A>
+__device__ inline int offset_of(Whole) { return A::keys - A::queries; }
 
 /// Whether query i sees key t.
 template <class A>
 __device__ inline bool sees(int i, int t, int offset) { return i < A::queries && t < A::keys && (!A::causal || t <= i + offset); }
 
 /// o = softmax(scale q k^T) v and lse = log of the sum of exponentials. Grid: (batch * heads) x query tiles x slices of o.
-template <class A, class T>
-__global__ void __launch_bounds__(threads<A>) forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ o, T* __restrict__ lse, T scale, const int* begin) {
+template <class A, class T, class Begin>
+__global__ void __launch_bounds__(threads<A>) forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ o, T* __restrict__ lse, T scale, const Begin begin) {
   constexpr int own_rows = rows_of_warp<A>, out = out_columns<T, A::value_dim>;
   __shared__ T q_tile[kTile][kSlice + 1], k_tile[kTile][kSlice + 1], v_tile[kTile][out], weights[kTile][kTile];
   const int row = blockIdx.y * kTile, b = blockIdx.x / A::heads, h = blockIdx.x % A::heads, group = h / (A::heads / A::kv_heads);
@@ -149,9 +153,9 @@ __global__ void __launch_bounds__(threads<A>) row_products(const T* __restrict__
 }
 
 /// dq = ds k with ds = p (d_o v^T - delta) scale. Grid: (batch * heads) x query tiles x slices of dq.
-template <class A, class T>
+template <class A, class T, class Begin>
 __global__ void __launch_bounds__(threads<A>) backward_queries(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const T* __restrict__ lse,
-                                                             const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dq, T scale, const int* begin) {
+                                                             const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dq, T scale, const Begin begin) {
   constexpr int own_rows = rows_of_warp<A>, out = out_columns<T, A::head_dim>;
   __shared__ T x_tile[kTile][kSlice + 1], y_tile[kTile][kSlice + 1], k_tile[kTile][out], weights[kTile][kTile];
   const int row = blockIdx.y * kTile, b = blockIdx.x / A::heads, h = blockIdx.x % A::heads, group = h / (A::heads / A::kv_heads);
@@ -185,9 +189,9 @@ __global__ void __launch_bounds__(threads<A>) backward_queries(const T* __restri
 }
 
 /// dk = ds^T q and dv = p^T d_o, summed over the query heads of a key head in order. Grid: (batch * kv_heads) x key tiles x slices of both.
-template <class A, class T>
+template <class A, class T, class Begin>
 __global__ void __launch_bounds__(threads<A>) backward_keys(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, const T* __restrict__ lse,
-                                                          const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dk, T* __restrict__ dv, T scale, const int* begin) {
+                                                          const T* __restrict__ d_o, const T* __restrict__ delta, T* __restrict__ dk, T* __restrict__ dv, T scale, const Begin begin) {
   constexpr int own_rows = rows_of_warp<A>, out = out_columns<T, (A::head_dim > A::value_dim ? A::head_dim : A::value_dim)>, share = A::heads / A::kv_heads;
   __shared__ T x_tile[kTile][kSlice + 1], y_tile[kTile][kSlice + 1], row_tile[kTile][out], weights[kTile][kTile], pulled[kTile][kTile];
   const int key = blockIdx.y * kTile, b = blockIdx.x / A::kv_heads, group = blockIdx.x % A::kv_heads;
@@ -232,24 +236,24 @@ constexpr int tiles(int n, int size) { return (n + size - 1) / size; }
 }  // namespace attention
 
 /// Launches the forward pass: o and lse (batch x heads x queries) are overwritten.
-template <class A, class T>
-void attention_forward(cudaStream_t stream, const T* q, const T* k, const T* v, T* o, T* lse, T scale, const int* begin = nullptr) {
+template <class A, class T, class Begin = attention::Whole>
+void attention_forward(cudaStream_t stream, const T* q, const T* k, const T* v, T* o, T* lse, T scale, Begin begin = {}) {
   using namespace attention;
   const dim3 grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::value_dim, out_columns<T, A::value_dim>));
-  forward<A, T><<<grid, threads<A>, 0, stream>>>(q, k, v, o, lse, scale, begin);
+  forward<A, T, Begin><<<grid, threads<A>, 0, stream>>>(q, k, v, o, lse, scale, begin);
 }
 
 /// Launches the backward pass: dq, dk and dv are overwritten; `delta` is room for batch x heads x queries elements.
-template <class A, class T>
+template <class A, class T, class Begin = attention::Whole>
 void attention_backward(cudaStream_t stream, const T* q, const T* k, const T* v, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv, T scale, T* delta,
-                        const int* begin = nullptr) {
+                        Begin begin = {}) {
   using namespace attention;
   constexpr int wide = A::head_dim > A::value_dim ? A::head_dim : A::value_dim;
   row_products<A, T><<<int((int64_t(A::batch) * A::heads * A::queries + A::warps - 1) / A::warps), threads<A>, 0, stream>>>(o, d_o, delta);
   const dim3 query_grid(A::batch * A::heads, tiles(A::queries, kTile), tiles(A::head_dim, out_columns<T, A::head_dim>));
-  backward_queries<A, T><<<query_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dq, scale, begin);
+  backward_queries<A, T, Begin><<<query_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dq, scale, begin);
   const dim3 key_grid(A::batch * A::kv_heads, tiles(A::keys, kTile), tiles(wide, out_columns<T, wide>));
-  backward_keys<A, T><<<key_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale, begin);
+  backward_keys<A, T, Begin><<<key_grid, threads<A>, 0, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale, begin);
 }
 
 }  // namespace tsr
