@@ -213,6 +213,16 @@ def test_a_lock_file_gives_the_same_plan_back() -> None:
         planned(LAYERS, "dp=2", Settings(lock=("plan.lock.json", "{}")), sets=(("L", "1"),))
 
 
+@pytest.mark.parametrize("mesh", ["ep=2", "ep=2,dp=2"])
+def test_a_lock_file_says_whose_experts_are_whose(mesh: str) -> None:
+    source = (EXAMPLES / "moe_lm.py").read_text()
+    first = planned(source, mesh, sets=(("L", "1"), ("E", "4")))
+    text = lock_text(first.function, first.mesh, first.hardware, first.found)
+    assert '"ep": "O(1)"' in text
+    again = planned(source, mesh, Settings(lock=("plan.lock.json", text)), sets=(("L", "1"), ("E", "4")))
+    assert again.sharded.function == first.sharded.function
+
+
 def pinned(text: str, mesh: str = "tp=2") -> Planned:
     toml = read_settings(text, "plan.toml")
     return planned(HEADS, mesh, Settings(toml.roles, toml.pins, toml.memory, toml.zero), shapes=SEED)

@@ -98,13 +98,14 @@ def _choices(plans: list[dict[str, str]], name: str, function: Function, mesh: M
              spans: Mapping[str, Span]) -> Plan:
     nodes = tuple(searcher.problem.nodes)
     order = _order(function, nodes)
+    # What memory made a search add is among the choices of free axes; experts lie at ranks of axes that are theirs.
     free = searcher.under({axis: role_of("free") for axis in mesh.axes})
     plan: Plan = {}
     for axis in mesh.axes:
-        domains = free.domains.of(axis, plan)
+        own, all_others = searcher.domains.of(axis, plan), free.domains.of(axis, plan)
         picked: dict[int, Choice] = {}
         for i, row in zip(order, plans, strict=True):
-            choice = next((c for c in domains[i] if c.name == row.get(axis)), None)
+            choice = next((c for c in (*own[i], *all_others[i]) if c.name == row.get(axis)), None)
             if choice is None:
                 raise _stale(f"{name} is stale: {nodes[i].key} cannot lie as {row.get(axis)} on {axis}",
                              spans.get(nodes[i].key))
