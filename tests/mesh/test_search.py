@@ -57,6 +57,21 @@ def test_the_search_is_brute_force(seed: int) -> None:
     assert search.run().cost.key == best
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_on_two_axes_no_other_choice_on_one_is_better(seed: int) -> None:
+    """Brute force over one axis with the other as it was found, for both: descent ends where neither can gain."""
+    rng = random.Random(seed)
+    search = searcher(chain(rng), named_mesh(rng.choice(["a=2,b=2", "a=2,b=4"])), roles={"a": FREE, "b": FREE})
+    found = search.run()
+    for axis in ("a", "b"):
+        domains = search.domains.of(axis, found.plan)
+        if math.prod(map(len, domains)) > 2000:
+            mine = [(choice,) for choice in found.plan[axis]]
+            domains = [tuple({*own, *domain[:2]}) for own, domain in zip(mine, domains, strict=True)]
+        tried = itertools.islice(itertools.product(*domains), 2000)
+        assert found.cost.key <= min(search.problem.cost({**found.plan, axis: choice}).key for choice in tried)
+
+
 def shuffled(function: Function, rng: random.Random) -> Function:
     """The same equations in another order in which everything is defined before it is used."""
     known = {item.var.name for item in function.inputs}
