@@ -8,10 +8,10 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
         "T0701",
         "Not on a mesh yet",
-        "The program asks for a mesh of several devices, and for GPUs. "
-        "`tesserac plan` shows how it would be cut.",
-        'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8]):\n    return x * 2\n',
-        "For GPUs: --target cpu. Or compile the same source for one device with --mesh none.",
+        "plan.toml asks for ZeRO-1, an optimizer whose moments are divided among the ranks of a data axis, in a "
+        "program for GPUs. Programs for processors have it.",
+        "$ tesserac build model.py --mesh dp=4 --target cuda   # beside a plan.toml with [zero] stage = 1",
+        "Leave [zero] out; or stage = 3, which divides the parameters with their gradients and moments.",
     ),
     Explanation(
         "T0702",
