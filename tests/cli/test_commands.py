@@ -64,7 +64,7 @@ def test_sidecar_beside_the_source_is_read(cli: Cli, model: Path) -> None:
             "Invalid value for '--set-literal': 'x' in 'x=8' is not an integer, e.g. 4096=64",
         ),
         (["build", "m.py", "--emit=exa"], "'exa' is nothing to emit. Did you mean exe?"),
-        (["build", "m.py", "--emit=,"], "',' is nothing to emit. Choose from ast, ir, cpp, cuda, exe, lib."),
+        (["build", "m.py", "--emit=,"], "',' is nothing to emit. Choose from ast, ir, cpp, cuda, ptx, sass, exe, lib."),
         (["build", "m.py", "-j", "0"], "Invalid value for '-j' / '--jobs': 0 is not in the range 1<=x<=1024."),
         (["inspect", "m.py", "--kernel", "k"], "--kernel goes with --stage source."),
         (["explain", "nonsense"], "'nonsense' is neither a code like T0412 nor a place like model.py:12."),

@@ -104,6 +104,7 @@ def test_no_disassembler(cli: Cli, model: Path, nvcc: Path, monkeypatch: pytest.
     for tool in ("g++", "make"):
         (nvcc.parent / tool).symlink_to(shutil.which(tool) or "")
     monkeypatch.setenv("PATH", str(nvcc.parent))
+    monkeypatch.setattr("tesserac.nvcc._of_pip", lambda name: None)
     done = cli("build", model, *SIZES, "--emit=sass", "--arch", "sm_80")
     assert done.code == 4
     assert done.err.startswith("error[T0815]: there is no disassembler for --emit=sass\n")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from tesserac.codegen.stage_values import chained, equal_rows, padded_row
+from tesserac.codegen.stage_values import equal_rows, padded_row
 from tesserac.codegen.views import VIEW_OPS, View, apply, dense, dense_strides, reshaped
 from tesserac.ir.builder import Builder
 from tesserac.ir.program import Equation, Input, Var
@@ -138,7 +138,6 @@ def test_chains_of_views_show_what_numpy_shows(case: tuple[View, list[Equation],
             assert not _numpy_needs_no_copy(read(view, memory), equation.result.type.sizes)
             return
         view = result
-    assert chained(case[0], tuple(equations)) == view
 
 
 def _numpy_needs_no_copy(array: Array, shape: tuple[int, ...]) -> bool:
