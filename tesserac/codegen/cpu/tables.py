@@ -70,9 +70,11 @@ def parameters_of(entry: Entry, meshed: Meshed | None = None) -> list[Parameter]
     names = CppNames()
     rows = []
     others: dict[str, tuple[str, ...]] = {}
-    for item in declared_parameters(meshed.whole) if meshed is not None else ():
-        if meshed is not None and meshed.slot(item.path) != item.path:
-            others[meshed.slot(item.path)] = (*others.get(meshed.slot(item.path), ()), item.path)
+    if meshed is not None:
+        for path in (item.path for item in declared_parameters(meshed.whole)):
+            slot = meshed.slot(path)
+            if slot != path:
+                others[slot] = (*others.get(slot, ()), path)
     for declared in declared_parameters(entry):
         for item in plane_items(declared):
             view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
