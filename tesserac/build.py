@@ -313,8 +313,3 @@ def check_target(emit: frozenset[str], target: str, emulate: bool = False) -> No
             help=["--target cuda --emit=cuda,ptx,sass,exe", "--target cpu --emit=cpp,exe,lib"],
         )
         raise CompileError(diagnostics.items)
-
-
-def paths_of(emitted: Sequence[str]) -> str:
-    """A few paths for a message."""
-    return ", ".join(emitted[:4]) + (f" and {len(emitted) - 4} more" if len(emitted) > 4 else "")

@@ -64,6 +64,12 @@ class Diagnostic:
     help: tuple[str, ...] = ()
 
 
+def some(items: Sequence[object], most: int = 4) -> str:
+    """A few of the items for a message: ``a, b, c, d and 3 more``."""
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + rest
+
+
 class CompileError(Exception):
     """A fault in the user's input (exit status 1); carries everything that was found, warnings included."""
 

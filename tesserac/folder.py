@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tesserac.diagnostics import CompileError, Diagnostics
+from tesserac.diagnostics import CompileError, Diagnostics, some
 
 MANIFEST = ".tesserac.json"
 _TEMPORARY = ".tesserac-new"
@@ -175,12 +175,11 @@ class Folder:
 
     def _refuse(self, foreign: list[str]) -> None:
         diagnostics = Diagnostics()
-        shown = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
         diagnostics.error(
             "T0805",
             f"`{self.path}` holds files that tesserac did not write and would overwrite",
             None,
-            notes=[shown],
+            notes=[some(foreign)],
             help=["choose another folder with -o, or move these files away"],
         )
         diagnostics.raise_if_errors()

@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tesserac.build import Result, paths_of
+from tesserac.build import Result
 from tesserac.codegen.comments import quantity
 from tesserac.console import Console
+from tesserac.diagnostics import some
 
 
 def print_summary(console: Console, result: Result, emit: frozenset[str]) -> None:
@@ -18,7 +19,7 @@ def print_summary(console: Console, result: Result, emit: frozenset[str]) -> Non
         for line in entry_lines(entry):
             console.say(line)
     if result.written.edited:
-        console.say(f"replaced your changes in {paths_of(result.written.edited)}")
+        console.say(f"replaced your changes in {some(result.written.edited)}")
     console.say(_state(result))
     console.say(_times(console, result))
     console.say(f"in {result.folder}/: {', '.join(_products(result, emit))}")

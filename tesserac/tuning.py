@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tesserac import __version__
-from tesserac.diagnostics import CompileError, Diagnostics
+from tesserac.diagnostics import CompileError, Diagnostics, some
 
 FORM = 1
 """Version of the file's form."""
@@ -67,8 +67,8 @@ class Tuning:
             raise misfit(f"{self.name} has none of this program's kernels",
                          ["a kernel is known by what it computes and on which sizes"])
         if missing:
-            some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-            bag.warning("T0814", f"{self.name} does not know {len(missing)} of {len(emitted)} kernels: {some}", None,
+            unknown = f"{len(missing)} of {len(emitted)} kernels: {some(missing)}"
+            bag.warning("T0814", f"{self.name} does not know {unknown}", None,
                         notes=["they keep their usual schedules"], help=["tesserac tune with the same flags"])
         measured = re.search(r"sm_(\d+)", self.device)
         wanted = {re.sub(r"\D", "", a) for a in architectures}

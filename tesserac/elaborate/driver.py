@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tesserac.diagnostics import Diagnostics, Label
+from tesserac.diagnostics import Diagnostics, Label, some
 from tesserac.elaborate.entries import Context, elaborate_entry
 from tesserac.elaborate.names import nearest
 from tesserac.elaborate.options import BF16, FP32, FP64, Options, parse_shape
@@ -170,7 +170,8 @@ def _literals(options: Options, plan: UnitPlan, report: Report) -> dict[int, int
     known = plan.literals() if options.set_literals else set()
     for old, new in options.set_literals:
         if old not in known:
-            report.error("T0211", f"--set-literal {old}={new}: the source has no literal {old}", None)
+            report.error("T0211", f"--set-literal {old}={new}: the source has no literal {old}", None,
+                         help=[f"integer literals: {some(sorted(known), 12) or 'none'}"])
         found[old] = new
     return found
 
@@ -184,7 +185,7 @@ def _sets(options: Options, plan: UnitPlan, report: Report) -> dict[str, Value]:
                 "T0211",
                 f"--set {name}={text}: the source has no top-level constant `{name}`",
                 None,
-                help=nearest(name, known),
+                help=nearest(name, known) or [f"top-level constants: {some(sorted(known), 12) or 'none'}"],
             )
             continue
         try:

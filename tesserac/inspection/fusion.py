@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tesserac.codegen.comments import experts_text, quantity, short_name, sizes
 from tesserac.codegen.records import AttentionKernel, ContractKernel, Launch
+from tesserac.diagnostics import some
 from tesserac.inspection.kernels import EmittedKernel, launches
 from tesserac.ir.program import Equation, Var
 from tesserac.passes.plan import Plan, StagePlan, rounded, storage_bytes
@@ -84,8 +85,7 @@ def _reason(plan: Plan, stage: StagePlan, var: Var, readers: list[str]) -> str:
     if any(var == s.experts.offsets for s in plan.staged.stages if s.experts is not None):
         reasons.append("where the rows of the experts start")
     if readers:
-        shown = list(dict.fromkeys(readers))
-        reasons.append("read by " + ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else ""))
+        reasons.append("read by " + some(list(dict.fromkeys(readers)), 3))
     return "; ".join(reasons) or "kept"
 
 

@@ -247,6 +247,7 @@ UNITS: list[tuple[str, dict[str, Any], list[str], str]] = [
     (module("return x"), {"dims": (("Q", 0),)}, ["T0411"], "a positive size"),
     (module("return x"), {"sets": (("D", "4"),)}, ["T0211"], "no top-level constant `D`"),
     (module("return x"), {"set_literals": ((4096, 4),)}, ["T0211"], "the source has no literal 4096"),
+    (f"D = 4\n{module('return x')}", {"sets": (("WIDTH", "4"),)}, ["T0211"], "top-level constants: D"),
     (module("return x"), {"loss": "mse"}, ["T0311"], "KIND:OUTPUT,KEY"),
     (module("return x"), {"loss": "mse:q,t"}, ["T0311"], "its outputs are"),
     (module("return x"), {"loss": "softmax:x,t"}, ["T0311"], "KIND:OUTPUT,KEY"),
