@@ -148,14 +148,24 @@ def occupancy(resources: Resources) -> float:
     return blocks * warps / _WARPS
 
 
+def _readable(entries: Sequence[str]) -> dict[str, str]:
+    """Names of entry functions as C++ writes them, by the mangled ones, where binutils' c++filt is there to tell."""
+    try:
+        done = subprocess.run(["c++filt", "-p"], input="\n".join(entries), capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return dict(zip(entries, done.stdout.splitlines(), strict=False))
+
+
 def table(found: Sequence[Resources], kernel: CudaKernel | None) -> str:
     """One line per entry function and architecture."""
     if not found:
         return "// no entry function of its own: a product that cuBLASLt or the runtime's kernel carries out\n"
     lines = []
+    names = _readable([r.entry for r in found])
     for r in found:
         share = f", {occupancy(r):.0%} of the warps resident" if r.block else ""
-        own = "" if kernel and f"{len(kernel.name)}{kernel.name}EP" in r.entry else f"  {r.entry}"
+        own = "" if kernel and f"{len(kernel.name)}{kernel.name}EP" in r.entry else f"  {names.get(r.entry, r.entry)}"
         lines.append(
             f"// {r.architecture}: {r.registers} registers, {r.shared} bytes of shared memory, "
             f"{r.spills} bytes spilled{share}{own}"

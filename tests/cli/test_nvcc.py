@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tesserac.inspection.resources import Resources, launch_bounds, occupancy, parse
+from tesserac.inspection.resources import Resources, launch_bounds, occupancy, parse, table
 from tests.cli.conftest import SIZES, Cli
 
 NVCC = shutil.which("nvcc")
@@ -88,6 +88,7 @@ def test_resources_are_read_from_ptxas() -> None:
     # 40 registers: 40 * 256 per block of 8 warps, so 6 blocks of 8 warps; 128: 32768, so 2.
     assert occupancy(replace(first, block=256)) == 0.75
     assert occupancy(replace(second, block=256)) == 0.25
+    assert table([first, second], None).splitlines()[1].endswith("  net::product")
     ptx = ".visible .entry _Z1aPf(\n\t.param .u64 a\n)\n.maxntid 32, 8, 1\n{\n.visible .entry _Z1bv()\n{\n"
     assert launch_bounds(ptx) == {"_Z1aPf": 256}
 
