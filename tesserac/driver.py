@@ -308,6 +308,7 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
         render_cuda_makefile,
         rendered,
     )
+    from tesserac.codegen.cuda.steps import CUFFT_HEADER
     from tesserac.codegen.jinja import render_template
     from tesserac.codegen.reference import render_reference_file
     from tesserac.includes import runtime_headers
@@ -318,11 +319,13 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     files: dict[str, str] = {}
     plans, described, named, unit = [], [], _named(program), unit_name(file)
     choosing: dict[str, str] = {}
+    headers: set[str] = set()
     start = time.perf_counter()
     for row in named:
         plans.append(plan_entry(row.entry, options, after, seconds))
         kernels = rendered(plans[-1], lines, options.tuning.schedules if options.tuning else {})
         files.update(entry_files(kernels, plans[-1], stem=row.stem, source=file))
+        headers.update(kernels.headers)
         choosing.update({f.digest: f.name for f in kernels.kernels.functions if f.choices})
         references = _references(plans[-1], row.stem)
         files[f"{row.stem}.reference.cpp"] = render_reference_file(references, source=file, sources=sources)
@@ -334,7 +337,7 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
     files["Makefile"] = render_cuda_makefile(rows, title=unit, architectures=options.architectures,
                                              emulate=options.emulate,
                                              ranks=any(plan.meshed is not None for plan in plans),
-                                             cufft=any("/fft_library.cuh" in text for text in files.values()))
+                                             cufft=CUFFT_HEADER in headers)
     files["model.json"] = description(unit, file, "", described)
     files["README.md"] = render_template("project/README.cuda.md.j2", title=unit, version=__version__, entries=rows,
                                          cell=cell, described=readme_entries(described), emulate=options.emulate,

@@ -17,4 +17,4 @@ def emit_exchange(kernel: ExchangeKernel, name: str, scope: CppNames) -> Emitted
     values = render_exchange(kernel, names)
     text = render_template("cuda/exchange.cu.j2", **values, name=name, parameters=wrapped(parameters))
     places = ", ".join(f"{{{i}}}" for i in range(len(names) + 1))
-    return Emitted(text, [f"{name}({places});"])
+    return Emitted(text, [f"{name}({places});"], headers=("exchange",))

@@ -61,10 +61,10 @@ def emit_grouped(kernel: GroupedKernel, name: str, aligned: bool) -> Emitted:
     operands = [f"{{{i}}}" for i in range(first)]
     result = [f"{{{len(kernel.slots) - 1}}}"] if reads else []
     arguments = ["stream", name, *operands, experts, *result]
-    function = f"grouped_{kernel.function}"
+    function, headers = f"grouped_{kernel.function}", tuple[str, ...]()
     if brief and kernel.function in ("contract", "outer"):
-        function = f"mma::{function}<{_on_tensor_cores(kernel, of_experts, aligned)}>"
-    return Emitted(text, [f"{function}({', '.join(arguments)});"])
+        function, headers = f"mma::{function}<{_on_tensor_cores(kernel, of_experts, aligned)}>", ("grouped_mma",)
+    return Emitted(text, [f"{function}({', '.join(arguments)});"], headers=headers)
 
 
 def _on_tensor_cores(kernel: GroupedKernel, of_experts: range, aligned: bool) -> str:

@@ -147,7 +147,13 @@ class KernelCatalogue:
                 raw = emitted.raw or f"at<{self.real}>(workspace, {workspace.of('product')})"
                 text = "// its epilogue, on the product in memory\n" + inner.text
                 steps = [s.replace(f"{{{len(kernel.slots)}}}", raw) for s in inner.steps]
-                return Emitted(emitted.text + text, emitted.steps + steps, workspace.size, inner.takes_key)
+                return replace(
+                    inner,
+                    text=emitted.text + text,
+                    steps=emitted.steps + steps,
+                    workspace=workspace.size,
+                    headers=emitted.headers + inner.headers,
+                )
             return emitted
         if isinstance(kernel, AttentionKernel):
             return emit_attention(kernel, name, self.real, schedule)

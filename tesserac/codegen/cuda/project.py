@@ -16,12 +16,14 @@ from tesserac.codegen.cpu.tables import Parameter, parameter_rows, parameters_of
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cuda.program import FunctionRenderer
 from tesserac.codegen.cuda.schedule import Schedule
+from tesserac.codegen.cuda.steps import CUFFT_HEADER
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames, cpp_double
-from tesserac.codegen.records import ExchangeKernel
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import OptimizerSpec
 from tesserac.ir.types import DType
+
+_USUAL_HEADERS = ("attention", "fft", "grouped", "lines", "matmul", "philox", "reduce", "route", "wavelet")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Rendered:
     functions: list[dict[str, Any]]
     parameters: list[Parameter]
     exchanges: Exchanges
+
+    @property
+    def headers(self) -> list[str]:
+        """What the kernels include of runtime/cuda, by stem: what all programs do, and what some kernel needs."""
+        own = {header for function in self.kernels.functions for header in function.emitted.headers}
+        return sorted({*_USUAL_HEADERS, *own} - ({"fft"} if CUFFT_HEADER in own else set()))
 
 
 def rendered(
@@ -93,12 +101,7 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
             "cuda/kernels.cuh.j2",
             **common,
             kernels=kernels.functions,
-            attention_forward=any("_tensor_cores<" in step for f in kernels.functions for step in f.emitted.steps),
-            attention_backward=any("_mma<" in step for f in kernels.functions for step in f.emitted.steps),
-            cufft=any("fft_by_library<" in step for f in kernels.functions for step in f.emitted.steps),
-            grouped_mma=any("mma::grouped_" in step for f in kernels.functions for step in f.emitted.steps),
-            product_mma=any("product_mma(" in step for f in kernels.functions for step in f.emitted.steps),
-            exchange=any(isinstance(f.launch.kernel, ExchangeKernel) for f in kernels.functions),
+            headers=found.headers,
         ),
         f"{stem}.program.cu": program,
     }

@@ -76,13 +76,14 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str, schedule: Sche
     begin = f", {{{len(kernel.strides)}}}" if kernel.late else ""
     if not kernel.backward:
         call = f"attention_forward{'_tensor_cores' if brief else ''}<{name}, {types}>"
-        return Emitted(text, [f"{call}(stream, {pointers}, {real}({kernel.scale!r}){begin});"])
+        step = f"{call}(stream, {pointers}, {real}({kernel.scale!r}){begin});"
+        return Emitted(text, [step], headers=("attention_wgmma",) if brief else ())
     workspace = Workspace()
     place = workspace.add("delta", kernel.batch * kernel.heads * kernel.queries * (8 if real == "double" else 4))
     rest = f"{real}({kernel.scale!r}), at<{real}>(workspace, {place}){begin}"
     types += f", {real}" if brief else ""
     step = f"attention_backward{mma}<{name}, {types}>(stream, {pointers}, {rest});"
-    return Emitted(text, [step], workspace.size)
+    return Emitted(text, [step], workspace.size, headers=("attention_mma_backward",) if brief else ())
 
 
 def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames, schedule: Schedule) -> Emitted:

@@ -51,12 +51,17 @@ def wrapped_call(statement: str, indent: str = "      ") -> str:
     return statement[: opened + 1] + wrapped([a.strip() for a in arguments], opened, indent) + ");"
 
 
+CUFFT_HEADER = "fft_library"
+"""That of transforms by cuFFT, which takes the place of the usual one."""
+
+
 @dataclass
 class Emitted:
     """``steps`` are statements over ``{0}``, ``{1}``... (the buffers of the record's slots), ``workspace``, ``stream``,
     ``context`` and ``key``.
 
-    ``workspace`` is what they need of it in bytes; ``raw`` the buffer in which a product awaits its epilogue.
+    ``workspace`` is what they need of it in bytes; ``raw`` the buffer in which a product awaits its epilogue;
+    ``headers`` those of runtime/cuda, by stem, that text and steps need beside the ones every program includes.
     """
 
     text: str
@@ -64,6 +69,7 @@ class Emitted:
     workspace: int = 0
     takes_key: bool = False
     raw: str = ""
+    headers: tuple[str, ...] = ()
 
 
 @dataclass

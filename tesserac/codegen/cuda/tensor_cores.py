@@ -102,7 +102,8 @@ def emit_on_tensor_cores(
     pointers = ", ".join([f"{{{i}}}" for i in range(len(kernel.slots))] + (["key"] if random else []))
     cut = {64: "Small", 128: "Large"}[schedule["tile"]]
     call = "product_mma" if schedule["tile"] == usual_tile(kernel) else f"launch_product<mma::{cut}Cut>"
-    return Emitted(text, [f"mma::{call}(stream, {name}{{{{{pointers}}}}});"], takes_key=random)
+    step = f"mma::{call}(stream, {name}{{{{{pointers}}}}});"
+    return Emitted(text, [step], takes_key=random, headers=("product_mma",))
 
 
 def _operand(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from tesserac.codegen.cuda.expressions import Expressions, at, literal
 from tesserac.codegen.cuda.layout import index_type
 from tesserac.codegen.cuda.passes import LOOP_NAMES, row_indices
-from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type
+from tesserac.codegen.cuda.steps import CUFFT_HEADER, Emitted, Workspace, pointer_type
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import FftKernel, Node, RowKernel
@@ -141,7 +141,8 @@ class TransformEmitter:
         memory = f"{self.name}{{{{{', '.join(pointers)}}}}}"
         function = "fft_by_library" if sizes.outside else "fft"
         call = f"{function}<{self.name}_plan>(context, {count}, {memory}, {interior}, {outside});"
-        return Emitted(text, [call], workspace.size, random)
+        headers = (CUFFT_HEADER,) if sizes.outside else ()
+        return Emitted(text, [call], workspace.size, random, headers=headers)
 
     def _text(self, nodes: Sequence[Node]) -> tuple[Expressions, CppNames]:
         scope = CppNames(parent=self.scope)
