@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesserac.diagnostics import CompileError, Diagnostics
+from tesserac.replacing import replacing, unwritable
 
 INDEX = "index.json"
 FORMAT = "tesserac-checkpoint"
@@ -67,12 +68,9 @@ class Checkpoint:
 def unusable(path: Path, why: str) -> CompileError:
     """The error T0950 for a checkpoint in parts."""
     message = f"`{path}` is not a usable checkpoint: {why}"
-    return _failure("T0950", message, "use the checkpoint of an earlier step: the folders step-* beside it")
-
-
-def _failure(code: str, message: str, help: str) -> CompileError:
     diagnostics = Diagnostics()
-    diagnostics.error(code, message, None, help=[help])
+    help_ = "use the checkpoint of an earlier step: the folders step-* beside it"
+    diagnostics.error("T0950", message, None, help=[help_])
     return CompileError(diagnostics.items)
 
 
@@ -197,19 +195,12 @@ def merge(checkpoint: Checkpoint, out: Path, optimizer: bool = False) -> int:
         offset += tensor.bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    temporary = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(out) as temporary, open(temporary, "wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             _write(file, checkpoint, optimizer)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
     except OSError as error:
-        message = f"cannot write `{out}`: {error.strerror}"
-        raise _failure("T0916", message, "choose a folder that exists and that you may write to") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise unwritable(out, error) from error
     return 8 + len(text) + offset
 
 

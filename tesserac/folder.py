@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tesserac.diagnostics import CompileError, Diagnostics, some
+from tesserac.replacing import replacing
 
 MANIFEST = ".tesserac.json"
 _TEMPORARY = ".tesserac-new"
@@ -155,14 +156,8 @@ class Folder:
             os.replace(temporary, self.path / path)
 
     def _put(self, name: str, content: bytes) -> None:
-        temporary = self.path / (name + _TEMPORARY)
-        try:
+        with replacing(self.path / name, suffix=_TEMPORARY, synced=False) as temporary:
             temporary.write_bytes(content)
-            os.replace(temporary, self.path / name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
 
     def _digest(self, path: str) -> str | None:
         """Digest of a file's content; None where there is none; "?" for what cannot be read as a file."""

@@ -21,6 +21,7 @@ from tesserac.passes.mesh.planning import Planned, plan, settings_of, with_pins
 from tesserac.passes.mesh.reasons import reasons
 from tesserac.passes.mesh.report import described_plan
 from tesserac.passes.mesh.settings import PlanToml, read_settings
+from tesserac.replacing import replace_text
 
 if TYPE_CHECKING:
     from tesserac.commands.program_options import Source
@@ -133,7 +134,7 @@ def _settings(source: Source, options: PlanOptions) -> PlanToml:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        replace_text(path, text)
     except OSError as error:
         _fail(f"--write-lock {path} cannot be written: {error.strerror}", "another path, in a folder that exists")
 

@@ -17,6 +17,7 @@ from tesserac.console import Console
 from tesserac.diagnostics import CompileError
 from tesserac.driver import Project, compile_source, entry_stems
 from tesserac.inspection.stages import unknown
+from tesserac.replacing import check_writable, replace_text, unwritable
 from tesserac.toolchain import find_toolchain
 from tesserac.tuning import Tuned, Tuning, load_tuning
 from tesserac.verification.check import Row, verify
@@ -74,6 +75,7 @@ def tune_program(
 ) -> int:
     """Tries schedules, prints a table and writes ``out``; 0, or 1 if one changes a result. Builds below ``folder``."""
     find_toolchain()  # before any work is done
+    check_writable(out)
     emulate = source.options.emulate
     console.stage = "parsing and elaboration"
     project = compile_source(source.text, source.path, source.options, progress(console))
@@ -98,7 +100,10 @@ def tune_program(
         return 1
     fresh = Tuning(str(out), device, tuple(trial.tuned() for trial in trials))
     kept = _kept(out, fresh)
-    out.write_text(Tuning(str(out), device, (*kept, *fresh.kernels)).text(), encoding="utf-8")
+    try:
+        replace_text(out, Tuning(str(out), device, (*kept, *fresh.kernels)).text())
+    except OSError as error:
+        raise unwritable(out, error) from error
     if emulate:
         console.show(NO_GPU)
     before = f", {len(kept)} from before" if kept else ""

@@ -54,6 +54,14 @@ def test_a_kernel_that_is_not_there(model: Path, cli: Cli) -> None:
     assert not Path("tuning.json").exists()
 
 
+@pytest.mark.parametrize("place", ["none/tuning.json", "."])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(model: Path, cli: Cli, place: str) -> None:
+    done = cli("tune", model, *SIZES, "--emulate", "-o", place)
+    assert done.code == 1
+    assert done.err.startswith(f"error[T0916]: cannot write `{place}`: ")
+    assert not Path("build").exists()
+
+
 @pytest.fixture
 def write(model: Path) -> Callable[..., None]:
     """Writes a tuning file for `model` in which every kernel has its second schedule, but for what is given."""
