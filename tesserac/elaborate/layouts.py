@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from tesserac.diagnostics import Span
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.values import Slot, Value, describe
-from tesserac.ir.mesh import Pinned
+from tesserac.ir.mesh import CLOSED, OPEN, Pinned
 from tesserac.ir.program import Var
 
 NAMED_DIMS = {"row": 0, "batch": 0, "experts": 0, "expert": 0, "col": -1, "channel": -1, "head": -1, "heads": -1}
 """Dimensions that have a name in ShardSpec: the first or the last one, which holds a product's columns, thus heads."""
-CLOSED, OPEN = "-", "?"
 
 
 @dataclass(frozen=True, slots=True)

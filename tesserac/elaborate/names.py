@@ -44,6 +44,13 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     return [f"did you mean `{close[0]}`?"] if close else []
 
 
+def _common(name: str) -> Value:
+    """What has one meaning with an import, without one and as a member of tessera; None for other names."""
+    if name in ("Tensor", "tensor"):
+        return TypeForm()
+    return Builtin("dist.P", SURFACES["dist.P"]) if name == "P" else DTYPES.get(name)
+
+
 def free_name(it: Interpreter, node: syntax.Name) -> Value:
     """A name that no assignment binds."""
     name = node.id
@@ -60,14 +67,10 @@ def free_name(it: Interpreter, node: syntax.Name) -> Value:
         return Namespace(name)
     if name in compile_time.FUNCTIONS:
         return Builtin(name, compile_time.FUNCTIONS[name])
-    if name in DTYPES:
-        return DTYPES[name]
+    if (found := _common(name)) is not None:
+        return found
     if name in FP8:
         raise it.report.fail("T0409", f"{name} is not supported on this target", node.span, help=["use bf16 or fp16"])
-    if name in ("Tensor", "tensor"):
-        return TypeForm()
-    if name == "P":
-        return Builtin("P", lambda *axes: axes)
     if name == "batch":
         raise it.report.fail(
             "T0212",
@@ -134,13 +137,9 @@ def member(it: Interpreter, space: str, name: str, node: syntax.Attribute) -> Va
     if space == "tessera":
         if name in NAMESPACES:
             return Namespace(name)
-        if name in DTYPES:
-            return DTYPES[name]
-        if name in ("Tensor", "tensor"):
-            return TypeForm()
-        if name == "P":
-            space = "dist"
-        full = "dist.P" if name == "P" else {"mesh": "dist.Mesh", "sym": "tessera.sym"}.get(name, f"tessera.{name}")
+        if (found := _common(name)) is not None:
+            return found
+        full = "dist.Mesh" if name == "mesh" else f"tessera.{name}"
     else:
         full = f"{space}.{name}"
     if full in SURFACES:
@@ -223,9 +222,7 @@ def import_names(it: Interpreter, node: syntax.Import, frame: Frame) -> None:
         elif name in NAMESPACES:
             value = Namespace(name)
         else:
-            value = {"Tensor": TypeForm(), "tensor": TypeForm(), "P": Builtin("P", lambda *axes: axes), **DTYPES}.get(
-                name
-            )
+            value = _common(name)
         if value is None:
             it.report.error(
                 "T0210",

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from tesserac.diagnostics import Span
 
+CLOSED, OPEN = "-", "?"
+"""In a layout: a dimension that is not cut, and one that may be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
@@ -50,7 +53,7 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A layout of a value in the source: per dimension the mesh axes that cut it, ``-`` for none, ``?`` for any.
+    """A layout of a value in the source: per dimension the mesh axes that cut it, CLOSED or OPEN.
 
     ``terms``: axes along which what makes the value leaves terms of a sum. ``whole``: axes along which it is whole.
     """

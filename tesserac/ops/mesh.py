@@ -109,7 +109,8 @@ def share_of(types: Types, size: int) -> int:
 # ------------------------------------------------------------------------------------------------ meaning
 
 
-def _elsewhere(name: str) -> EvaluateRule:
+def elsewhere(name: str) -> EvaluateRule:
+    """The meaning of an op that needs other ranks: none where one rank is evaluated."""
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
         raise InternalError(f"{name} has no meaning on one rank; run it with passes.mesh.simulate")
 
@@ -271,7 +272,7 @@ def _declare(name: str, doc: str, infer: Callable[[Types, Attrs, Dims], tuple[Te
     kind = "collective" if name in COLLECTIVES else "rank"
     reduces = name == "all_reduce"
     planes = reduced_planes if reduces else stacked_planes if kind == "collective" else each_plane
-    register(OpSpec(name, doc, kind, None if reduces else 1, infer, evaluate or _elsewhere(name),
+    register(OpSpec(name, doc, kind, None if reduces else 1, infer, evaluate or elsewhere(name),
                     attrs=(*WHERE, *attrs.items()), jvp=_reduce_jvp if reduces else linear_jvp, transpose=_back(back),
                     planar=planes, flops=no_flops))
 
@@ -294,7 +295,7 @@ _declare("vary", "the value itself, from which ranks go on separately", _same_in
 _declare("unvary", "the value itself, from which ranks go on alike", _same_infer, _unvary_back,
          lambda arrays, attrs: as_tuple(arrays[0]))
 register(OpSpec("reduce_shares", "of the sums over the ranks of several tensors, one behind the other in memory, this "
-                "rank's share, zeros elsewhere", "collective", None, _reduce_infer, _elsewhere("reduce_shares"),
+                "rank's share, zeros elsewhere", "collective", None, _reduce_infer, elsewhere("reduce_shares"),
                 attrs=(*WHERE, ("kind", "sum")), flops=no_flops, differentiable=False))
 register(OpSpec("axis_index", "this rank's coordinate on an axis", "rank", 0, _index_infer,
                 lambda arrays, attrs: as_tuple(np.array(_coordinate(attrs), np.int32)), attrs=WHERE, flops=no_flops,

@@ -19,7 +19,7 @@ from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import REQUIRED, Array, Attrs, OpSpec, register
-from tesserac.ops.mesh import WHERE
+from tesserac.ops.mesh import WHERE, elsewhere
 from tesserac.ops.planes import each_plane
 from tesserac.ops.rules import linear_jvp, need_integer, zeros
 from tesserac.ops.view import no_flops
@@ -87,10 +87,6 @@ def _rows_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: Se
     return (b.ops("exchange_rows", (ct, offsets), attrs)[0], None)
 
 
-def _elsewhere(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    raise InternalError("exchange_rows has no meaning on one rank; run it with passes.mesh.simulate")
-
-
 def _own_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     if any(t != types[0] for t in types):
         raise ShapeError("own_experts needs tensors of one type", tuple(range(len(types))))
@@ -133,7 +129,7 @@ def _moved_transpose(b: Builder, e: Equation, cts: Sequence[Optional], linear: S
 register(OpSpec("expert_offsets", "where the rows of each of this rank's experts begin among those it receives", "rank",
                 1, _offsets_infer, _offsets, attrs=WHERE, flops=no_flops, differentiable=False))
 register(OpSpec("exchange_rows", "rows sorted by expert to the ranks of their experts, or back; what remains of `rows` "
-                "is zero", "collective", 2, _rows_infer, _elsewhere,
+                "is zero", "collective", 2, _rows_infer, elsewhere("exchange_rows"),
                 attrs=(*WHERE, ("rows", REQUIRED), ("back", False)), jvp=linear_jvp, transpose=_rows_transpose,
                 planar=each_plane, flops=no_flops))
 register(OpSpec("own_experts", "those of all experts' tensors that are this rank's", "rank", None, _own_infer, _own,

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tesserac.diagnostics import InternalError
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr
 from tesserac.ir.types import TensorType
 from tesserac.ops.base import REQUIRED, Array, Attrs, OpSpec, register
-from tesserac.ops.mesh import WHERE, reducible
+from tesserac.ops.mesh import WHERE, elsewhere, reducible
 from tesserac.ops.view import no_flops
 
 Types = Sequence[TensorType]
@@ -33,10 +32,6 @@ def sizes_of(attrs: Attrs) -> list[tuple[int, ...]]:
 def _begin_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
     reducible("all_reduce_begin", types, attrs)
     return (TensorType(types[0].dtype, (sum(t.size for t in types),)),)
-
-
-def _begin(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    raise InternalError("all_reduce_begin has no meaning on one rank; run it with passes.mesh.simulate")
 
 
 def _end_infer(types: Types, attrs: Attrs, dims: Dims) -> tuple[TensorType, ...]:
@@ -55,6 +50,7 @@ def _end(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 _KIND: tuple[tuple[str, Attr], ...] = (("kind", "sum"),)
 register(OpSpec("all_reduce_begin", "tensors in a bucket whose sum over the ranks of an axis is on its way",
-                "collective", None, _begin_infer, _begin, attrs=(*WHERE, *_KIND), flops=no_flops, differentiable=False))
+                "collective", None, _begin_infer, elsewhere("all_reduce_begin"), attrs=(*WHERE, *_KIND),
+                flops=no_flops, differentiable=False))
 register(OpSpec("all_reduce_end", "the tensors of a bucket when the sum over the ranks is there", "rank", 1, _end_infer,
                 _end, attrs=(*WHERE, ("sizes", REQUIRED)), flops=no_flops, differentiable=False))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from tesserac.ir.program import Equation, Function, Var
+from tesserac.ir.program import Equation, Function, Var, sorted_attrs
 from tesserac.ops.base import flops_of, spec_of
 
 WORTH = 0.02
@@ -66,10 +66,9 @@ def _halves(equation: Equation, taken: set[str]) -> tuple[Equation, Equation]:
     bucket = Var(name, first.type.with_shape((size,)))
     where = {key: equation.attr(key) for key in ("axis", "size")}
     begin = Equation("all_reduce_begin", equation.operands, (bucket,),
-                     tuple(sorted({**where, "kind": equation.attr("kind")}.items())), equation.span)
+                     sorted_attrs({**where, "kind": equation.attr("kind")}), equation.span)
     sizes = tuple(tuple(v.type.sizes) for v in equation.results)
-    end = Equation("all_reduce_end", (bucket,), equation.results, tuple(sorted({**where, "sizes": sizes}.items())),
-                   equation.span)
+    end = Equation("all_reduce_end", (bucket,), equation.results, sorted_attrs({**where, "sizes": sizes}), equation.span)
     return begin, end
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from tesserac.diagnostics import CompileError, Diagnostics, Label, Span
-from tesserac.ir.mesh import Mesh
+from tesserac.ir.mesh import CLOSED, OPEN, Mesh
 from tesserac.ir.program import Function, Var
 from tesserac.passes.mesh.placements import Placement
 from tesserac.passes.mesh.problem import Choice, Node
-from tesserac.passes.mesh.settings import CLOSED, OPEN, Pin
+from tesserac.passes.mesh.settings import Pin
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,6 @@ from tesserac.passes.mesh.roles import COLLECTIVES, KINDS, Role, named_role, rol
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30,
           "tib": 2**40}
 _SHORT = {"AR": "all_reduce", "AG": "all_gather", "RS": "reduce_scatter", "A2A": "all_to_all"}
-CLOSED, OPEN = "-", "?"
-"""A dimension that is not cut, and one that may be."""
 
 
 def parse_bytes(text: str) -> float | None:
