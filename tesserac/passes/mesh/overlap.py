@@ -68,7 +68,8 @@ def _halves(equation: Equation, taken: set[str]) -> tuple[Equation, Equation]:
     begin = Equation("all_reduce_begin", equation.operands, (bucket,),
                      sorted_attrs({**where, "kind": equation.attr("kind")}), equation.span)
     sizes = tuple(tuple(v.type.sizes) for v in equation.results)
-    end = Equation("all_reduce_end", (bucket,), equation.results, sorted_attrs({**where, "sizes": sizes}), equation.span)
+    end = Equation("all_reduce_end", (bucket,), equation.results, sorted_attrs({**where, "sizes": sizes}),
+                   equation.span)
     return begin, end
 
 
