@@ -81,8 +81,8 @@ def _for_gradients_alone(function: Function) -> set[int]:
     found: set[int] = set()
     for i in range(len(function.equations) - 1, -1, -1):
         equation = function.equations[i]
-        results = set(equation.results)
-        if results & (gradients | used) and not results & wanted:
+        results = equation.results
+        if any(v in gradients or v in used for v in results) and wanted.isdisjoint(results):
             found.add(i)
         else:
             wanted.update(equation.operands)
