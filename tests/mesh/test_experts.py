@@ -13,6 +13,7 @@ from tesserac.ir.evaluate import evaluate
 from tesserac.ir.program import Function, Input, Output, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.passes.differentiate import differentiate, expand_derivatives
+from tesserac.passes.mesh.exchanges import Exchange, exchanges
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
 from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.partition import AxisAssignment
@@ -48,6 +49,10 @@ def cut(function: Function, size: int, mode: str, owned: bool = False) -> RankPr
     return rank_program(function, mesh_of(f"ep={size}"), {"ep": AxisAssignment(tuple(chosen), inputs)})
 
 
+def sent_by(program: RankProgram) -> tuple[Exchange, ...]:
+    return exchanges(program.sharded.function, program.function)
+
+
 def apart(function: Function, program: RankProgram, inputs: dict[str, np.ndarray]) -> float:
     expected = evaluate(differentiate(function), inputs, dtype=np.float64)
     found = simulate(program.sharded, inputs, function=program.function)
@@ -60,7 +65,7 @@ def test_rows_go_to_their_experts_and_back(size: int):
     function = mixture(Mixture(tokens=16, experts=4, deep=True))
     program = cut(function, size, EXPERTS)
     assert apart(function, program, inputs_for(function, 3)) < 1e-12
-    kinds = [(c.kind, c.phase) for c in program.collectives if c.phase != "gradient"]
+    kinds = [(c.kind, c.phase) for c in sent_by(program) if c.phase != "gradient"]
     assert kinds.count(("exchange_rows", "forward")) == 2
     assert kinds.count(("exchange_rows", "backward")) == 2
     assert kinds.count(("all_gather", "forward")) == 1
@@ -76,7 +81,7 @@ def test_parameters_of_experts_lie_at_their_ranks(size: int):
     assert held == [f"experts.{e}.{name}" for name in ("w1", "b1", "w2", "b2") for e in range(4 // size)]
     assert {o.name for o in program.function.outputs if "experts." in o.name} == {f"grad:{path}" for path in held}
     others = sum(i.var.type.bytes for i in program.function.parameters if "experts." not in i.path)
-    assert sum(c.sent for c in program.collectives if c.phase == "gradient") == others
+    assert sum(c.bytes for c in sent_by(program) if c.phase == "gradient") == others
     assert not any(e.op in ("own_experts", "spread_experts") for e in program.function.equations)
 
 
@@ -86,8 +91,8 @@ def test_experts_on_all_ranks_take_their_tokens(size: int):
     function = mixture(PLAIN)
     program = cut(function, size, TOKENS)
     assert apart(function, program, inputs_for(function, 3)) < 1e-12
-    assert {c.kind for c in program.collectives} == {"all_reduce"}
-    assert sum(c.phase == "gradient" for c in program.collectives) == 1
+    assert {c.kind for c in sent_by(program)} == {"all_reduce"}
+    assert sum(c.phase == "gradient" for c in sent_by(program)) == 1
 
 
 ROUTINGS = {

@@ -7,29 +7,26 @@ formula; formulas are what they are compared with.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tesserac.diagnostics import Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import flops_of, spec_of
-from tesserac.ops.mesh import COLLECTIVES, collective_kind
+from tesserac.ops.mesh import COLLECTIVES
 from tesserac.passes.mesh.cost import VIEW, collective_seconds, wire_bytes
+from tesserac.passes.mesh.exchanges import Exchange, exchanges, share_bytes
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.mesh.program import share_bytes
 
 KINDS = {"all_reduce": "AR", "all_gather": "AG", "reduce_scatter": "RS", "all_to_all": "A2A", "exchange_rows": "A2A"}
 """What ops that talk to other ranks do, and short names for it."""
-PHASES = ("forward", "backward", "gradient", "update")
 
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One collective of a step.
+    """One collective of a step, as ``Exchange`` has it, and what it costs.
 
-    number   its place in the program's order, which all ranks share
-    phase    forward, backward, gradient (the reduction of a parameter's) or update (parameters updated in shares)
-    bytes    of the whole tensor on this axis; ``wire``: that one rank sends
+    wire     bytes that one rank sends, of ``bytes`` of the whole tensor
     exposed  seconds that the step waits for it, of ``seconds`` that it takes; ``begun``: it is sent while the program
              goes on, and awaited at the end
     value    the name of what it makes
@@ -57,38 +54,29 @@ class Collective:
 
 def collectives(local: Function, joint: Function, mesh: Mesh, hardware: Hardware) -> tuple[Collective, ...]:
     """The collectives of a joint program in program order. ``local``: the same program before reverse mode."""
-    forward = {v.name for e in local.equations for v in e.results}
-    gradients = _feeding_gradients(joint)
-    ends = {e.operands[0]: e for e in joint.equations if e.op == "all_reduce_end"}
-    found: list[Collective] = []
+    sent = exchanges(local, joint)
+    at = {e.equation.results[0]: e for e in sent if e.phase != "update"}
+    times = {e.number: collective_seconds(_moves(e), e.bytes, e.ranks, hardware.link(mesh, e.axis)) for e in sent}
     timeline = _Timeline(hardware.overlap)
     for equation in joint.equations:
-        if equation.op not in COLLECTIVES:
-            if equation.op == "all_reduce_end":
-                timeline.end(equation.operands[0])
-            else:
-                timeline.compute(_equation_seconds(equation, hardware))
-            continue
-        made = ends.get(equation.result, equation) if equation.op == "all_reduce_begin" else equation
-        result, kind = made.results[0], collective_kind(equation)
-        phase = "forward" if result.name in forward else "gradient" if result.name in gradients else "backward"
-        axis, ranks = str(equation.attr("axis")), _integer(equation, "size")
-        whole = _whole_bytes(equation, ranks)
-        moves = "all_to_all" if kind == "exchange_rows" else kind
-        seconds = collective_seconds(moves, whole, ranks, hardware.link(mesh, axis))
-        begun = made is not equation
-        timeline.exchange(len(found), seconds, equation.result if begun else None)
-        found.append(Collective(len(found), axis, kind, phase, whole, wire_bytes(moves, whole, ranks), seconds, seconds,
-                                result.name, equation.span, len(made.results), begun))
-    for equation in joint.equations:
-        if equation.op == "reduce_shares":
-            axis, ranks, whole = str(equation.attr("axis")), _integer(equation, "size"), _whole_bytes(equation, 0)
-            seconds = collective_seconds("all_gather", whole, ranks, hardware.link(mesh, axis))
-            timeline.exchange(len(found), seconds, None)
-            found.append(Collective(len(found), axis, "all_gather", "update", whole,
-                                    wire_bytes("all_gather", whole, ranks), seconds, seconds, equation.results[0].name,
-                                    equation.span, len(equation.results)))
-    return tuple(replace(c, exposed=timeline.exposed[c.number]) for c in found)
+        if equation.op == "all_reduce_end":
+            timeline.end(equation.operands[0])
+        elif equation.op in COLLECTIVES:
+            found = at[equation.results[0]]
+            timeline.exchange(found.number, times[found.number], equation.result if found.begun else None)
+        else:
+            timeline.compute(_equation_seconds(equation, hardware))
+    for update in (e for e in sent if e.phase == "update"):
+        timeline.exchange(update.number, times[update.number], None)
+    return tuple(
+        Collective(e.number, e.axis, e.kind, e.phase, e.bytes, wire_bytes(_moves(e), e.bytes, e.ranks),
+                   times[e.number], timeline.exposed[e.number], e.made.results[0].name, e.equation.span,
+                   len(e.made.results), e.begun) for e in sent)
+
+
+def _moves(exchange: Exchange) -> str:
+    """The kind of collective that takes as long: rows go between all ranks as parts of a tensor do."""
+    return "all_to_all" if exchange.kind == "exchange_rows" else exchange.kind
 
 
 class _Timeline:
@@ -117,35 +105,6 @@ class _Timeline:
         waited = max(0.0, done - self._clock)
         self._clock += waited
         self.exposed[number] = min(seconds, max(waited, seconds * (1 - self._overlap)))
-
-
-def _integer(equation: Equation, name: str) -> int:
-    value = equation.attr(name)
-    assert isinstance(value, int)
-    return value
-
-
-def _whole_bytes(equation: Equation, ranks: int) -> int:
-    """Bytes of the tensor along the collective's axis: what is reduced or scattered, or what a gather makes."""
-    if equation.op == "all_gather":
-        return sum(v.type.bytes for v in equation.results)
-    if equation.op == "exchange_rows":  # room is made for more rows than travel
-        return min(equation.operands[0].type.bytes, equation.results[0].type.bytes) * ranks
-    if equation.op == "reduce_shares":
-        return share_bytes(equation) * _integer(equation, "size")
-    mine = sum(v.type.bytes for v in equation.operands)
-    return mine * ranks if equation.op == "all_to_all" else mine
-
-
-def _feeding_gradients(joint: Function) -> set[str]:
-    """Names of values that are a gradient, or become one by views and further collectives alone."""
-    found = {o.var.name for o in joint.outputs if o.name.startswith("grad:")}
-    movers = (*COLLECTIVES, "relayout")
-    for equation in reversed(joint.equations):
-        moves = equation.op in movers or spec_of(equation.op).kind in ("view", "rank")
-        if moves and any(v.name in found for v in equation.results):
-            found.update(v.name for v in equation.operands)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------ time and memory
