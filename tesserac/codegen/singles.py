@@ -19,16 +19,13 @@ from tesserac.codegen.records import (
     TransposeKernel,
 )
 from tesserac.codegen.region import NeedsCopy, buffer_of
-from tesserac.codegen.stage_values import GROUPED_OPS, LINE_OPS, ROUTING_OPS, StageValues
+from tesserac.codegen.stage_values import GROUPED_OPS, LINE_OPS, PIECE, ROUTING_OPS, StageValues
 from tesserac.codegen.views import View, dense
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
 from tesserac.ops.attributes import integers
 from tesserac.ops.base import flops_of, spec_of
-
-_PIECE = 8
-"""Elements of 16 bits that asynchronous copies move at once: rows begin at multiples of them."""
 
 
 def lower_single(values: StageValues, equation: Equation) -> list[Launch]:
@@ -65,7 +62,7 @@ def check_rows(values: StageValues, equation: Equation) -> None:
         strides, width = view.normalized().strides, var.type.sizes[-1]
         if (width > 1 and strides[-1] != 1) or (var.type.sizes[1] > 1 and strides[1] < width):
             raise NeedsCopy(var)
-        if var.type.dtype is DType.BF16 and any(n % _PIECE for n in (view.offset, *strides[:-1])):
+        if var.type.dtype is DType.BF16 and any(n % PIECE for n in (view.offset, *strides[:-1])):
             raise NeedsCopy(var)
 
 

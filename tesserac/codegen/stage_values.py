@@ -29,6 +29,8 @@ GROUPED_OPS = frozenset(f"grouped_{name}" for name in _GROUPED.split())
 MOVING_OPS = frozenset(("concat", "pad"))
 """View ops that no strides express: they move data."""
 
+PIECE = 8
+"""Elements of 16 bits that asynchronous copies move at once: rows they copy begin at multiples of them."""
 
 ACCUMULATED = ("reduce", "scatter")
 """Op kinds whose kernels clear their result first, row by row."""

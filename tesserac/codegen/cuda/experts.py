@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.steps import Emitted, Workspace
-from tesserac.codegen.cuda.tensor_cores import PIECE
+from tesserac.codegen.cuda.tensor_cores import TILES, has_large_tiles
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.records import GroupedKernel, RoutingKernel
+from tesserac.codegen.stage_values import PIECE
 from tesserac.diagnostics import InternalError
 from tesserac.ir.types import DType
-
-LARGE_TILE, LARGE_TILES = 128, 128
-"""Rows and columns of LargeCut of runtime/cuda/product_mma.cuh, and how many such tiles occupy a GPU."""
 
 ROUTE_CHUNK = 256
 """Slots that one warp sorts: kRouteChunk of runtime/cuda/route.cuh."""
@@ -72,9 +70,8 @@ def _on_tensor_cores(kernel: GroupedKernel, of_experts: range, aligned: bool) ->
     contracts = kernel.function == "contract"
     read = [kernel.strides[i] for i in ((0, *of_experts) if contracts else (0, 1))]
     if contracts:
-        large = kernel.rows >= LARGE_TILE * 2 * kernel.count and kernel.columns >= LARGE_TILE
+        large = kernel.rows >= TILES[1] * 2 * kernel.count and kernel.columns >= TILES[1]
     else:
-        tiles = -(-kernel.width // LARGE_TILE) * -(-kernel.columns // LARGE_TILE) * len(kernel.experts)
-        large = tiles >= LARGE_TILES
+        large = has_large_tiles(kernel.width, kernel.columns, len(kernel.experts))
     flags = [large, *([kernel.transposed] if contracts else []), aligned and all(n % PIECE == 0 for n in read)]
     return ", ".join("true" if flag else "false" for flag in flags)

@@ -18,7 +18,7 @@ from tesserac.codegen.cuda.rows import RowRenderer
 from tesserac.codegen.cuda.schedule import Choice, Schedule, choices, digest, unfit
 from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product, emit_transpose
 from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type, wrapped
-from tesserac.codegen.cuda.tensor_cores import PIECE, emit_on_tensor_cores, takes_tensor_cores
+from tesserac.codegen.cuda.tensor_cores import emit_on_tensor_cores, takes_tensor_cores
 from tesserac.codegen.cuda.transforms import TransformEmitter
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
@@ -37,6 +37,7 @@ from tesserac.codegen.records import (
     Store,
     TransposeKernel,
 )
+from tesserac.codegen.stage_values import PIECE
 from tesserac.codegen.views import dense_strides
 from tesserac.diagnostics import InternalError
 from tesserac.passes.plan import in_place_pairs

@@ -23,13 +23,11 @@ from tesserac.codegen.cuda.steps import Emitted, pointer_type
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import ContractKernel, Matrix, RowKernel
+from tesserac.codegen.stage_values import PIECE
 from tesserac.ir.types import DType
 
 TERMS_PER_BYTE = 128
 """Terms up to which a byte of memory traffic per result takes longer than what cuBLASLt would save."""
-
-PIECE = 8
-"""Elements of 16 bits that are copied at once."""
 
 PAIR = 2
 """Neighbouring results of one thread."""
@@ -53,6 +51,9 @@ class Shape:
 TILES = (64, 128)
 """Rows and columns of a block: SmallCut and LargeCut of runtime/cuda/product_mma.cuh, whose sums have one order."""
 
+OCCUPYING = 128
+"""Large tiles that occupy a GPU: what has fewer is cut into small ones."""
+
 
 def takes_tensor_cores(kernel: ContractKernel, parts: Split) -> bool:
     """Whether the kernel of runtime/cuda/product_mma.cuh is the better one, given what cuBLASLt would leave over."""
@@ -67,10 +68,14 @@ def takes_tensor_cores(kernel: ContractKernel, parts: Split) -> bool:
 
 
 def usual_tile(kernel: ContractKernel) -> int:
-    """Rows and columns of a block: has_large_tiles of runtime/cuda/product_mma.cuh."""
+    """Rows and columns of a block."""
     shape = _shape(kernel)
-    large = -(-shape.m // 128) * -(-kernel.n // 128) * count(_outer(kernel, shape.items)) >= 128
-    return 128 if large else 64
+    return TILES[has_large_tiles(shape.m, kernel.n, count(_outer(kernel, shape.items)))]
+
+
+def has_large_tiles(rows: int, columns: int, batch: int) -> bool:
+    """Whether results are enough for large tiles: as has_large_tiles of runtime/cuda/product_mma.cuh decides it."""
+    return -(-rows // TILES[1]) * -(-columns // TILES[1]) * batch >= OCCUPYING
 
 
 def emit_on_tensor_cores(
