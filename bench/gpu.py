@@ -210,9 +210,8 @@ def attention(clock: Clock) -> list[Line]:
             what = f"attention {record['name']}, {way}"
             correct = f"{'ok' if record['good'] else 'WRONG'}: {record['error']:.0e} from float32"
             lines.append(_attention_line(what, "tesserac bf16", record, record, way, correct))
-            if way == "forward":
-                beside = {"forward_ms": record["forward_mma_ms"]}
-                lines.append(_attention_line(what, "tesserac bf16, mma.sync", beside, record, way, ""))
+            beside = {f"{way}_ms": record[f"{way}_mma_ms"]}
+            lines.append(_attention_line(what, "tesserac bf16, mma.sync", beside, record, way, ""))
             if number < len(peers):
                 lines.append(_attention_line(what, "PyTorch SDPA", peers[number], record, way, ""))
     return lines

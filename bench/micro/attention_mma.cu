@@ -1,12 +1,11 @@
 // Attention on tensor cores beside the kernel for CUDA cores, on the same bf16 numbers: largest errors, relative to the largest
 // value, and milliseconds. A line of JSON per size; exits with 1 where the two differ. With -DTINY, sizes for the emulation; with
-// -DTSR_SM_90A, which needs code for sm_90a, the forward pass is that device's, and the one for all devices is timed beside it.
+// -DTSR_SM_90A, which needs code for sm_90a, the kernels are that device's, and the ones for all devices are timed beside them.
 #include <cstdio>
 #include <vector>
 
 #include "runtime/cuda/attention.cuh"
-#include "runtime/cuda/attention_mma_backward.cuh"
-#include "runtime/cuda/attention_wgmma.cuh"
+#include "runtime/cuda/attention_wgmma_backward.cuh"
 
 template <int Batch, int Length, int Heads, int Width, bool Causal>
 struct Sizes {
@@ -78,7 +77,8 @@ static bool race(const char* name) {
   Memory<float> lse(rows), delta(rows);
   auto forward = [&] { tsr::attention_forward_tensor_cores<A, E, E>(nullptr, q.p, k.p, v.p, o.p, lse.p, scale); };
   auto forward_mma = [&] { tsr::attention_forward_mma<A, E, E>(nullptr, q.p, k.p, v.p, o.p, lse.p, scale); };
-  auto backward = [&] { tsr::attention_backward_mma<A, E, E, E>(nullptr, q.p, k.p, v.p, o.p, lse.p, d_o.p, dq.p, dk.p, dv.p, scale, delta.p); };
+  auto backward = [&] { tsr::attention_backward_tensor_cores<A, E, E, E>(nullptr, q.p, k.p, v.p, o.p, lse.p, d_o.p, dq.p, dk.p, dv.p, scale, delta.p); };
+  auto backward_mma = [&] { tsr::attention_backward_mma<A, E, E, E>(nullptr, q.p, k.p, v.p, o.p, lse.p, d_o.p, dq.p, dk.p, dv.p, scale, delta.p); };
   forward(), backward();
   double worst = 0;
   {
@@ -88,14 +88,14 @@ static bool race(const char* name) {
     tsr::attention_backward<A, float>(nullptr, fq.p, fk.p, fv.p, fo.p, flse.p, fd_o.p, fdq.p, fdk.p, fdv.p, scale, fdelta.p);
     for (const double x : {difference(o, fo), difference(lse, flse), difference(dq, fdq), difference(dk, fdk), difference(dv, fdv)}) worst = x > worst ? x : worst;
   }
-  const double forward_ms = milliseconds(forward), forward_mma_ms = milliseconds(forward_mma), backward_ms = milliseconds(backward);
+  const double forward_ms = milliseconds(forward), forward_mma_ms = milliseconds(forward_mma), backward_ms = milliseconds(backward), backward_mma_ms = milliseconds(backward_mma);
   const cudaError_t error = cudaDeviceSynchronize(), launched = cudaGetLastError();
   const bool good = worst <= 2e-2 && error == cudaSuccess && launched == cudaSuccess;
   const double pairs = double(rows) * A::keys / (A::causal ? 2 : 1), flops = 4 * pairs * A::head_dim;
   printf("{\"name\": \"%s\", \"batch\": %d, \"length\": %d, \"heads\": %d, \"width\": %d, \"causal\": %s, \"error\": %.3g, \"good\": %s, ", name, A::batch, A::queries, A::heads,
          A::head_dim, A::causal ? "true" : "false", worst, good ? "true" : "false");
-  printf("\"forward_ms\": %.4f, \"forward_mma_ms\": %.4f, \"backward_ms\": %.4f, \"forward_flops\": %.6g, \"backward_flops\": %.6g}\n", forward_ms, forward_mma_ms, backward_ms, flops,
-         2.5 * flops);
+  printf("\"forward_ms\": %.4f, \"forward_mma_ms\": %.4f, \"backward_ms\": %.4f, \"backward_mma_ms\": %.4f, ", forward_ms, forward_mma_ms, backward_ms, backward_mma_ms);
+  printf("\"forward_flops\": %.6g, \"backward_flops\": %.6g}\n", flops, 2.5 * flops);
   return good;
 }
 

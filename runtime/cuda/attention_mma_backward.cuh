@@ -22,6 +22,11 @@ __global__ void __launch_bounds__(32 * kRowWarps) row_products(const Out* __rest
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) delta[at] = sum;
 }
+template <class A, class E, class Out>
+void launch_row_products(cudaStream_t stream, const Out* o, const E* d_o, float* delta) {
+  constexpr int64_t rows = int64_t(A::batch) * A::heads * A::queries;
+  row_products<A, E, Out><<<int((rows + kRowWarps - 1) / kRowWarps), 32 * kRowWarps, 0, stream>>>(o, d_o, delta);
+}
 
 template <class A, class E>
 struct QueriesMemory {
@@ -194,8 +199,7 @@ template <class A, class E, class Out, class Gradient>
 void attention_backward_mma(cudaStream_t stream, const E* q, const E* k, const E* v, const Out* o, const float* lse, const E* d_o, Gradient* dq, Gradient* dk, Gradient* dv,
                             float scale, float* delta) {
   using namespace flash;
-  constexpr int64_t rows = int64_t(A::batch) * A::heads * A::queries;
-  row_products<A, E, Out><<<int((rows + kRowWarps - 1) / kRowWarps), 32 * kRowWarps, 0, stream>>>(o, d_o, delta);
+  launch_row_products<A>(stream, o, d_o, delta);
   constexpr int query_bytes = QueriesMemory<A, E>::kBytes, query_tiles = (A::queries + QueriesCut<A>::rows - 1) / QueriesCut<A>::rows;
   allow(backward_queries<A, E, Gradient>, query_bytes);
   backward_queries<A, E, Gradient><<<query_tiles * A::batch * A::heads, QueriesCut<A>::threads, query_bytes, stream>>>(q, k, v, lse, d_o, delta, dq, scale);

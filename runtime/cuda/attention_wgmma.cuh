@@ -1,6 +1,5 @@
 // Exact softmax attention forward as sm_90a has it (Shah et al., "FlashAttention-3", 2024, without its 8-bit part): operands come by the
-// tensor memory accelerator, products are a warpgroup's. A, operands and results are as in attention_mma.cuh, which serves other GPUs
-// and has the backward pass of all.
+// tensor memory accelerator, products are a warpgroup's. A, operands and results are as in attention_mma.cuh, which serves other GPUs.
 //
 // The last warpgroup of a block gives its registers away and copies: q once, then tiles of k and v around a ring of stages. Each of the
 // others owns 64 queries. A stage goes back when every warp has said that its products are done with it. The weights of a tile are
@@ -64,40 +63,38 @@ __device__ inline void load_tile(char* to, const CUtensorMap* map, int box, int 
   for (int panel = 0; panel < Panels; ++panel) ptx::tensor_load(to + panel * box * kPanelRow, map, {panel * kPanel, head, row, b}, here);
 }
 
-/// Asks for scores (64 x step) = q k^T of a warpgroup's 64 rows of q.
-template <class A, class E, int N>
-__device__ inline void ask_scores(float (&scores)[N][4], const char* q, const char* k) {
-  using C = WideCut<A>;
+/// Asks for products (64 x YRows) = x y^T over `Terms` columns, of a warpgroup's 64 rows of a tile of XRows.
+template <class E, int Terms, int XRows, int YRows>
+__device__ inline void ask_dots(float (&products)[YRows / 8][4], const char* x, const char* y) {
   ptx::wgmma_fence();
 #pragma unroll
-  for (int part = 0; part < Sizes<A>::width / 16; ++part) {
+  for (int part = 0; part < Terms / 16; ++part) {
     const int panel = part / 4, within = part % 4 * 32;
-    const uint64_t left = ptx::shared_operand(q + panel * C::rows * kPanelRow + within, 8 * kPanelRow, 16);
-    const uint64_t right = ptx::shared_operand(k + panel * C::step * kPanelRow + within, 8 * kPanelRow, 16);
-    wgmma<true>(static_cast<const E*>(nullptr), scores, left, right, part > 0);
+    const uint64_t left = ptx::shared_operand(x + panel * XRows * kPanelRow + within, 8 * kPanelRow, 16);
+    const uint64_t right = ptx::shared_operand(y + panel * YRows * kPanelRow + within, 8 * kPanelRow, 16);
+    wgmma<true>(static_cast<const E*>(nullptr), products, left, right, part > 0);
   }
   ptx::wgmma_commit();
 }
 
-/// Asks for sums (64 x columns) += weights v for 16 keys, for the columns from `First` on.
-template <class A, class E, int First, int V>
-__device__ inline void ask_columns(float (&sums)[V][4], const uint32_t (&weights)[4], const char* v) {
-  using C = WideCut<A>;
-  constexpr int left = C::columns - First, width = left >= 128 ? 128 : left >= 64 ? 64 : 32;
+/// Asks for sums (64 x columns) += weights x for 16 rows of a tile of `Rows`, for the columns from `First` on.
+template <class E, int Rows, int First, int V>
+__device__ inline void ask_columns(float (&sums)[V][4], const uint32_t (&weights)[4], const char* x) {
+  constexpr int left = 8 * V - First, width = left >= 128 ? 128 : left >= 64 ? 64 : 32;
   if constexpr (left > 0) {
     float(&part)[width / 8][4] = reinterpret_cast<float(&)[width / 8][4]>(sums[First / 8]);
-    const uint64_t right = ptx::shared_operand(v + First / kPanel * C::step * kPanelRow, 8 * kPanelRow, C::step * kPanelRow);
+    const uint64_t right = ptx::shared_operand(x + First / kPanel * Rows * kPanelRow, 8 * kPanelRow, Rows * kPanelRow);
     wgmma<false>(static_cast<const E*>(nullptr), part, weights, right, true);
-    ask_columns<A, E, First + width>(sums, weights, v);
+    ask_columns<E, Rows, First + width>(sums, weights, x);
   }
 }
 
-/// Asks for sums += weights v, for all keys of a tile.
-template <class A, class E, int V, int N>
-__device__ inline void ask_weighted(float (&sums)[V][4], const uint32_t (&weights)[N][4], const char* v) {
+/// Asks for sums += weights x, for all rows of a tile.
+template <class E, int V, int N>
+__device__ inline void ask_weighted(float (&sums)[V][4], const uint32_t (&weights)[N][4], const char* x) {
   ptx::wgmma_fence();
 #pragma unroll
-  for (int part = 0; part < N; ++part) ask_columns<A, E, 0>(sums, weights[part], v + part * 16 * kPanelRow);
+  for (int part = 0; part < N; ++part) ask_columns<E, 16 * N, 0>(sums, weights[part], x + part * 16 * kPanelRow);
   ptx::wgmma_commit();
 }
 
@@ -168,7 +165,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   const char* const query = memory.query() + 64 * group * kPanelRow;
   ptx::mbarrier_wait(memory.query_here(), 0);
   ptx::mbarrier_wait(memory.key_here(0), 0);
-  ask_scores<A, E>(scores[0], query, memory.key(0));
+  ask_dots<E, S::width, C::rows, C::step>(scores[0], query, memory.key(0));
   ptx::wgmma_wait<0>();
   done(memory.key_done(0));
   hide<A>(scores, own_row, 0);
@@ -177,9 +174,9 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   for (int turn = 1; turn < own_turns; ++turn) {
     const int stage = turn % C::stages, before = (turn - 1) % C::stages;
     ptx::mbarrier_wait(memory.key_here(stage), turn / C::stages % 2);
-    ask_scores<A, E>(scores[0], query, memory.key(stage));
+    ask_dots<E, S::width, C::rows, C::step>(scores[0], query, memory.key(stage));
     ptx::mbarrier_wait(memory.value_here(before), (turn - 1) / C::stages % 2);
-    ask_weighted<A, E>(sums[0], weights, memory.value(before));
+    ask_weighted<E>(sums[0], weights, memory.value(before));
     ptx::wgmma_wait<1>();  // the scores are here
     done(memory.key_done(stage));
     hide<A>(scores, own_row, turn * C::step);
@@ -191,7 +188,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   }
   const int last = (own_turns - 1) % C::stages;
   ptx::mbarrier_wait(memory.value_here(last), (own_turns - 1) / C::stages % 2);
-  ask_weighted<A, E>(sums[0], weights, memory.value(last));
+  ask_weighted<E>(sums[0], weights, memory.value(last));
   ptx::wgmma_wait<0>();
   done(memory.value_done(last));
   for (int turn = own_turns; turn < turns; ++turn) {  // of the warpgroup below alone

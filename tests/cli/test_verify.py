@@ -114,7 +114,7 @@ def test_mixed_precision(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPat
     assert all(2e-4 < error < 8e-3 for error in errors)
     (text,) = [p.read_text() for p in Path("build").glob("verify/*/*.alone.cu")]
     assert text.count("attention_forward_tensor_cores<") == 1
-    assert text.count("attention_backward_mma<") == 1
+    assert text.count("attention_backward_tensor_cores<") == 1
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on this machine")

@@ -50,7 +50,7 @@ u x y t row lane team tile terms out value across down outer from to int64_t uin
 random_normal infinity not_a_number exp log sin cos tanh sqrt rsqrt erf pow atan2 fabs floor blockIdx threadIdx
 gridDim blockDim shared warpSize dim3 warp_sum warp_max warp_min block_sum block_max block_min combine_rows
 combine_blocks scatter_rows SumOf MaxOf MinOf attention_forward attention_backward attention_forward_tensor_cores
-attention_backward_mma flash mma ptx attention RandomKey tsr_max tsr_min
+attention_backward_tensor_cores flash mma ptx attention RandomKey tsr_max tsr_min
 tsr_relu tsr_sign tsr_sigmoid tsr_softplus tsr_silu tsr_dsilu tsr_gelu tsr_dgelu tsr_gelu_tanh tsr_dgelu_tanh
 slice of_slice s train_run infer_run validate_run kParameters kTrain kInfer kValidate kKernels kTrainInputs
 kTrainOutputs kInferInputs kValidateInputs kValidateOutputs kValidateArena kValidateWorkspace open_device Device

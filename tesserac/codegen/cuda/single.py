@@ -67,7 +67,7 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str, schedule: Sche
     """Flash attention of the runtime: on tensor cores where operands have 16 bits."""
     brief = kernel.slots[0].dtype is DType.BF16
     types = f"{CUDA_TYPE[DType.BF16]}, {real}" if brief else real
-    mma = "_mma" if brief else ""
+    tensor_cores = "_tensor_cores" if brief else ""
     names = ("q", "k", "v", "o", "lse", "d_o", "dq", "dk", "dv")
     used = [i for i in range(len(kernel.strides)) if i != 4]
     strides = [(names[i], *kernel.strides[i]) for i in used]
@@ -75,15 +75,15 @@ def emit_attention(kernel: AttentionKernel, name: str, real: str, schedule: Sche
     pointers = ", ".join(f"{{{i}}}" for i in range(len(kernel.strides)))
     begin = f", {{{len(kernel.strides)}}}" if kernel.late else ""
     if not kernel.backward:
-        call = f"attention_forward{'_tensor_cores' if brief else ''}<{name}, {types}>"
+        call = f"attention_forward{tensor_cores}<{name}, {types}>"
         step = f"{call}(stream, {pointers}, {real}({kernel.scale!r}){begin});"
         return Emitted(text, [step], headers=("attention_wgmma",) if brief else ())
     workspace = Workspace()
     place = workspace.add("delta", kernel.batch * kernel.heads * kernel.queries * (8 if real == "double" else 4))
     rest = f"{real}({kernel.scale!r}), at<{real}>(workspace, {place}){begin}"
     types += f", {real}" if brief else ""
-    step = f"attention_backward{mma}<{name}, {types}>(stream, {pointers}, {rest});"
-    return Emitted(text, [step], workspace.size, headers=("attention_mma_backward",) if brief else ())
+    step = f"attention_backward{tensor_cores}<{name}, {types}>(stream, {pointers}, {rest});"
+    return Emitted(text, [step], workspace.size, headers=("attention_wgmma_backward",) if brief else ())
 
 
 def emit_transpose(kernel: TransposeKernel, name: str, scope: CppNames, schedule: Schedule) -> Emitted:
