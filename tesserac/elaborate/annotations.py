@@ -112,6 +112,9 @@ def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | No
     items = list(node.index.items) if isinstance(node.index, syntax.TupleExpr) else [node.index]
     if not items:
         return TypeForm((), None)
+    layout = None
+    if len(items) == 3 and isinstance(items[0], syntax.TupleExpr):  # tensor[(B, T), fp32, P("dp", None)]
+        layout = it.eval(items.pop(), frame)
     dtype = _dtype(it, items[-1])
     if dtype is not None:
         items.pop()
@@ -121,7 +124,7 @@ def type_form(it: Interpreter, node: syntax.Expr, frame: Frame) -> TypeForm | No
         return TypeForm(None, dtype)
     dims = tuple(_dim(it, item, frame) for item in items)
     it.session.dim_names.update(d for d in dims if isinstance(d, str))
-    return TypeForm(dims, dtype)
+    return TypeForm(dims, dtype, layout)
 
 
 def _layout(it: Interpreter, node: syntax.Binary, frame: Frame) -> Value:

@@ -7,7 +7,7 @@ dictionary of axes by dimension; or ``Replicated``, the axes along which a tenso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tesserac.diagnostics import Span
 from tesserac.elaborate.session import Session
@@ -46,6 +46,12 @@ def pin_terms(session: Session, x: Var, axes: Sequence[str]) -> None:
     """Remembers that a tensor is to be left as terms of a sum along axes."""
     known = _known(session, axes, session.span)
     _remember(session, x, Pinned("", ((OPEN,),) * x.type.rank, session.span, terms=known))
+
+
+def pin_like(session: Session, x: Slot, other: Var) -> None:
+    """Remembers that a tensor is to lie as another one, as far as that is pinned."""
+    session.pins += [(x, replace(pinned, span=session.span)) for y, pinned in session.pins
+                     if (y.var if isinstance(y, Slot) else y) == other and not pinned.terms]
 
 
 def axes_of(session: Session, value: Value, what: str) -> tuple[str, ...]:

@@ -140,6 +140,8 @@ def member(it: Interpreter, space: str, name: str, node: syntax.Attribute) -> Va
         if (found := _common(name)) is not None:
             return found
         full = "dist.Mesh" if name == "mesh" else f"tessera.{name}"
+    elif (space, name) == ("dist", "collective"):  # dist.collective.reduce_scatter
+        return Namespace(space)
     else:
         full = f"{space}.{name}"
     if full in SURFACES:

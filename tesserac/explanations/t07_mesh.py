@@ -156,7 +156,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "A collective that changes no value",
         "Programs are about whole tensors, on any mesh, and the compiler finds the collectives. One that is written "
         "out is therefore the tensor itself, and a pin: all_reduce, all_gather, broadcast keep it whole along the "
-        "axis, reduce_scatter and all_to_all cut it. Gradients of graph.backward are sums over all ranks already.",
+        "axis, reduce_scatter and all_to_all cut it. Gradients of graph.backward are sums over all ranks already, and "
+        "a barrier has nothing to wait for: a rank waits where it needs what others send.",
         'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8, 4]):\n'
         '    return dist.all_gather(x * 2, axis="dp")\n',
         "Leave it out, or write the pin that is meant: dist.shard, dist.replicate, dist.partial.",

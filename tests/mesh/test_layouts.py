@@ -106,6 +106,9 @@ def test_layouts_of_inputs_and_parameters() -> None:
     ('y = dist.shard(x @ W, P("dp", None, None))', "T0706", "has 2 dimensions, and the layout has 3"),
     ('y = dist.partial(x @ W, "pp")', "T0706", "there is no mesh axis 'pp'"),
     ('y = dist.shard(x @ W, dist.ShardSpec(("row",), ("dp",), block=(4,)))', "T0501", "cyclic layouts"),
+    ('y = dist.shard(x @ W, dist.ShardSpec(partition=("row",), reduce="sum"))', "T0504", "needs mesh_axes"),
+    ('y = dist.all_reduce(x @ W, "dp", mesh="dp")', "T0504", "mesh must be a dist.Mesh"),
+    ('y = x @ dist.tensor_like("W")', "T0503", "the operand of dist.tensor_like must be a tensor"),
     ("y = x @ dist.tensor([1.5], mesh=mesh)", "T0504", "the shape of a parameter"),
     ('y = x @ dist.tensor((4, 6), dtype="int32")', "T0504", "trained in fp32, fp64 or a complex type"),
     ('y = dist.all_to_all(x @ W, "dp", split=5)', "T0504", "there is no dimension 5"),
@@ -114,6 +117,17 @@ def test_layouts_that_make_no_sense(body: str, code: str, message: str) -> None:
     with pytest.raises(CompileError, match=re.escape(message)) as caught:
         pins_of(source(body))
     assert caught.value.diagnostics[0].code == code
+
+
+def test_a_parameter_like_another() -> None:
+    """Sizes, element type and pins are taken over; a layout of its own, terms of a sum and later pins are not."""
+    body = ('A = dist.tensor_like(W)\n    B2 = dist.tensor_like(dist.partial(x @ A, "tp"), init="zeros")\n    '
+            'C = dist.tensor_like(W, layout=dist.Replicate("dp"))\n    y = x @ dist.shard(A + C, P("dp", None)) + B2')
+    entry = entry_of(source(body, w=' @ shard(None, "tp")'), dims=(("N", 8),))
+    assert entry.train is not None
+    assert [(i.path, str(i.var.type)) for i in entry.train.parameters] == [
+        ("net.A", "f32[4,6]"), ("net.B2", "f32[8,6]"), ("net.C", "f32[4,6]")]
+    assert {p.value: p.dims for p in entry.pins if p.value in "ABC"} == {"A": (("-",), ("tp",)), "C": (("?",), ("?",))}
 
 
 def planned(body: str, **parts: str) -> Planned:
@@ -133,10 +147,13 @@ def test_terms_of_a_sum_are_left_where_the_source_says() -> None:
     assert "terms of a sum on tp" in caught.value.diagnostics[0].message
 
 
-def test_a_collective_is_a_pin_with_a_remark() -> None:
-    text = source('z = op.gelu(x @ W)\n    z = dist.all_gather(z, axis="tp")\n    y = z * 2')
+@pytest.mark.parametrize("spelling", [
+    'dist.all_gather(z, axis="tp")', 'op.all_reduce(z, "tp", "sum", deterministic=True, algo="ring", mesh=mesh)',
+    'dist.collective.broadcast(z, root=0, axis="tp")', 'dist.hierarchical_all_reduce(z, axis="tp")'])
+def test_a_collective_is_a_pin_with_a_remark(spelling: str) -> None:
+    text = source(f"z = op.gelu(x @ W)\n    dist.barrier()\n    z = {spelling}\n    y = z * 2")
     _, program, remarks = front_end(text, "m.py", CompileOptions(Options(dims=(("N", 8),))))
-    assert [d.code for d in remarks] == ["T0719"]
+    assert [d.code for d in remarks] == ["T0719", "T0719"]
     (pin,) = program.entries[0].pins
     assert (pin.dims, pin.whole) == ((("?",), ("?",)), ("tp",))
     found = planned('z = dist.reduce_scatter(x @ W, "tp", dim=1)\n    w = z * 2\n    y = w')

@@ -11,10 +11,11 @@ import math
 from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import SURFACES, surface
 from tesserac.elaborate.catalogue.support import dimensions, element_type, initialiser, integer, make_layer
-from tesserac.elaborate.layouts import NAMED_DIMS, Replicated, axes_of, pin, pin_terms
+from tesserac.elaborate.layouts import NAMED_DIMS, Replicated, axes_of, pin, pin_like, pin_terms
 from tesserac.elaborate.operands import is_tensor, tensor
-from tesserac.elaborate.values import Gradients, Slot, Value, describe
+from tesserac.elaborate.values import Gradients, Slot, UnknownDim, Value, describe
 from tesserac.ir.mesh import Mesh
+from tesserac.ir.program import Var
 from tesserac.ir.types import DType
 
 WHOLE_VALUES = "a program is about whole tensors: the compiler finds the collectives"
@@ -106,6 +107,9 @@ def shard_spec(site: Site, partition: Value, mesh_axes: Value, replicate: Value,
         raise site.fail("T0504", f"ShardSpec(reduce=...) is 'sum', not {describe(reduce)}")
     if partition is None or replicate is True:
         return Replicated()
+    if mesh_axes is None:
+        raise site.fail("T0504", "ShardSpec(partition=...) needs mesh_axes: which mesh axis cuts which dimension",
+                        help=('ShardSpec(partition=("row",), mesh_axes=("dp",))',))
     dims = list(partition) if isinstance(partition, list | tuple) else [partition]
     axes = list(mesh_axes) if isinstance(mesh_axes, list | tuple) else [mesh_axes]
     known = all(d in NAMED_DIMS or (isinstance(d, int) and not isinstance(d, bool)) for d in dims)
@@ -178,11 +182,28 @@ def partial(site: Site, x: Value, mesh_axes: Value) -> Value:
          "A trainable parameter with a layout; of a tensor, the tensor with that layout", family="dist", space="dist")
 def dist_tensor(site: Site, shape: Value, layout: Value, mesh: Value, dtype: Value, init: Value, name: Value) -> Value:
     """A parameter of its own per evaluated call, created once, as those of layers are."""
-    if mesh is not None and not isinstance(mesh, Mesh):
-        raise site.fail("T0504", f"mesh must be a dist.Mesh, not {describe(mesh)}")
+    _mesh(site, mesh)
     if is_tensor(shape):
         return shard(site, shape, layout, None, None)
     return _parameter(site, "tensor", shape, dtype, init, layout, name)
+
+
+@surface("tensor_like(x, layout=None, mesh=None, dtype=None, *, init=None, name=None)",
+         "A trainable parameter with the sizes, element type and layout of x, unless others are given", family="dist",
+         space="dist")
+def tensor_like(site: Site, x: Value, layout: Value, mesh: Value, dtype: Value, init: Value, name: Value) -> Value:
+    """A parameter as ``dist.tensor`` makes it. The layout of x is what the source has pinned of it up to there."""
+    _mesh(site, mesh)
+    found = tensor(site.session, x, "the operand of dist.tensor_like")
+    shape = [d if isinstance(d, int) else UnknownDim(d) for d in found.type.shape]
+    dtype = found.type.dtype if dtype is None else dtype
+    return _parameter(site, "tensor", shape, dtype, init, layout, name, found if layout is None else None)
+
+
+def _mesh(site: Site, mesh: Value) -> None:
+    """Requires the mesh that an operator names to be one; which one it is changes nothing: a unit has one."""
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise site.fail("T0504", f"mesh must be a dist.Mesh, not {describe(mesh)}")
 
 
 @surface("param(shape, init=None, *, dtype=None, shard=None, name=None)",
@@ -192,8 +213,12 @@ def param(site: Site, shape: Value, init: Value, dtype: Value, shard: Value, nam
     return _parameter(site, "param", shape, dtype, init, shard, name)
 
 
-def _parameter(site: Site, op: str, shape: Value, dtype: Value, init: Value, layout: Value, name: Value) -> Slot:
-    """Weights of U(-1/sqrt(n), 1/sqrt(n)) for n rows unless ``init`` says otherwise; one dimension: zeros."""
+def _parameter(site: Site, op: str, shape: Value, dtype: Value, init: Value, layout: Value, name: Value,
+               like: Var | None = None) -> Slot:
+    """Weights of U(-1/sqrt(n), 1/sqrt(n)) for n rows unless ``init`` says otherwise; one dimension: zeros.
+
+    ``like``: a tensor whose layout it takes.
+    """
     if not isinstance(shape, int | list | tuple) or any(isinstance(n, float) for n in _items(shape)):
         raise site.fail("T0504", f"the shape of a parameter is a tuple of sizes, not {describe(shape)}",
                         help=("a tensor of given numbers is an input: pass it to the module",))
@@ -211,6 +236,8 @@ def _parameter(site: Site, op: str, shape: Value, dtype: Value, init: Value, lay
         slot.dtype = wanted
         if layout is not None:
             pin(session, slot, layout)
+        if like is not None:
+            pin_like(session, slot, like)
     return slot
 
 
@@ -227,26 +254,28 @@ def _remark(site: Site, what: str) -> None:
 
 
 def _gathering(name: str, doc: str, *aliases: str) -> None:
-    def build(site: Site, x: Value, axis: Value, rest: Value) -> Value:
-        """The value itself, whole along the axis."""
+    def build(site: Site, x: Value, axis: Value, *how: Value) -> Value:
+        """The value itself, whole along the axis. Last of ``how`` is the mesh; the rest is the compiler's choice."""
+        _mesh(site, how[-1])
         _remark(site, f"dist.{name}")
         if isinstance(x, Gradients):
             return x
         return replicate(site, x, axis)
 
     for space in ("op", "dist"):
-        surface(f"{name}(x, axis=None, {doc})", "x itself, whole along a mesh axis: programs are about whole tensors",
-                family="dist", space=space, aliases=aliases)(build)
+        surface(f"{name}(x, axis=None, {doc}, mesh=None)", "x itself, whole along a mesh axis: programs are "
+                "about whole tensors", family="dist", space=space, aliases=aliases)(build)
 
 
-_gathering("all_reduce", "op='sum'", "allreduce")
-_gathering("all_gather", "dim=0")
-_gathering("broadcast", "src=0")
+_gathering("all_reduce", "op='sum', deterministic=True, algo=None", "allreduce", "hierarchical_all_reduce")
+_gathering("all_gather", "dim=0, algo=None")
+_gathering("broadcast", "src=0, root=0, algo=None")
 
 
 def _scattering(name: str, signature: str) -> None:
-    def build(site: Site, x: Value, axis: Value, dim: Value, rest: Value) -> Value:
+    def build(site: Site, x: Value, axis: Value, dim: Value, *how: Value) -> Value:
         """The value itself, cut along the axis."""
+        _mesh(site, how[-1])
         found = tensor(site.session, x, f"the operand of dist.{name}")
         layout: list[Value] = ["?"] * found.type.rank
         at = integer(site, dim, "dim", least=-8)
@@ -262,8 +291,16 @@ def _scattering(name: str, signature: str) -> None:
                 space=space)(build)
 
 
-_scattering("reduce_scatter", "reduce_scatter(x, axis, dim=0, op='sum')")
-_scattering("all_to_all", "all_to_all(x, axis, split=0, concat=0)")
+_scattering("reduce_scatter", "reduce_scatter(x, axis, dim=0, op='sum', algo=None, mesh=None)")
+_scattering("all_to_all", "all_to_all(x, axis, split=0, concat=0, algo=None, mesh=None)")
+
+
+@surface("barrier(mesh=None)", "Nothing: a rank waits where it needs what others send", family="dist", space="dist")
+def barrier(site: Site, mesh: Value) -> None:
+    """A remark."""
+    _mesh(site, mesh)
+    site.session.report.note("T0719", "dist.barrier changes nothing: a rank waits where it needs what others send, and "
+                             "nowhere else", site.session.span, help=("leave it out",))
 
 
 @surface("deterministic(reduce_tree=None)", "For `with`: sums in a fixed order, as they always are", family="dist",

@@ -66,6 +66,9 @@ PENDING: dict[str, str] = {
             "autotunable",
         )
     },
+    "dist.inspect": "`tesserac plan` shows where every tensor lies and what is sent",
+    "dist.zero_optim": "plan.toml asks for it: `[zero] stage = 1` divides the optimizer's moments, `stage = 3` stores "
+    "parameters in parts",
     "graph.stage": "pipelines arrive with a later stage of tesserac",
     "graph.pipeline": "pipelines arrive with a later stage of tesserac",
     "optim.Adafactor": "",
