@@ -72,6 +72,15 @@ def accesses_of(nodes: Sequence[Node], stores: Sequence[Store]) -> list[Node | S
     return [*nodes, *stores]
 
 
+def levels(nodes: Sequence[Node]) -> list[int]:
+    """The pass in which each node can first be computed: a reduction's value is there one pass after its operand."""
+    result: list[int] = []
+    for node in nodes:
+        level = max((result[a] for a in node.args), default=0)
+        result.append(level + 1 if node.kind == "reduce" else level)
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a kernel comes from: source spans (first one leads), and the formula of each result in the user's names."""

@@ -12,13 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tesserac.codegen.in_place import in_place_pairs
 from tesserac.codegen.records import (
     AttentionKernel,
-    ContractKernel,
-    Kernel,
     Launch,
     RoutingKernel,
-    RowKernel,
     is_ragged,
 )
 from tesserac.codegen.stage_values import padded_row
@@ -246,47 +244,6 @@ def _allow_in_place(launch: Launch, intervals: Mapping[Var, _Interval]) -> None:
         alone = times[a.var] == 1 and times[b.var] == 1 and a.offset == 0 and b.offset == 0
         if alone and a.var in intervals and b.var in intervals:
             intervals[a.var].merge.add(b.var)
-
-
-def in_place_pairs(kernel: Kernel) -> list[tuple[int, int]]:
-    """(read slot, written slot) that may be one buffer: every element is read, in one pass, where it is written.
-
-    Results are stored one after another, and what only one of them needs is read when that one is: so nothing that is
-    stored later may read the slot.
-    """
-    if isinstance(kernel, ContractKernel):
-        matrices: set[int] = {kernel.a.slot, kernel.b.slot}
-    elif isinstance(kernel, RowKernel) and not any(n.kind in ("reduce", "take") for n in kernel.nodes):
-        matrices = set()
-    else:
-        return []
-    pairs = []
-    last = _last_readers(kernel)
-    for position, store in enumerate(kernel.stores):
-        if store.mode != "set" or store.across_tiles:
-            continue
-        for slot in range(len(kernel.slots)):
-            if last.get(slot, position) > position:
-                continue
-            loads = [n for n in kernel.nodes if n.slot == slot]
-            same = loads and all(n.kind == "load" and n.strides == store.strides for n in loads)
-            if same and slot not in matrices and kernel.slots[slot].dtype == kernel.slots[store.slot].dtype:
-                pairs.append((slot, store.slot))
-    return pairs
-
-
-def _last_readers(kernel: RowKernel | ContractKernel) -> dict[int, int]:
-    """By slot: the position of the last store whose value is computed from it."""
-    found: dict[int, int] = {}
-    for position, store in enumerate(kernel.stores):
-        stack, seen = [store.node, *([store.index] if store.index >= 0 else [])], set[int]()
-        while stack:
-            at = stack.pop()
-            if at not in seen:
-                seen.add(at)
-                found[kernel.nodes[at].slot] = position
-                stack.extend(kernel.nodes[at].args)
-    return found
 
 
 def _plan_tiles(

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tesserac.codegen.in_place import in_place_pairs
 from tesserac.codegen.records import Argument, ContractKernel, Launch, Matrix, Node, Origin, RowKernel, Slot, Store
 from tesserac.codegen.views import View
 from tesserac.driver import CompileOptions, plan_entry
 from tesserac.ir.program import Entry, Function, Var
 from tesserac.ir.text import parse_function
 from tesserac.ir.types import DType, TensorType
-from tesserac.passes.plan import ALIGNMENT, Plan, in_place_pairs, outer_view, storage_bytes
+from tesserac.passes.plan import ALIGNMENT, Plan, outer_view, storage_bytes
+from tests.codegen.cuda_cases import embedding
 from tests.strategies import programs
 
 
@@ -34,10 +36,10 @@ class Life:
         return self.start < other.end and other.start < self.end
 
 
-def plan_of(function: Function, rows: int) -> Plan:
+def plan_of(function: Function, rows: int, target: str = "cpu") -> Plan:
     trains = any(o.name.startswith("grad:") for o in function.outputs)
     entry = Entry("f", function if trains else None, None if trains else function)
-    plans = plan_entry(entry, CompileOptions(tile_rows=rows))
+    plans = plan_entry(entry, CompileOptions(tile_rows=rows, target=target))
     plan = plans.train if trains else plans.infer
     assert plan is not None
     return plan
@@ -98,7 +100,9 @@ def may_replace(launch: Launch | None, old: Var, new: Var) -> bool:
     kernel = launch.kernel
     reading = [i for i, a in enumerate(launch.arguments) if a.var == old]
     writing = [i for i, a in enumerate(launch.arguments) if a.var == new]
-    if len(reading) != 1 or len(writing) != 1 or (isinstance(kernel, RowKernel) and _has_passes(kernel)):
+    if len(reading) != 1 or len(writing) != 1 or any(n.kind == "take" for n in kernel.nodes):
+        return False
+    if _read_later(kernel, reading[0], next(s for s in kernel.stores if s.slot == writing[0])):
         return False
     if isinstance(kernel, ContractKernel) and reading[0] in (kernel.a.slot, kernel.b.slot):
         return False
@@ -108,8 +112,20 @@ def may_replace(launch: Launch | None, old: Var, new: Var) -> bool:
     return same and all(s.mode == "set" for s in stores)
 
 
-def _has_passes(kernel: RowKernel) -> bool:
-    return any(n.kind in ("reduce", "take") for n in kernel.nodes)
+def _read_later(kernel: RowKernel | ContractKernel, slot: int, written: Store) -> bool:
+    """Whether a pass over the columns that comes after the one that stores ``written`` reads the slot."""
+
+    def passes(node: Node) -> int:
+        return max((passes(kernel.nodes[i]) for i in node.args), default=0) + (node.kind == "reduce")
+
+    def reads(number: int) -> bool:
+        node = kernel.nodes[number]
+        return node.kind != "reduce" and (node.slot == slot or any(reads(i) for i in node.args))
+
+    at = passes(kernel.nodes[written.node])
+    later = [s.node for s in kernel.stores if passes(kernel.nodes[s.node]) > at]
+    later += [i for n in kernel.nodes if n.kind == "reduce" and passes(n) - 1 > at for i in n.args]
+    return any(reads(number) for number in later)
 
 
 def assert_disjoint(lives: Iterable[Life], launches: Iterable[Launch | None]) -> None:
@@ -182,6 +198,43 @@ def test_a_result_never_takes_the_place_of_what_a_later_one_is_made_of() -> None
     assert in_place_pairs(apart) == [(0, 2), (0, 3), (1, 3)]
     joined = RowKernel(slots, (4, 8), (x, y, both), (Store(0, 2, (8, 1)), Store(2, 3, (8, 1))))
     assert in_place_pairs(joined) == [(0, 3), (1, 3)]
+
+
+def scaled(*stores: Store) -> RowKernel:
+    """A kernel that reads x, adds up its rows and reads it again. Nodes: x, the sums, x times the sums."""
+    slots = tuple(Slot(name, F32, name in "uv") for name in "xyuv")
+    sums = Node("reduce", "row", F32, op="sum", args=(0,))
+    return RowKernel(slots, (4, 8), (load(), sums, Node("op", "full", F32, op="mul", args=(0, 1))), stores)
+
+
+def test_what_the_last_pass_writes_may_lie_where_all_passes_read() -> None:
+    last, row, early = Store(2, 2, (8, 1)), Store(1, 3, (1, 0)), Store(0, 3, (8, 1))
+    assert in_place_pairs(scaled(last)) == [(0, 2)]
+    assert in_place_pairs(scaled(last, row)) == [(0, 2)]
+    assert in_place_pairs(scaled(last, early)) == [(0, 2)], "v is written while x is still wanted"
+    assert in_place_pairs(scaled(last, Store(0, 3, (0, 1), "sum"))) == [], "x is added up from memory afterwards"
+
+
+def test_values_that_a_row_shares_are_not_written_over() -> None:
+    """Every lane reads the row's x when it comes to it, and one writes."""
+    slots = tuple(Slot(name, F32, name in "uv") for name in "xyuv")
+    nodes = (Node("load", "row", F32, slot=0, strides=(1, 0)), Node("load", "full", F32, slot=1, strides=(8, 1)))
+    stores = (Store(0, 2, (1, 0)), Store(1, 3, (0, 1), "sum"))
+    assert in_place_pairs(RowKernel(slots, (4, 8), nodes, stores)) == []
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_gradient_of_a_cross_entropy_lies_where_the_logits_were(target: str) -> None:
+    plan, found = plan_of(embedding(9, 300, 8)[0], 1, target), set[tuple[int, ...]]()
+    for stage in plan.stages:
+        places = {**plan.outer, **stage.places}
+        for launch in stage.launches:
+            values = [a.var for a in launch.arguments]
+            pairs = itertools.combinations(values, 2)
+            same = [a for a, b in pairs if a != b and a in places and places[a] == places.get(b)]
+            if any(v.name == "labels" for v in values):
+                found |= {v.type.sizes for v in same}
+    assert (4 if target == "cuda" else 1, 9, 300) in found
 
 
 def test_a_product_may_write_over_an_operand_of_its_epilogue_but_not_over_a_matrix() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from tesserac.codegen.cpu.expressions import Expressions, literal, mentions
 from tesserac.codegen.cpu.stores import IDENTITY, Stores
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import Node, RowKernel, Store
+from tesserac.codegen.records import Node, RowKernel, Store, levels
 from tesserac.codegen.sharing import LONGEST
 from tesserac.ops.base import spec_of
 
@@ -29,15 +29,6 @@ class Pass:
     before: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
-
-
-def levels(kernel: RowKernel) -> list[int]:
-    """The pass in which each node can first be computed: a reduction's value is there one pass after its operand."""
-    result: list[int] = []
-    for node in kernel.nodes:
-        level = max((result[a] for a in node.args), default=0)
-        result.append(level + 1 if node.kind == "reduce" else level)
-    return result
 
 
 def shared_row(kernel: RowKernel) -> RowKernel:
@@ -71,7 +62,7 @@ class RowRenderer:
         self.rows, self.width = kernel.domain[:-1], kernel.domain[-1]
         self.indices = [names.fresh(LOOP_NAMES[i]) for i in range(len(self.rows))]
         self.text = Expressions(kernel.nodes, kernel.slots, slot_names, names, self.indices, real)
-        self.level = levels(kernel)
+        self.level = levels(kernel.nodes)
         self.saved: dict[int, str] = {}
         self.stores = Stores(self.text, kernel.stores, self.width)
         self.row_start: list[str] = []  # within the loops: every thread has its own

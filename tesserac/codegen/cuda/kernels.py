@@ -20,6 +20,7 @@ from tesserac.codegen.cuda.single import emit_attention, emit_line, emit_product
 from tesserac.codegen.cuda.steps import Emitted, Workspace, pointer_type, wrapped
 from tesserac.codegen.cuda.tensor_cores import emit_on_tensor_cores, takes_tensor_cores
 from tesserac.codegen.cuda.transforms import TransformEmitter
+from tesserac.codegen.in_place import in_place_pairs
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import CppNames
 from tesserac.codegen.records import (
@@ -40,7 +41,6 @@ from tesserac.codegen.records import (
 from tesserac.codegen.stage_values import PIECE
 from tesserac.codegen.views import dense_strides
 from tesserac.diagnostics import InternalError
-from tesserac.passes.plan import in_place_pairs
 from tesserac.tuning import misfit
 
 _NAMES = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tesserac.codegen.records import Node, RowKernel, Store
-from tesserac.passes.plan import in_place_pairs
+from tesserac.codegen.in_place import in_place_pairs
+from tesserac.codegen.records import RowKernel, Store
 
 BLOCK = 256
 WARP = 32
@@ -26,15 +26,6 @@ def count(sizes: tuple[int, ...]) -> int:
     result = 1
     for n in sizes:
         result *= n
-    return result
-
-
-def levels(nodes: tuple[Node, ...]) -> list[int]:
-    """The pass in which each node can first be computed: a reduction's value is there one pass after its operand."""
-    result: list[int] = []
-    for node in nodes:
-        level = max((result[a] for a in node.args), default=0)
-        result.append(level + 1 if node.kind == "reduce" else level)
     return result
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tesserac.codegen.cuda.layout import count
+from tesserac.codegen.in_place import in_place_pairs
 from tesserac.codegen.lower import collapse
 from tesserac.codegen.records import ContractKernel, Node, RowKernel, Slot, Store
 from tesserac.codegen.views import dense_strides
 from tesserac.ir.types import DType
-from tesserac.passes.plan import in_place_pairs
 
 
 @dataclass(frozen=True, slots=True)

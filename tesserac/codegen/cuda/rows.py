@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 from tesserac.codegen.cuda.expressions import Expressions, at, nested, offset_text, scalar_type
-from tesserac.codegen.cuda.layout import MAX_COLUMNS, Layout, count, index_type, levels
+from tesserac.codegen.cuda.layout import MAX_COLUMNS, Layout, count, index_type
 from tesserac.codegen.cuda.passes import LOOP_NAMES, Extra, Pass, drop_unused, mentions, row_indices
 from tesserac.codegen.names import CppNames
-from tesserac.codegen.records import Node, RowKernel, Store
+from tesserac.codegen.records import Node, RowKernel, Store, levels
 from tesserac.codegen.sharing import LONGEST
 from tesserac.ops.base import spec_of
 
