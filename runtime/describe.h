@@ -53,7 +53,7 @@ inline void describe_function(const Program& program, const Function& function, 
   const double params = static_cast<double>(program.param_bytes), scratch = static_cast<double>(function.scratch_bytes) * threads;
   if (program.open) {
     printf("  memory on the device\n    parameters %s", bytes_text(params).c_str());
-    if (train) printf(", gradients %s, each optimizer moment %s", bytes_text(params).c_str(), bytes_text(params).c_str());
+    if (train) printf(", gradients %s, each optimizer moment %s", bytes_text(params).c_str(), bytes_text(static_cast<double>(moment_bytes(program))).c_str());
     printf(", values in flight %s\n", bytes_text(static_cast<double>(function.shared_bytes)).c_str());
     return;
   }

@@ -28,6 +28,8 @@ class Device {
   virtual void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) = 0;
   // After batch 0, 1, ... of `batches` has left its gradients; after the last one they are the means, added in that order.
   virtual void accumulate(int64_t batch, int64_t batches) = 0;
+  // What train() has left out of its exchanges while ranks held them back (Ranks::hold), in a device's room for accumulate().
+  virtual void reduce_gradients() = 0;
   virtual double update(const OptimizerSettings& settings, int64_t step, double lr) = 0;
   virtual double step(const void* const* inputs, void* const* outputs, uint64_t seed, const OptimizerSettings& settings, int64_t step, double lr) = 0;
 

@@ -28,8 +28,8 @@ struct Term {
 };
 
 // Sums (largest, smallest values) over the ranks of an axis, of several tensors in one go.
-template <class R, class T, int N>
-inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Term<T> (&terms)[N], T* work) {
+template <class R, class Terms, class T>
+inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Terms& terms, T* work) {
   T* end = work;
   for (const Term<T>& term : terms) end = pack(ranks, term.in_grid, term.in, end);
   ranks.all_reduce(number, axis, kind, type_of<T>(), work, end - work);
@@ -38,21 +38,22 @@ inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Term<T
 }
 
 // Of the sums over the ranks of an axis of several tensors, one behind the other, this rank's share: zeros elsewhere.
-template <class R, class T, int N>
-inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Term<T> (&terms)[N], T* work) {
+template <class R, class Terms, class T>
+inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Terms& terms, T* work) {
   T* end = work;
   for (const Term<T>& term : terms) end = pack(ranks, term.in_grid, term.in, end);
-  const int64_t count = end - work, share = (count + ranks.size(axis) - 1) / ranks.size(axis);
-  T* const mine = work + share * ranks.size(axis);
   if (ranks.held(number)) {
-    for (const Term<T>& term : terms) work = const_cast<T*>(unpack(ranks, term.out_grid, work, term.out));
-    return;
+    settle(ranks);
+  } else {
+    const int64_t count = end - work, share = (count + ranks.size(axis) - 1) / ranks.size(axis), all = share * ranks.size(axis);
+    const int64_t first = ranks.coordinate(axis) * share;
+    T* const mine = work + all;
+    clear(ranks, line(all - count), end);
+    ranks.reduce_scatter(number, axis, kind, type_of<T>(), work, mine, share);
+    unpack(ranks, line(share), mine, work + first);
+    clear(ranks, line(first), work);
+    clear(ranks, line(all - first - share), work + first + share);
   }
-  while (end < mine) *end++ = T(0);
-  ranks.reduce_scatter(number, axis, kind, type_of<T>(), work, mine, share);
-  const int64_t first = ranks.coordinate(axis) * share;
-  memset(work, 0, static_cast<size_t>(count) * sizeof(T));
-  memcpy(work + first, mine, static_cast<size_t>(share) * sizeof(T));
   const T* dense = work;
   for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
 }

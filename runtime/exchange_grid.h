@@ -15,6 +15,9 @@ struct Grid {
 
 namespace exchange {
 
+// A dense array.
+inline Grid line(int64_t count) { return {1, {count}, {1}}; }
+
 inline int64_t elements(const Grid& grid) {
   int64_t count = 1;
   for (int d = 0; d < grid.rank; ++d) count *= grid.sizes[d];
@@ -42,6 +45,9 @@ inline void runs(const Grid& grid, const F& f) {
     f(offset, length);
   }
 }
+
+// What was copied so far is there for the copies that follow: a device may do several at a time.
+inline void settle(Ranks&) {}
 
 // Both return the end of the dense array.
 template <class T>

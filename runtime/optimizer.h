@@ -129,7 +129,7 @@ class Updater final : public EarlyUpdate {
   }
   double end() {
     visit_rest<true>();
-    if (ranks_) shares_.gather(ranks_, arenas_.params, arenas_.grads);
+    if (ranks_) shares_.gather(*ranks_, arenas_.params, arenas_.grads);
     return total();
   }
 

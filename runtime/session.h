@@ -55,6 +55,7 @@ class Session {
   }
   // Of programs on a device: see there.
   void accumulate(int64_t batch, int64_t batches) { device_->accumulate(batch, batches); }
+  void reduce_gradients() { device_->reduce_gradients(); }
   // Loss and metrics of data that is not trained on; gradients stay as they are if the program can do without, and are
   // nobody's if it cannot.
   void validate(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "exchange_grid.h"
 #include "parameter_chunks.h"
 #include "program.h"
 #include "ranks.h"
@@ -91,28 +92,14 @@ class Shares {
     return out;
   }
 
-  // Brings the parameters that other ranks have updated here. `work`: work_bytes().
-  void gather(Ranks* ranks, char* params, char* work) const {
+  // Brings the parameters that other ranks have updated here. `work`: work_bytes(). R: see exchange.h.
+  template <class R>
+  void gather(R& ranks, char* params, char* work) const {
     for (int b = 0; any_ && b < program_.mesh->bucket_count; ++b) {
       const Bucket& bucket = program_.mesh->buckets[b];
       if (bucket.gather < 0) continue;
-      const size_t size = scalar(bucket.params[0]), share = static_cast<size_t>(of_[static_cast<size_t>(bucket.params[0])].share) * size;
-      const auto copy = [&](int i, Span some, bool back) {
-        char* dense = work + static_cast<size_t>(of_[static_cast<size_t>(i)].before + some.first) * size;
-        rows(program_.params[i], some, [&](int64_t row, int64_t column, int64_t count, int64_t length) {
-          for (int64_t r = 0; r < count; ++r, dense += static_cast<size_t>(length) * size) {
-            char* const at = params + row_offset(program_.params[i], 0, row + r) + static_cast<size_t>(column) * size;
-            memcpy(back ? at : dense, back ? dense : at, static_cast<size_t>(length) * size);
-          }
-        });
-      };
-      for (int k = 0; k < bucket.param_count; ++k) copy(bucket.params[k], span(bucket.params[k], ranks), false);
-      ranks->all_gather(bucket.gather, bucket.axis, work + static_cast<size_t>(ranks->coordinate(bucket.axis)) * share, work, share);
-      for (int k = 0; k < bucket.param_count; ++k) {
-        const Span mine = span(bucket.params[k], ranks);
-        copy(bucket.params[k], {0, mine.first}, true);
-        copy(bucket.params[k], {mine.last, elements(program_.params[bucket.params[k]])}, true);
-      }
+      if (scalar(bucket.params[0]) == 4) gather_bucket<int32_t>(bucket, ranks, params, reinterpret_cast<int32_t*>(work));
+      else gather_bucket<int64_t>(bucket, ranks, params, reinterpret_cast<int64_t*>(work));
     }
   }
 
@@ -145,6 +132,30 @@ class Shares {
     const size_t size = scalar(bucket.params[0]), at = reserve(static_cast<size_t>(share) * size);
     for (int k = 0; k < bucket.param_count; ++k) of_[static_cast<size_t>(bucket.params[k])].share = share, of_[static_cast<size_t>(bucket.params[k])].moment = at;
     work_ = std::max(work_, static_cast<size_t>(share * ranks) * size);
+  }
+  // T: as large as the scalars, which are only moved.
+  template <class T, class R>
+  void gather_bucket(const Bucket& bucket, R& ranks, char* params, T* work) const {
+    using exchange::pack, exchange::settle, exchange::unpack;
+    const int64_t share = of_[static_cast<size_t>(bucket.params[0])].share;
+    const auto each = [&](int i, Span some, const auto& copy) {
+      const Tensor& param = program_.params[i];
+      T* dense = work + of_[static_cast<size_t>(i)].before + some.first;
+      rows(param, some, [&](int64_t row, int64_t column, int64_t count, int64_t length) {
+        copy(Grid{2, {count, length}, {row_stride(param), 1}}, reinterpret_cast<T*>(params + row_offset(param, 0, row)) + column, dense);
+        dense += count * length;
+      });
+    };
+    const auto out_of = [&](const Grid& grid, const T* at, T* dense) { pack(ranks, grid, at, dense); };
+    const auto into = [&](const Grid& grid, T* at, const T* dense) { unpack(ranks, grid, dense, at); };
+    for (int k = 0; k < bucket.param_count; ++k) each(bucket.params[k], span(bucket.params[k], &ranks), out_of);
+    ranks.all_gather(bucket.gather, bucket.axis, work + ranks.coordinate(bucket.axis) * share, work, static_cast<size_t>(share) * sizeof(T));
+    for (int k = 0; k < bucket.param_count; ++k) {
+      const Span mine = span(bucket.params[k], &ranks);
+      each(bucket.params[k], {0, mine.first}, into);
+      each(bucket.params[k], {mine.last, elements(program_.params[bucket.params[k]])}, into);
+    }
+    settle(ranks);
   }
   // Calls f(row, column, rows, length) for the blocks of a run: the end of a row, whole rows, the beginning of one.
   template <class F>

@@ -124,9 +124,6 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
         start = time.perf_counter()
         hardware = options.hardware or usual(options.target, options.architectures)
         settings = settings_of(options.planning, options.lock)
-        if options.target == "cuda" and settings.shared(entry.mesh) is not None:
-            raise _refusal("plan.toml: on GPUs the optimizer's moments cannot be divided among ranks (ZeRO-1) yet",
-                           "leave `zero` out, or stage = 3, which divides the parameters; on processors stage 1 works")
         meshed = on_mesh(entry, hardware, settings)
         entry = meshed.local
         trace.seconds["mesh"] = time.perf_counter() - start
@@ -262,13 +259,6 @@ def _references(plans: EntryPlans, stem: str) -> list[tuple[str, Function, tuple
     planned = dict(plans.roles())
     return [(f"{stem}_{role}", reference_function(function), tuple(v.name for v in planned[role].choices))
             for role, function in plans.entry.roles()]
-
-
-def _refusal(message: str, help_: str) -> CompileError:
-    """T0701."""
-    diagnostics = Diagnostics()
-    diagnostics.error("T0701", message, None, help=[help_])
-    return CompileError(diagnostics.items)
 
 
 def _refuse_floats(program: Program, main: DType) -> None:

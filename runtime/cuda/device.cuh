@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "../buckets.h"
 #include "../device.h"
 #include "../tensor.h"
 #include "arena.cuh"
@@ -174,7 +175,7 @@ class Frame {
 struct Role {
   Launches launches = nullptr;
   std::unique_ptr<Frame> frame;
-  Replay replay;
+  Replay replay, held;  // held: without the exchanges that ranks hold back
 };
 
 /// A program whose floats are of type T. Launches are null for functions that it does not have.
@@ -191,9 +192,11 @@ class CudaDevice final : public Device {
 
   void reserve(bool train, bool infer, bool validate, int moments, bool accumulate) override {
     params_ = arena_.reserve(program_.param_bytes, "parameters");
-    if (train) grads_ = arena_.reserve(program_.param_bytes, "gradients");
-    for (int i = 0; i < moments; ++i) moments_.push_back(arena_.reserve(program_.param_bytes, "moments of the optimizer"));
-    if (accumulate) sums_ = arena_.reserve(program_.param_bytes, "sums of gradients");
+    const Shares shares(program_);
+    moment_bytes_ = shares.moment_bytes();
+    if (train) grads_ = arena_.reserve(std::max(program_.param_bytes, shares.work_bytes()), "gradients");
+    for (int i = 0; i < moments; ++i) moments_.push_back(arena_.reserve(moment_bytes_, "moments of the optimizer"));
+    if (accumulate) sums_ = arena_.reserve(sums_bytes(program_), "sums of gradients");
     if (train) train_.frame.reset(new Frame(context_, arena_, *program_.train));
     if (infer) infer_.frame.reset(new Frame(context_, arena_, *program_.infer));
     if (validate) validate_.frame.reset(new Frame(context_, arena_, *program_.validate));
@@ -204,14 +207,14 @@ class CudaDevice final : public Device {
   }
 
   void upload(const char* params, char* const* moments) override {
-    copy(arena_.at(params_), params, cudaMemcpyHostToDevice);
-    for (size_t i = 0; i < moments_.size(); ++i) copy(moment_pointers_[i], moments[i], cudaMemcpyHostToDevice);
+    copy(arena_.at(params_), params, program_.param_bytes, cudaMemcpyHostToDevice);
+    for (size_t i = 0; i < moments_.size(); ++i) copy(moment_pointers_[i], moments[i], moment_bytes_, cudaMemcpyHostToDevice);
   }
   void download(char* params, char* const* moments) override {
-    copy(params, arena_.at(params_), cudaMemcpyDeviceToHost);
-    for (size_t i = 0; i < moments_.size(); ++i) copy(moments[i], moment_pointers_[i], cudaMemcpyDeviceToHost);
+    copy(params, arena_.at(params_), program_.param_bytes, cudaMemcpyDeviceToHost);
+    for (size_t i = 0; i < moments_.size(); ++i) copy(moments[i], moment_pointers_[i], moment_bytes_, cudaMemcpyDeviceToHost);
   }
-  void download_gradients(char* grads) override { copy(grads, arena_.at(grads_), cudaMemcpyDeviceToHost); }
+  void download_gradients(char* grads) override { copy(grads, arena_.at(grads_), program_.param_bytes, cudaMemcpyDeviceToHost); }
 
   void train(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) override { call(train_, inputs, outputs, seed, step); }
   void infer(const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) override { call(infer_, inputs, outputs, seed, step); }
@@ -222,6 +225,10 @@ class CudaDevice final : public Device {
     const int64_t count = int64_t(program_.param_bytes / sizeof(T));
     add_gradients<T><<<unsigned(std::min<int64_t>((count + 255) / 256, 1 << 16)), 256, 0, context_.stream>>>(sums, grads, count, batch == 0, batch + 1 == batches ? T(1.0 / double(batches)) : T(0));
     context_.check(cudaGetLastError(), "adding gradients");
+    context_.wait();
+  }
+  void reduce_gradients() override {
+    tsr::reduce_gradients(program_, *ranks_, arena_.at(grads_), arena_.at(sums_));
     context_.wait();
   }
   double update(const OptimizerSettings& settings, int64_t step, double lr) override {
@@ -244,7 +251,8 @@ class CudaDevice final : public Device {
  private:
   void call(Role& role, const void* const* inputs, void* const* outputs, uint64_t seed, uint64_t step) {
     role.frame->set(inputs, seed, step);
-    role.replay.run(context_, [&] { compute(role); });
+    Replay& replay = ranks_ != nullptr && ranks_->holding() ? role.held : role.replay;
+    replay.run(context_, [&] { compute(role); });
     role.frame->get(outputs);
   }
   void compute(Role& role) {
@@ -264,8 +272,8 @@ class CudaDevice final : public Device {
     context_.check(cudaMemcpyAsync(result_->at(0), updater_->result(), sizeof(StepResult), cudaMemcpyDeviceToHost, context_.stream), "copying the norm");
   }
   double norm() const { return reinterpret_cast<const StepResult*>(result_->at(0))->norm; }
-  void copy(char* to, const char* from, cudaMemcpyKind kind) {
-    context_.check(cudaMemcpyAsync(to, from, program_.param_bytes, kind, context_.stream), "copying parameters");
+  void copy(char* to, const char* from, size_t bytes, cudaMemcpyKind kind) {
+    context_.check(cudaMemcpyAsync(to, from, bytes, kind, context_.stream), "copying parameters");
     context_.need(cudaStreamSynchronize(context_.stream), "copying parameters");
   }
 
@@ -273,7 +281,7 @@ class CudaDevice final : public Device {
   OwnStream stream_;
   Context context_;
   Arena arena_;
-  size_t params_ = 0, grads_ = 0, sums_ = 0;
+  size_t params_ = 0, grads_ = 0, sums_ = 0, moment_bytes_ = 0;
   std::vector<size_t> moments_;
   std::vector<char*> moment_pointers_;
   Role train_, infer_, validate_;

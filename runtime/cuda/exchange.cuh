@@ -102,8 +102,12 @@ class OnStream {
 
   int size(int axis) const { return ranks_.size(axis); }
   int coordinate(int axis) const { return ranks_.coordinate(axis); }
+  bool held(int collective) const { return ranks_.held(collective); }
+  /// Whether any exchange is held back.
+  bool holding() const { return mesh_.bucket_count > 0 && held(mesh_.buckets[0].reduce); }
 
   void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) {
+    if (held(collective)) return flush();
     around(collective, axis, count * int64_t(dtype_size(type)), [&] { stream_.all_reduce_on(context_.stream, axis, kind, type, data, count); });
   }
   void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) {
@@ -211,6 +215,8 @@ class OnStream {
   std::unique_ptr<Pinned> pinned_;
   size_t room_ = 0;
 };
+
+inline void settle(OnStream& ranks) { ranks.flush(); }
 
 /// Dense arrays as grids.
 inline Grid dense_grid(const Grid& like) {

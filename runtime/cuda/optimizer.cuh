@@ -7,16 +7,16 @@
 #include <vector>
 
 #include "../optimizer_settings.h"
-#include "../parameter_chunks.h"
+#include "../shares.h"
 #include "arena.cuh"
 #include "exchange.cuh"
 #include "reduce.cuh"
 
 namespace tsr::cuda {
 
-/// Rows of one tensor: `offset` in elements from the start of the arena.
+/// Rows of one tensor: `offset` in elements from the start of the arena, `moment` from that of the moments.
 struct UpdateChunk {
-  int64_t offset, rows, length, stride;
+  int64_t offset, rows, length, stride, moment, moment_stride;
   bool decay;
   bool counts;  // adds to the norm: of parts that several ranks have alike, one rank's do
 };
@@ -89,18 +89,19 @@ __global__ void __launch_bounds__(256) update_chunk(const UpdateChunk* __restric
   const UpdateChunk chunk = chunks[blockIdx.x];
   const T scale = T(result->scale), l2 = s.l2[chunk.decay], shrink = s.shrink[chunk.decay];
   for (int64_t i = threadIdx.x; i < chunk.rows * chunk.length; i += 256) {
-    const int64_t at = chunk.offset + i / chunk.length * chunk.stride + i % chunk.length;
+    const int64_t row = i / chunk.length, column = i % chunk.length, at = chunk.offset + row * chunk.stride + column;
+    [[maybe_unused]] const int64_t kept = chunk.moment + row * chunk.moment_stride + column;
     const T p = params[at], g = grads[at] * scale + l2 * p;
     if constexpr (R == Rule::sgd) {
       params[at] = p - s.rate * g;
     } else if constexpr (R == Rule::momentum) {
-      const T m = s.momentum * first[at] + g;
-      first[at] = m;
+      const T m = s.momentum * first[kept] + g;
+      first[kept] = m;
       params[at] = p - s.rate * m;
     } else {
-      const T m = s.beta1 * first[at] + s.rest1 * g, v = s.beta2 * second[at] + s.rest2 * g * g;
-      first[at] = m;
-      second[at] = v;
+      const T m = s.beta1 * first[kept] + s.rest1 * g, v = s.beta2 * second[kept] + s.rest2 * g * g;
+      first[kept] = m;
+      second[kept] = v;
       params[at] = p * shrink - s.rate * m / (sqrt(v) * s.root + s.eps);
     }
   }
@@ -111,16 +112,18 @@ __global__ void __launch_bounds__(256) update_chunk(const UpdateChunk* __restric
 template <class T>
 class Updater {
  public:
-  /// `ranks`: of a program on a mesh, where every rank updates what it holds and the norm is that of all gradients.
+  /// `ranks`: of a program on a mesh, where every rank updates what it holds, or its share of that, and the norm is that of
+  /// all gradients.
   Updater(Context& context, const Program& program, const OptimizerSettings& settings, OnStream* ranks = nullptr)
-      : context_(context), settings_(settings), ranks_(ranks), constants_(context, sizeof(StepConstants<T>)) {
+      : context_(context), settings_(settings), ranks_(ranks), shares_(program), constants_(context, sizeof(StepConstants<T>)) {
     std::vector<UpdateChunk> chunks;
     for (int i = 0; i < program.param_count; ++i) {
       if (!first_in_place(program.params[i])) continue;
-      std::vector<tsr::Chunk> own;
-      add_chunks(program.params[i], &own);
-      const bool counts = ranks == nullptr || speaks_for(program.params[i], *program.mesh, *process_ranks());
-      for (const tsr::Chunk& c : own) chunks.push_back({int64_t(c.offset / sizeof(T)), c.rows, c.length, c.stride, c.decay, counts});
+      const std::vector<tsr::Chunk> own = shares_.chunks(i, ranks != nullptr ? process_ranks() : nullptr);
+      const unsigned axis = shares_.divided(i) ? 1u << shares_.axis(i) : 0;
+      const bool counts = ranks == nullptr || speaks_for(program.params[i], *program.mesh, *process_ranks(), axis);
+      for (const tsr::Chunk& c : own)
+        chunks.push_back({int64_t(c.offset / sizeof(T)), c.rows, c.length, c.stride, int64_t(c.moment / sizeof(T)), c.moment_stride, c.decay, counts});
     }
     count_ = int(chunks.size());
     table_ = memory_.reserve(chunks.size() * sizeof(UpdateChunk), "the optimizer's table");
@@ -140,8 +143,20 @@ class Updater {
   /// Sets what the next launch() reads; `step` counts from 0, `lr` is its rate. The launch before has to be complete.
   void prepare(int64_t step, double lr) { *reinterpret_cast<StepConstants<T>*>(constants_.at(0)) = constants(step, lr); }
 
-  /// Puts one step on the context's stream.
-  void launch(char* params, const char* grads, char* const* moments) {
+  /// Puts one step on the context's stream. Where ranks update shares, gradients are lost: their memory is needed to bring
+  /// the shares together.
+  void launch(char* params, char* grads, char* const* moments) {
+    update(params, grads, moments);
+    if (ranks_ == nullptr) return;
+    shares_.gather(*ranks_, params, grads);
+    ranks_->flush();
+  }
+
+  /// Norm and clipping factor of the last step, in device memory.
+  const StepResult* result() const { return at<const StepResult>(memory_.at(0), result_); }
+
+ private:
+  void update(char* params, const char* grads, char* const* moments) {
     const cudaStream_t stream = context_.stream;
     const int needed = moments_of(settings_);
     T* const p = reinterpret_cast<T*>(params);
@@ -171,10 +186,6 @@ class Updater {
     context_.check(cudaGetLastError(), "the optimizer");
   }
 
-  /// Norm and clipping factor of the last step, in device memory.
-  const StepResult* result() const { return at<const StepResult>(memory_.at(0), result_); }
-
- private:
   StepConstants<T> constants(int64_t step, double lr) const {
     const OptimizerSettings& o = settings_;
     const bool adaptive = o.rule == Rule::adam || o.rule == Rule::adamw, decoupled = o.rule == Rule::adamw;
@@ -194,6 +205,7 @@ class Updater {
   Context& context_;
   OptimizerSettings settings_;
   OnStream* ranks_;
+  Shares shares_;
   Arena memory_;
   Pinned constants_;
   int count_ = 0;

@@ -6,14 +6,6 @@ from tesserac.explanations import Explanation
 
 EXPLANATIONS: tuple[Explanation, ...] = (
     Explanation(
-        "T0701",
-        "Not on a mesh yet",
-        "plan.toml asks for ZeRO-1, an optimizer whose moments are divided among the ranks of a data axis, in a "
-        "program for GPUs. Programs for processors have it.",
-        "$ tesserac build model.py --mesh dp=4 --target cuda   # beside a plan.toml with [zero] stage = 1",
-        "Leave [zero] out; or stage = 3, which divides the parameters with their gradients and moments.",
-    ),
-    Explanation(
         "T0702",
         "Wrong mesh",
         "A mesh has named axes and nested, rectangular lists of different device numbers, one level per axis. A unit "

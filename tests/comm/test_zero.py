@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from tesserac.checkpoints import merge, newest, read_index
+from tesserac.driver import CompileOptions, compile_source
+from tesserac.elaborate import Options
+from tesserac.passes.mesh.settings import read_settings
 from tests.comm.projects import build, losses, run, slow
 
 LAYERS = """
@@ -82,6 +86,42 @@ def test_accumulated_batches_are_exchanged_once(tmp_path: Path) -> None:
         calls = {e["kind"]: e["calls"] for e in exchanges if e["bytes"] > 64}
         assert calls == ({"reduce_scatter": 1, "all_gather": 1} if toml else {"all_reduce": 1})
         assert [e["calls"] for e in exchanges if e["bytes"] <= 64] == [3]  # the loss of every batch
+
+
+def test_emitted_for_gpus() -> None:
+    """The CUDA program has the exchanges of the CPU's, and the table of buckets from which moments are divided."""
+    options = CompileOptions(Options(mesh="dp=3"), planning=read_settings(ZERO, "plan.toml"))
+    texts = [compile_source(LAYERS, "model.py", replace(options, target=target, emulate=target == "cuda")).files[file]
+             for target, file in (("cpu", "net.program.cpp"), ("cuda", "net.program.cu"))]
+    tables = [text[text.index("static const Collective"):text.index("static const Mesh")] for text in texts]
+    assert tables[0] == tables[1]
+    assert "reduce_scatter" in tables[1]
+    assert "kBuckets" in tables[1]
+
+
+@slow
+def test_ranks_with_a_gpu_each(tmp_path: Path) -> None:
+    """The same bits as with whole moments, several batches a step are exchanged once, and processors go on with it."""
+    plain, shared = build(LAYERS, "dp=3", gpus=True), build(LAYERS, "dp=3", gpus=True, toml=ZERO)
+    assert run(shared, 3, "selftest").rstrip().endswith("selftest: ok")
+    assert "each optimizer moment 448 bytes" in run(shared, 1, "describe")
+    for rule in ("adamw", "momentum", "sgd"):
+        options = ("--optimizer", rule, "--steps", 20)
+        np.testing.assert_allclose(train(shared, 3, *options), train(plain, 3, *options), rtol=1e-6)
+    options = ("--accumulate", 3, "--optimizer", "adam", "--steps", 20)
+    want = train(build(LAYERS, "none"), 1, *options)
+    for program, kinds in ((plain, {"all_reduce": 1}), (shared, {"reduce_scatter": 1, "all_gather": 1})):
+        np.testing.assert_allclose(train(program, 3, *options), want, rtol=1e-6)
+        words = ("--steps", 2, "--warmup", 1, "--accumulate", 3, "--json")
+        exchanges = json.loads(run(program, 3, "bench", *words))["exchanges"]
+        assert {e["kind"]: e["calls"] for e in exchanges if e["bytes"] > 64} == kinds
+        assert all(e["bytes"] == e["planned_bytes"] for e in exchanges if e["bytes"] > 64)
+    straight = train(shared, 3, "--optimizer", "adam", "--steps", 20)
+    train(shared, 3, "--optimizer", "adam", "--steps", 11, "--checkpoint", tmp_path / "c")
+    shutil.copytree(tmp_path / "c", tmp_path / "d")
+    for program, folder, tolerance in ((shared, "c", 0.0), (build(LAYERS, "dp=3", toml=ZERO), "d", 1e-6)):
+        rest = train(program, 3, "--optimizer", "adam", "--steps", 20, "--checkpoint", tmp_path / folder, "--resume")
+        np.testing.assert_allclose(rest, straight[11:], rtol=tolerance)
 
 
 @slow

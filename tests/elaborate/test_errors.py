@@ -9,12 +9,7 @@ from typing import Any
 
 import pytest
 
-from tesserac import driver
-from tesserac.diagnostics import CompileError
 from tesserac.diagnostics_catalogue import CATALOGUE, Explanation
-from tesserac.driver import CompileOptions
-from tesserac.elaborate import Options
-from tesserac.passes.mesh.settings import PlanToml
 from tests.elaborate.support import compile_source
 
 CHAPTER = Path(__file__).resolve().parents[2] / "examples" / "chapter6"
@@ -80,17 +75,6 @@ def test_an_unresolved_dimension_names_the_flag() -> None:
     )
     assert "dimension 1 (`S`) of input `input`" in named.text
     assert "--dim S=N" in named.text
-
-
-def test_shares_of_moments_on_gpus_are_refused_with_what_to_do() -> None:
-    sizes = Options(shapes=(("input", "4x64x32"), ("Wo", "32x48")))
-    options = CompileOptions(sizes, target="cuda", planning=PlanToml(zero=1))
-    with pytest.raises(CompileError) as caught:
-        driver.compile_source((CHAPTER / "listing1.py").read_text(), "listing1.py", options)
-    (error,) = caught.value.diagnostics
-    assert error.code == "T0701"
-    assert "on GPUs the optimizer's moments cannot be divided among ranks (ZeRO-1) yet" in error.message
-    assert "stage = 3" in error.help[0]
 
 
 def test_a_unit_has_one_mesh() -> None:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesserac.codegen.comments import where
-from tesserac.codegen.cpu.tables import Cuts
+from tesserac.codegen.cpu.tables import Cuts, Parameter
 from tesserac.codegen.names import CppNames, cpp_string
 from tesserac.codegen.records import ExchangeKernel, Launch
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Var
 from tesserac.passes.mesh.entry import Meshed
+from tesserac.passes.plan import Plan, StagePlan
 
 
 class Exchanges:
@@ -82,6 +83,28 @@ class Exchanges:
         calls = [f["calls"] if "calls" in f else [stage.lines for stage in f["stages"]] for f in functions]
         text = repr((self.rows, self.cuts.rows(), calls, kernels))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def gradients_made(
+    launch: Launch, stage: StagePlan, plan: Plan, parameters: Sequence[Parameter]
+) -> tuple[str, ...]:
+    """Paths of the parameters whose gradients an exchange makes; none if it makes anything else, or more reads it.
+
+    A gradient of complex numbers is two values.
+    """
+    exports, function = stage.fused.values.exports, plan.staged.function
+    found = []
+    for slot, argument in zip(launch.kernel.slots, launch.arguments, strict=True):
+        export = exports.get(argument.var)
+        var = export.outer if export is not None else argument.var
+        place = plan.outer.get(var)
+        if not slot.written or slot.name == "work":
+            continue
+        read = any(var in e.operands for e in function.equations) or sum(o.var == var for o in function.outputs) > 1
+        if place is None or place.kind != "grad" or read:
+            return ()
+        found.append(parameters[place.index].declared.path)
+    return tuple(dict.fromkeys(found))
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tesserac.codegen.comments import experts_text, short_name, where
 from tesserac.codegen.cpu.early import early_updates
-from tesserac.codegen.cpu.exchanges import Exchanges
+from tesserac.codegen.cpu.exchanges import Exchanges, gradients_made
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
@@ -242,7 +242,7 @@ class FunctionRenderer:
             self._attention(launch.kernel)
             arguments += ["work", kept]
         if isinstance(launch.kernel, ExchangeKernel):
-            made = self._gradients_made(launch, stage)
+            made = gradients_made(launch, stage, self.plan, self.parameters)
             arguments = self.exchanges.arguments(launch, launch.kernel, made) + arguments
         arguments += ["tile.rows"] if is_ragged(launch.kernel) else []
         arguments += [first] if function.takes_first else []
@@ -254,25 +254,6 @@ class FunctionRenderer:
         remark = f"  // {comment_text(line)}" if line else ""
         once = "if (tile.first) " if item.experts is not None and not is_ragged(launch.kernel) else ""
         return f"{once}TSR_KERNEL({number}, {function.name}({', '.join(arguments)}));{remark}"
-
-    def _gradients_made(self, launch: Launch, stage: StagePlan) -> tuple[str, ...]:
-        """Paths of the parameters whose gradients an exchange makes; none if it makes anything else, or more reads it.
-
-        A gradient of complex numbers is two values.
-        """
-        exports, function = stage.fused.values.exports, self.plan.staged.function
-        found = []
-        for slot, argument in zip(launch.kernel.slots, launch.arguments, strict=True):
-            export = exports.get(argument.var)
-            var = export.outer if export is not None else argument.var
-            place = self.plan.outer.get(var)
-            if not slot.written or slot.name == "work":
-                continue
-            read = any(var in e.operands for e in function.equations) or sum(o.var == var for o in function.outputs) > 1
-            if place is None or place.kind != "grad" or read:
-                return ()
-            found.append(self.parameters[place.index].declared.path)
-        return tuple(dict.fromkeys(found))
 
     # -- buffers ----------------------------------------------------------------------------------------
 

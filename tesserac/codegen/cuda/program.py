@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesserac.codegen import comments
-from tesserac.codegen.cpu.exchanges import Exchanges
+from tesserac.codegen.cpu.exchanges import Exchanges, gradients_made
 from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue
@@ -71,7 +71,8 @@ class FunctionRenderer:
         self.takes_key |= function.emitted.takes_key
         arguments = [self._argument(a, stage) for a in launch.arguments]
         if isinstance(launch.kernel, ExchangeKernel):
-            arguments = [", ".join(self.exchanges.arguments(launch, launch.kernel)), *arguments]
+            made = gradients_made(launch, stage, self.plan, self.parameters)
+            arguments = [", ".join(self.exchanges.arguments(launch, launch.kernel, made)), *arguments]
         lines = [wrapped_call(step.format(*arguments)) for step in function.emitted.steps]
         place = comments.where(launch)
         return [f"{lines[0]}  // {comment_text(place)}" if place else lines[0], *lines[1:]]

@@ -12,7 +12,7 @@ from tesserac.codegen.comments import short_name
 from tesserac.codegen.cpu.exchanges import Exchanges
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.project import EntryPlans
-from tesserac.codegen.cpu.tables import Parameter, parameter_rows, parameters_of
+from tesserac.codegen.cpu.tables import Parameter, parameter_rows, parameters_of, table_rows
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue, KernelFunction
 from tesserac.codegen.cuda.program import FunctionRenderer
 from tesserac.codegen.cuda.schedule import Schedule
@@ -54,6 +54,7 @@ def rendered(
         FunctionRenderer(plan, declared[label], parameters, kernels, label, exchanges).render()
         for label, plan in plans.roles()
     ]
+    exchanges.list_buckets(list(table_rows(parameters, exchanges.cuts)))
     return Rendered(kernels, functions, parameters, exchanges)
 
 
