@@ -93,30 +93,27 @@ __device__ inline void pass_over(const PairMemory<C>& memory, int turn) {
 
 /// Weights of a warp's 16 rows from `row` on in place of their scores; keys from `key` on.
 template <class A, int N>
-__device__ inline void weigh_rows(float (&scores)[N][4], const float (&log_total)[2], int row, int key, float scale) {
-  const bool cut = is_cut<A, 16, 8 * N>(row, key);
+__device__ inline void weigh_rows(float (&scores)[1][N][4], const float (&log_total)[2], int row, int key, float scale) {
+  hide<A>(scores, row, key);
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int i = row + row_of(e), t = key + 8 * n + column_of(e);
-      const bool hidden = cut && (t >= A::keys || (A::causal && t > i + Sizes<A>::offset));
-      scores[n][e] = hidden ? 0.0f : ptx::exp2_approximate(scores[n][e] * scale - log_total[e / 2]);
-    }
+    for (int e = 0; e < 4; ++e) scores[0][n][e] = ptx::exp2_approximate(scores[0][n][e] * scale - log_total[e / 2]);
 }
 
 /// The same of a warp's 16 keys from `key` on; queries from `row` on, with logarithms of their totals.
 template <class A, int N>
 __device__ inline void weigh_columns(float (&scores)[N][4], const float* log_total, int row, int key, float scale) {
-  const bool cut = A::causal && key + 15 > row + Sizes<A>::offset;
+  if (A::causal && key + 15 > row + Sizes<A>::offset)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        if (key + row_of(e) > row + 8 * n + column_of(e) + Sizes<A>::offset) scores[n][e] = -infinity<float>();
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int at = 8 * n + column_of(e);
-      const bool hidden = cut && key + row_of(e) > row + at + Sizes<A>::offset;
-      scores[n][e] = hidden ? 0.0f : ptx::exp2_approximate(scores[n][e] * scale - log_total[at]);
-    }
+    for (int e = 0; e < 4; ++e) scores[n][e] = ptx::exp2_approximate(scores[n][e] * scale - log_total[8 * n + column_of(e)]);
 }
 #endif
 
@@ -149,7 +146,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   ptx::registers_take<240>();
   const int own = row + 64 * group, own_turns = turns_of(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
   const char *const query = memory.own_x() + 64 * group * kPanelRow, *const pull = memory.own_y() + 64 * group * kPanelRow;
-  float log_total[2], shift[2], sums[1][C::x_columns / 8][4] = {}, scores[C::step / 8][4], pulls[C::step / 8][4];
+  float log_total[2], shift[2], sums[1][C::x_columns / 8][4] = {}, scores[1][C::step / 8][4], pulls[C::step / 8][4];
   uint32_t weights[C::step / 16][4];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -161,7 +158,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   auto ask_pair = [&](int turn) {
     const int stage = turn % C::stages, parity = turn / C::stages % 2;
     ptx::mbarrier_wait(memory.x_here(stage), parity);
-    ask_dots<E, S::width, C::rows, C::step>(scores, query, memory.x(stage));
+    ask_dots<E, S::width, C::rows, C::step>(scores[0], query, memory.x(stage));
     ptx::mbarrier_wait(memory.y_here(stage), parity);
     ask_dots<E, S::values, C::rows, C::step>(pulls, pull, memory.y(stage));
   };
@@ -169,7 +166,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
 #pragma unroll
     for (int n = 0; n < C::step / 8; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) scores[n][e] *= pulls[n][e] - shift[e / 2];
+      for (int e = 0; e < 4; ++e) scores[0][n][e] *= pulls[n][e] - shift[e / 2];
   };
   ptx::mbarrier_wait(memory.own_here(), 0);
   ask_pair(0);
@@ -178,7 +175,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   ptx::wgmma_wait<0>();
   give_back(memory.y_done(0));
   pull_scores();
-  round_weights<E>(weights, scores);
+  round_weights<E>(weights, scores[0]);
   for (int turn = 1; turn < own_turns; ++turn) {
     const int stage = turn % C::stages, before = (turn - 1) % C::stages;
     ask_pair(turn);
@@ -190,7 +187,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     pull_scores();
     ptx::wgmma_wait<0>();
     give_back(memory.x_done(before));
-    round_weights<E>(weights, scores);
+    round_weights<E>(weights, scores[0]);
   }
   const int last = (own_turns - 1) % C::stages;
   ask_weighted<E>(sums[0], weights, memory.x(last));
@@ -246,21 +243,30 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   const int own = key + 64 * group, own_row = own + threadIdx.x % 128 / 32 * 16;
   const char *const keys = memory.own_x() + 64 * group * kPanelRow, *const values = memory.own_y() + 64 * group * kPanelRow;
   float dk_sums[1][C::x_columns / 8][4] = {}, dv_sums[1][C::y_columns / 8][4] = {};
+  uint32_t pulled[C::step / 16][4];
+  int asked = -1;  // the stage of the queries that a product with `pulled` is under way with, if one is
+  auto settle = [&] {
+    if (asked >= 0) give_back(memory.x_done(asked));
+    asked = -1;
+  };
   ptx::mbarrier_wait(memory.own_here(), 0);
   for (int turn = 0; turn < turns; ++turn) {
     const int stage = turn % C::stages, parity = turn / C::stages % 2, row = row_of_turn(turn);
     if (A::causal && own > row + C::step - 1 + S::offset) {
+      ptx::wgmma_wait<0>();
+      settle();
       pass_over(memory, turn);
       continue;
     }
     const float *const log_total = memory.numbers(stage), *const shift = log_total + C::step;
     float scores[C::step / 8][4], pulls[C::step / 8][4];
-    uint32_t weights[C::step / 16][4], pulled[C::step / 16][4];
+    uint32_t weights[C::step / 16][4];
     ptx::mbarrier_wait(memory.x_here(stage), parity);
     ask_dots<E, S::width, C::rows, C::step>(scores, keys, memory.x(stage));
     ptx::mbarrier_wait(memory.y_here(stage), parity);
     ask_dots<E, S::values, C::rows, C::step>(pulls, values, memory.y(stage));
     ptx::wgmma_wait<1>();  // the scores are here
+    settle();
     weigh_columns<A>(scores, log_total, row, own_row, scale * kLog2E);
     round_weights<E>(weights, scores);
     ask_weighted<E>(dv_sums[0], weights, memory.y(stage));
@@ -271,11 +277,12 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
       for (int e = 0; e < 4; ++e) scores[n][e] *= pulls[n][e] - shift[8 * n + column_of(e)];
     round_weights<E>(pulled, scores);
     ask_weighted<E>(dk_sums[0], pulled, memory.x(stage));
+    asked = stage;
     ptx::wgmma_wait<1>();
     give_back(memory.y_done(stage));
-    ptx::wgmma_wait<0>();
-    give_back(memory.x_done(stage));
   }
+  ptx::wgmma_wait<0>();
+  settle();
   float factor[1][2];
   fill(factor, 1);
   store(dv + b * A::dv_batch + head * A::value_dim, A::dv_row, own_row, A::keys, 0, A::value_dim, dv_sums, factor);

@@ -1,5 +1,6 @@
 // Attention on tensor cores with the sizes that the test lists: `attention_mma CASE` reads the scale and the operands, writes
-// results as floats: o, lse, dq, dk, dv. Exits with 2 if CUDA reported an error. With TSR_SM_90A: as sm_90a computes them.
+// results as floats: o, lse, dq, dk, dv. Exits with 2 if CUDA reported an error. With TSR_SM_90A: as sm_90a computes them. Cases of which
+// many tiles come and go are compiled with TSR_LONG, the first alone with TSR_FIRST.
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
@@ -73,6 +74,7 @@ static int attend() {
 int main(int, char** arguments) {
   switch (atoi(arguments[1])) {
     case 0: return attend<Sizes<2, 150, 150, 2, 1, 64, 64, true>, __nv_bfloat16, float>();
+#ifndef TSR_FIRST
     case 1: return attend<Sizes<1, 37, 100, 2, 2, 40, 24, false>, __half, __half>();
     case 2: return attend<Sizes<1, 70, 133, 2, 1, 128, 128, true>, __half, float>();
     case 3: return attend<Sizes<1, 66, 72, 1, 1, 256, 208, true>, __nv_bfloat16, __nv_bfloat16>();
@@ -80,6 +82,12 @@ int main(int, char** arguments) {
     case 5: return attend<Sizes<1, 40, 40, 1, 1, 80, 96, true>, __nv_bfloat16, float>();
 #ifdef TSR_SM_90A
     case 6: return attend<Sizes<1, 140, 530, 1, 1, 64, 64, true>, __half, __half>();  // more tiles than stages, rows that see one more
+#endif
+#ifdef TSR_LONG
+    case 7: return attend<Sizes<1, 300, 333, 4, 2, 128, 128, true>, __nv_bfloat16, __nv_bfloat16>();
+    case 8: return attend<Sizes<1, 410, 330, 2, 1, 64, 128, false>, __half, float>();
+    case 9: return attend<Sizes<1, 520, 520, 1, 1, 96, 64, true>, __nv_bfloat16, float>();
+#endif
 #endif
   }
   return 3;

@@ -51,6 +51,13 @@ CASES = (
 )
 WIDE = (*CASES, Case(1, 140, 530, 1, 1, 64, 64, True, "f16", "f16"))
 """What the kernels for sm_90a compute."""
+LONG = (
+    Case(1, 300, 333, 4, 2, 128, 128, True, "bf16", "bf16"),
+    Case(1, 410, 330, 2, 1, 64, 128, False, "f16", "f32"),
+    Case(1, 520, 520, 1, 1, 96, 64, True, "bf16", "f32"),
+)
+"""And, where a test of the emulation is asked for, stages that are filled many times."""
+ASKED_FOR = "TSR_EMULATION_MODE" in os.environ
 ROUNDOFF = {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24}
 
 
@@ -107,18 +114,19 @@ class Results:
     dv: NDArray[np.float32]
 
 
-def execute(program: Path, number: int, problem: Problem, order: str, asynchrony: str) -> NDArray[np.float32]:
-    """Runs the case's kernels; all that they stored."""
+def run_case(
+    program: Path, number: int, problem: Problem, order: str, asynchrony: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the case's kernels, with threads and copies in these orders."""
     order_of = {"TSR_EMULATION_ORDER": order, "TSR_EMULATION_ASYNC": asynchrony, "ASAN_OPTIONS": "detect_leaks=0"}
     text = np.float32(problem.scale).tobytes() + b"".join(x.tobytes() for x in problem.raw)
-    done = subprocess.run([str(program), str(number)], input=text, capture_output=True, env={**os.environ, **order_of})
-    assert (done.returncode, done.stderr) == (0, b"")
-    return np.frombuffer(done.stdout, np.float32)
+    return subprocess.run([str(program), str(number)], input=text, capture_output=True, env={**os.environ, **order_of})
 
 
 def attend(program: Path, number: int, problem: Problem, order: str, asynchrony: str) -> Results:
     """Runs forward and backward pass."""
-    c, values = problem.case, execute(program, number, problem, order, asynchrony)
+    c, done = problem.case, run_case(program, number, problem, order, asynchrony)
+    assert (done.returncode, done.stderr) == (0, b"")
     shapes = (
         (c.batch, c.queries, c.heads, c.value_dim),
         (c.batch, c.heads, c.queries),
@@ -126,7 +134,7 @@ def attend(program: Path, number: int, problem: Problem, order: str, asynchrony:
         (c.batch, c.keys, c.kv_heads, c.head_dim),
         (c.batch, c.keys, c.kv_heads, c.value_dim),
     )
-    parts = np.split(values, np.cumsum([np.prod(s) for s in shapes])[:-1])
+    parts = np.split(np.frombuffer(done.stdout, np.float32), np.cumsum([np.prod(s) for s in shapes])[:-1])
     o, lse, dq, dk, dv = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
     assert np.isnan(dq[..., -16:]).all()  # what lies between rows is not touched
     return Results(o, lse, dq[..., :-16].reshape(*dq.shape[:2], c.heads, c.head_dim), dk, dv)
@@ -198,17 +206,19 @@ def test_attention(number: int, program: Path) -> None:
     attend_twice(program, number, Problem.of(CASES[number]))
 
 
-@pytest.fixture(scope="module", params=SELECTED if "TSR_EMULATION_MODE" in os.environ else ("race",))
+@pytest.fixture(scope="module", params=SELECTED if ASKED_FOR else ("race",))
 def wide_program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wide")
     write_emulated(folder, {"attention_mma.cu": SOURCE.read_text(encoding="utf-8")})
-    return build(folder, "attention_mma.cpp", request.param, program=True, flags=["-DTSR_SM_90A"])
+    return build(
+        folder, "attention_mma.cpp", request.param, program=True, flags=["-DTSR_SM_90A", *["-DTSR_LONG"] * ASKED_FOR]
+    )
 
 
-@pytest.mark.parametrize("number", range(len(WIDE)))
+@pytest.mark.parametrize("number", range(len(WIDE) + len(LONG) * ASKED_FOR))
 def test_attention_of_sm_90a(number: int, wide_program: Path) -> None:
     """The warp-specialised kernels: forward, and backward for heads of at most 128 columns."""
-    attend_twice(wide_program, number, Problem.of(WIDE[number]))
+    attend_twice(wide_program, number, Problem.of((*WIDE, *LONG)[number]))
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc on this machine")
@@ -227,9 +237,7 @@ def test_no_registers_are_spilled(tmp_path: Path) -> None:
         distances = ", ".join(f"{n}_row = {width * 16}, {n}_batch = {width * 16 * 2000}" for n in names)
         lines.append(f"struct A{width} {{ static constexpr int {sizes}; static constexpr bool causal = true;")
         lines.append(f"static constexpr int64_t {distances}; }};")
-        kernels = ", ".join(
-            f"(void*)&tsr::flash::{name}<A{width}, __nv_bfloat16, float>" for name in of_width
-        )
+        kernels = ", ".join(f"(void*)&tsr::flash::{name}<A{width}, __nv_bfloat16, float>" for name in of_width)
         lines.append(f"void* kernels{width}[] = {{{kernels}}};")
     found = compiled("\n".join(lines), tmp_path)
     assert len(found) == sum(map(len, kernels_of.values())) * len(ARCHITECTURES)
