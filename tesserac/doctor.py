@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from tesserac import __version__
 from tesserac.build import processors
 from tesserac.nvcc import locate
 from tesserac.toolchain import INSTALL, find_compiler, find_make
+from tesserac.verification.gpu import INSTALL as INSTALL_CUPY
 
 PACKAGES = ("click", "jinja2", "lark", "numpy")
 """Run-time dependencies whose versions are listed."""
@@ -188,6 +190,7 @@ def _cuda() -> list[Finding]:
     smi = shutil.which("nvidia-smi")
     status, text = _output([smi, "--query-gpu=name,driver_version", "--format=csv,noheader"]) if smi else (1, "")
     gpu = text.splitlines()[0] if status == 0 and text.strip() else ""
+    rows.append(_cupy())
     rows.append(
         Finding(
             "NVIDIA GPU (optional)",
@@ -197,3 +200,10 @@ def _cuda() -> list[Finding]:
         )
     )
     return rows
+
+
+def _cupy() -> Finding:
+    """Whether it is there; whether it can be imported is only known by doing so, which takes a second."""
+    spec = importlib.util.find_spec("cupy")
+    detail = str(spec.origin) if spec else "needed by verify and tune on a GPU; built programs do without"
+    return Finding("cupy (optional)", spec is not None, detail, INSTALL_CUPY)

@@ -127,4 +127,13 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "tesserac build model.py --emit=sass   # where it is not installed",
         "`pip install nvidia-cuda-nvdisasm`, or `--emit=ptx`, which nvcc writes by itself.",
     ),
+    Explanation(
+        "T0816",
+        "kernels cannot be run on this machine's GPU",
+        "`verify` and `tune` reach a GPU through the Python package cupy: memory, copies and times are its. It is not "
+        "installed, it does not fit the driver, or the GPU has no room for the buffers of a kernel.",
+        "tesserac verify model.py   # with a GPU, without cupy",
+        "`pip install 'tesserac[cuda]'` brings a cupy for CUDA 13; smaller sizes (--set, --dim) need less room; "
+        "`--emulate` runs the kernels on the processor.",
+    ),
 )

@@ -12,6 +12,7 @@ from tesserac.codegen import comments
 from tesserac.codegen.cuda.alone import Alone
 from tesserac.ir.program import Var
 from tesserac.ir.types import DType
+from tesserac.verification.gpu import Gpu
 from tesserac.verification.library import Kernels
 from tesserac.verification.memory import Layout
 from tesserac.verification.reference import SEED, STEP, Array, Expected, program_values
@@ -22,6 +23,8 @@ _TOLERANCE = {DType.F64: 1e-11, DType.F32: 2e-5, DType.BF16: 1.6e-2, DType.F16: 
 Sums of float32 differ by the order of their terms; what goes through 16 bits is rounded once or twice more."""
 
 REPEATS = 20
+COPIED = 256 << 20
+"""Bytes of the copies that measure what memory can do: more than caches hold."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,18 @@ def verify(kernels: Sequence[Alone], library: Kernels, timed: bool, chosen: Sequ
             return
 
 
-def measured(library: Kernels) -> Rates:
-    """The rates of the device that a library runs on."""
-    size = 256 << 20
-    library.open(2 * size)
-    return Rates(library.copy_rate(size), library.peak(tensor_cores=False), library.peak(tensor_cores=True))
+def measured(gpu: Gpu) -> Rates:
+    """The rates of a device."""
+    return Rates(gpu.copy_rate(COPIED), gpu.peak(tensor_cores=False), gpu.peak(tensor_cores=True))
 
 
 def _row(layout: Layout, library: Kernels, reference: Mapping[Var, Array], repeats: int) -> Row:
     item, launch = layout.item, layout.item.launch
     read = {var: layout.put(var, reference[var]) for var in layout.read}
-    library.write(layout.key, np.array([SEED, STEP], np.uint64).view(np.uint8))
+    device = library.device
+    device.write(layout.key, np.array([SEED, STEP], np.uint64).view(np.uint8))
     for buffer in layout.buffers.values():
-        library.write(buffer.offset, buffer.host)
+        device.write(buffer.offset, buffer.host)
     types = {slot.dtype for slot in launch.kernel.slots if slot.dtype.is_float}
     allowed = max((_TOLERANCE[t] for t in types), default=0.0)
     place = comments.where(launch)
@@ -99,7 +101,7 @@ def _row(layout: Layout, library: Kernels, reference: Mapping[Var, Array], repea
         )
     worst, note, bits = 0.0, "", hashlib.sha256()
     for owner in layout.written:
-        library.read(layout.buffers[owner].offset, layout.buffers[owner].host)
+        device.read(layout.buffers[owner].offset, layout.buffers[owner].host)
         bits.update(layout.buffers[owner].host.tobytes())
         error, missing = _compare(owner, layout, read, reference)
         worst, note = max(worst, error), note or missing

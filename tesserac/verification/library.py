@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,50 +57,95 @@ def build_library(
     return (folder / library).absolute()
 
 
-class Kernels:
-    """The functions of such a library. Errors of CUDA are RuntimeErrors."""
+class Device(Protocol):
+    """Memory and a stream that kernels work on; offsets count from the memory's start. Errors are RuntimeErrors."""
 
-    def __init__(self, path: Path) -> None:
-        self._library = ctypes.CDLL(str(path), os.RTLD_LOCAL | os.RTLD_NOW)
-        self._library.tsr_alone_error.restype = ctypes.c_char_p
-        self._library.tsr_alone_copy_rate.restype = ctypes.c_double
-        self._library.tsr_alone_peak.restype = ctypes.c_double
-        self._library.tsr_alone_device.restype = ctypes.c_char_p
+    @property
+    def stream(self) -> int:
+        """The handle of the stream."""
+
+    def allocate(self, size: int) -> int:
+        """The address of ``size`` bytes, in place of what was there."""
+
+    def write(self, offset: int, host: NDArray[np.uint8]) -> None:
+        """Copies bytes into the memory."""
+
+    def read(self, offset: int, host: NDArray[np.uint8]) -> None:
+        """Copies bytes out of the memory."""
+
+    def finish(self) -> None:
+        """Waits until all is done."""
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """How long it takes what ``work`` puts on the stream."""
+
+
+class Emulated:
+    """The device of a library that is built for the emulation, where time means nothing."""
+
+    stream = 0
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library, self._memory = library, 0
+        library.tsr_alone_allocate.restype = ctypes.c_void_p
+
+    def allocate(self, size: int) -> int:
+        """See Device."""
+        self._library.tsr_alone_free(ctypes.c_void_p(self._memory))
+        self._memory = int(self._library.tsr_alone_allocate(ctypes.c_size_t(size)) or 0)
+        return self._memory
+
+    def write(self, offset: int, host: NDArray[np.uint8]) -> None:
+        """See Device."""
+        self._copy(self._library.tsr_alone_write, offset, host)
+
+    def read(self, offset: int, host: NDArray[np.uint8]) -> None:
+        """See Device."""
+        self._copy(self._library.tsr_alone_read, offset, host)
+
+    def finish(self) -> None:
+        """See Device."""
+        checked(self._library, self._library.tsr_alone_finish())
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """See Device."""
+        work()
+        self.finish()
+        return 0.0
+
+    def _copy(self, function: Any, offset: int, host: NDArray[np.uint8]) -> None:
+        pointers = ctypes.c_void_p(self._memory + offset), ctypes.c_void_p(host.ctypes.data)
+        checked(self._library, function(*pointers, ctypes.c_size_t(host.nbytes)))
+
+
+class Kernels:
+    """The functions of such a library, on a GPU or (None) under the emulation that it is built for."""
+
+    def __init__(self, path: Path, gpu: Device | None) -> None:
+        self.library = ctypes.CDLL(str(path), os.RTLD_LOCAL | os.RTLD_NOW)
+        self.library.tsr_alone_error.restype = ctypes.c_char_p
+        self.device = gpu or Emulated(self.library)
+        self._start = 0
+        self.library.tsr_alone_open(ctypes.c_void_p(self.device.stream))
 
     def open(self, size: int) -> None:
         """Allocates ``size`` bytes on the device, in place of what was there."""
-        self._check(self._library.tsr_alone_open(ctypes.c_size_t(size)))
-
-    def write(self, offset: int, host: NDArray[np.uint8]) -> None:
-        """Copies bytes to the device."""
-        pointer = ctypes.c_void_p(host.ctypes.data)
-        self._check(self._library.tsr_alone_write(ctypes.c_size_t(offset), pointer, ctypes.c_size_t(host.nbytes)))
-
-    def read(self, offset: int, host: NDArray[np.uint8]) -> None:
-        """Copies bytes from the device."""
-        pointer = ctypes.c_void_p(host.ctypes.data)
-        self._check(self._library.tsr_alone_read(ctypes.c_size_t(offset), pointer, ctypes.c_size_t(host.nbytes)))
+        self._start = self.device.allocate(size)
 
     def run(self, number: int, offsets: Sequence[int], workspace: int, key: int, repeats: int = 0) -> float:
         """Runs a kernel once, then ``repeats`` times; the mean seconds of those."""
-        seconds = ctypes.c_double(0)
-        places = (ctypes.c_int64 * len(offsets))(*offsets)
-        arguments = (ctypes.c_int64(workspace), ctypes.c_int64(key), repeats, ctypes.byref(seconds))
-        self._check(self._library.tsr_alone_run(number, places, len(offsets), *arguments))
-        return seconds.value
+        slots = (ctypes.c_void_p * len(offsets))(*(self._start + offset for offset in offsets))
+        rest = ctypes.c_void_p(self._start + workspace), ctypes.c_void_p(self._start + key)
 
-    def copy_rate(self, size: int) -> float:
-        """Bytes per second of a copy of ``size`` bytes on the device, read and written; the memory holds twice that."""
-        return float(self._library.tsr_alone_copy_rate(ctypes.c_size_t(size), 20))
+        def launch(times: int) -> None:
+            checked(self.library, self.library.tsr_alone_launch(number, slots, *rest, times))
 
-    def peak(self, tensor_cores: bool) -> float:
-        """Floating-point operations per second that the device can do; 0 where that is not known."""
-        return float(self._library.tsr_alone_peak(int(tensor_cores)))
+        launch(1)
+        self.device.finish()
+        return self.device.seconds(lambda: launch(repeats)) / repeats if repeats else 0.0
 
-    def device(self) -> str:
-        """The device's name and architecture: ``NVIDIA H200 (sm_90)``; empty for the emulation."""
-        return str(self._library.tsr_alone_device().decode("utf-8", "replace"))
 
-    def _check(self, code: int) -> None:
-        if code != 0:
-            raise RuntimeError(self._library.tsr_alone_error().decode("utf-8", "replace"))
+def checked(library: ctypes.CDLL, code: int) -> None:
+    """RuntimeError for an error of a library."""
+    if code != 0:
+        raise RuntimeError(library.tsr_alone_error().decode("utf-8", "replace"))

@@ -13,6 +13,7 @@ from tesserac.driver import compile_source, entry_stems
 from tesserac.inspection.stages import unknown
 from tesserac.toolchain import find_toolchain
 from tesserac.verification.check import Row, measured, table, verify
+from tesserac.verification.gpu import opened
 from tesserac.verification.library import Kernels, build_library
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def verify_program(
     """Prints a table per entry; 0, or 1 if a kernel is wrong. ``folder`` is where things are built."""
     find_toolchain()  # before any work is done
     emulate = source.options.emulate
+    gpu = opened(emulate)
     console.stage = "parsing and elaboration"
     project = compile_source(source.text, source.path, source.options, progress(console))
     console.diagnostics(d for d in project.warnings if d.severity != "note")
@@ -52,9 +54,9 @@ def verify_program(
             jobs=jobs,
         )
         console.stage = "the kernels"
-        device = Kernels(library)
-        rates = None if emulate else measured(device)
-        found = list(verify(kernels, device, not emulate, chosen))
+        loaded = Kernels(library, gpu)
+        rates = measured(gpu) if gpu else None
+        found = list(verify(kernels, loaded, gpu is not None, chosen))
         console.show(table(found, rates))
         for row in (r for r in found if r.note):
             console.show(f"  {row.name}: {row.note}")
@@ -69,7 +71,7 @@ def verify_program(
     wrong = [row.name for row in rows if not row.good]
     verdict = f"all {len(rows)} kernels agree with the evaluator"
     console.show(f"{len(wrong)} of {len(rows)} kernels are wrong" if wrong else verdict)
-    if emulate:
+    if gpu is None:
         console.show(NO_GPU)
     return 1 if wrong else 0
 

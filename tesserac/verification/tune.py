@@ -21,6 +21,7 @@ from tesserac.replacing import check_writable, replace_text, unwritable
 from tesserac.toolchain import find_toolchain
 from tesserac.tuning import Tuned, Tuning, load_tuning
 from tesserac.verification.check import Row, verify
+from tesserac.verification.gpu import Gpu, opened
 from tesserac.verification.library import Kernels, build_library
 from tesserac.verification.program import chosen_kernels
 
@@ -77,34 +78,35 @@ def tune_program(
     find_toolchain()  # before any work is done
     check_writable(out)
     emulate = source.options.emulate
+    gpu = opened(emulate)
     console.stage = "parsing and elaboration"
     project = compile_source(source.text, source.path, source.options, progress(console))
     stems = entry_stems(project.program)
     trials: list[Trial] = []
-    device, names = "", []
+    names = []
     for plans in project.plans:
-        search = _Search(source, project, plans, stems[plans.entry.label], folder, variables, jobs)
+        search = _Search(source, project, plans, stems[plans.entry.label], folder, variables, jobs, gpu)
         names += [item.function.name for item in search.kernels]
         chosen = [i for i in chosen_kernels(search.kernels, kernel) if search.kernels[i].function.choices]
         if chosen:
             console.say(f"{plans.entry.label}: {len(chosen)} kernels with choices")
-            found, device = search.run(chosen, console)
-            trials += found
+            trials += search.run(chosen, console)
     if kernel is not None and not any(n == kernel or n.startswith(f"{kernel}_") for n in names):
         raise unknown("kernel", kernel, list(dict.fromkeys(names)))
-    console.show(table(trials, not emulate))
+    console.show(table(trials, gpu is not None))
     wrong = [text for trial in trials for text in trial.wrong]
     for text in wrong:
         console.show(f"WRONG: {text}")
     if wrong:
         return 1
+    device = gpu.name() if gpu else ""
     fresh = Tuning(str(out), device, tuple(trial.tuned() for trial in trials))
     kept = _kept(out, fresh)
     try:
         replace_text(out, Tuning(str(out), device, (*kept, *fresh.kernels)).text())
     except OSError as error:
         raise unwritable(out, error) from error
-    if emulate:
+    if gpu is None:
         console.show(NO_GPU)
     before = f", {len(kept)} from before" if kept else ""
     console.show(f"{out}: {len(trials)} kernels{before}\nbuild with it: --target cuda --tuning {out}")
@@ -132,15 +134,15 @@ class _Search:
     folder: Path
     variables: Sequence[str]
     jobs: int
+    gpu: Gpu | None
 
     def __post_init__(self) -> None:
         self.lines = {self.source.path: self.source.text.splitlines()}
         self.kernels = alone_kernels(self.plans, self.lines)
 
-    def run(self, chosen: Sequence[int], console: Console) -> tuple[list[Trial], str]:
-        """All schedules of the chosen kernels, one of each per round; and the device's name."""
+    def run(self, chosen: Sequence[int], console: Console) -> list[Trial]:
+        """All schedules of the chosen kernels, one of each per round."""
         trials = {n: Trial(self.kernels[n], schedules(self.kernels[n].function.choices)) for n in chosen}
-        device = ""
         rounds = max(len(trial.schedules) for trial in trials.values())
         for number in range(rounds):
             console.say(f"  round {number + 1} of {rounds}")
@@ -148,11 +150,10 @@ class _Search:
             picked = {t.item.function.digest: t.schedules[number] for t in active.values()}
             kernels, library = self._built(number, picked, console)
             console.stage = "the kernels"
-            device = library.device()
-            for n, row in zip(active, verify(kernels, library, not self.source.options.emulate, list(active)),
-                              strict=False):
+            rows = verify(kernels, library, self.gpu is not None, list(active))
+            for n, row in zip(active, rows, strict=False):
                 trials[n].add(row)
-        return list(trials.values()), device
+        return list(trials.values())
 
     def _built(self, number: int, picked: Mapping[str, Schedule], console: Console) -> tuple[list[Alone], Kernels]:
         console.stage = "compilation of the emitted code"
@@ -169,7 +170,7 @@ class _Search:
             jobs=self.jobs,
         )
         own_name = library.with_name(f"{self.stem}.round{number}.so")  # a process loads a path but once
-        return kernels, Kernels(library.replace(own_name))
+        return kernels, Kernels(library.replace(own_name), self.gpu)
 
 
 def table(trials: Sequence[Trial], timed: bool) -> str:
