@@ -248,8 +248,8 @@ def emit(program: Program, file: str, sources: Mapping[str, str], options: Compi
     files.update(runtime_headers(files))
     files["tessera.h"] = files["runtime/tessera.h"]
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
-    return Project(files, {r.entry.label: r.file for r in named}, library, tuple(plans), program, seconds=seconds,
-                   kernels=kernels)
+    return Project(files, {r.entry.label: r.file for r in named}, library, tuple(plans), program,
+                   _warnings(plans), seconds, kernels)
 
 
 def _references(plans: EntryPlans, stem: str) -> list[tuple[str, Function, tuple[str, ...]]]:
@@ -338,7 +338,13 @@ def emit_cuda(program: Program, file: str, sources: Mapping[str, str], options: 
         files.update({**replaced, **runtime_headers(replaced)})
     seconds["render"] = time.perf_counter() - start - sum(seconds.values())
     remarks = options.tuning.remarks(choosing, options.architectures).items if options.tuning else ()
-    return Project(files, {r.entry.label: r.file for r in named}, "", tuple(plans), program, tuple(remarks), seconds)
+    return Project(files, {r.entry.label: r.file for r in named}, "", tuple(plans), program,
+                   (*_warnings(plans), *remarks), seconds)
+
+
+def _warnings(plans: Sequence[EntryPlans]) -> tuple[Diagnostic, ...]:
+    """What planning entries for their meshes found."""
+    return tuple(warning for plan in plans if plan.meshed is not None for warning in plan.meshed.warnings)
 
 
 def reference_function(function: Function) -> Function:

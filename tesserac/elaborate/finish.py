@@ -210,10 +210,10 @@ class Writer:
         return Function(name, tuple(inputs), tuple(body), tuple(results))
 
     def pins(self) -> tuple[Pinned, ...]:
-        """What the source pins of the values that are used, under their final names."""
-        found = ((x.var if isinstance(x, Slot) else x, pinned) for x, pinned in self.session.pins)
-        return tuple(replace(pinned, value=self._vars[v.name].name) for v, pinned in found
-                     if v is not None and v.name in self._vars)
+        """What the source pins, under final names; without a name where nothing uses the value."""
+        pinned = ((x.var if isinstance(x, Slot) else x, found) for x, found in self.session.pins)
+        return tuple(found if v is None or v.name not in self._vars else replace(found, value=self._vars[v.name].name)
+                     for v, found in pinned)
 
     def _define(self, var: Var, stem: str) -> None:
         count = self._names.get(stem, 0)

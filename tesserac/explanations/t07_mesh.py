@@ -163,4 +163,14 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "$ tesserac plan examples/gpt.py --mesh tp=2 --memory 1MB",
         "Cut more: more ranks, a tensor axis, or zero.stage = 3 in plan.toml for parameters on data axes.",
     ),
+    Explanation(
+        "T0721",
+        "A pin without effect",
+        "A pin says how what reads a value has it. Nothing does where the value is not needed for any result, where "
+        "only an output is made of it, or where a derivative is found without it. Pins in plan.toml that match no "
+        "value are an error (T0706).",
+        'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8, 4]):\n'
+        '    y = dist.shard(x * 2, P("dp", None))\n    return x * 3\n',
+        "Pin what is computed from the value, or leave the pin out.",
+    ),
 )

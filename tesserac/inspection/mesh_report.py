@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics
 from tesserac.driver import front_end
 from tesserac.inspection.mesh_plan import plan_text, summary_text
-from tesserac.ir.program import Entry, Function
+from tesserac.ir.program import Entry
 from tesserac.parser import read_source
 from tesserac.passes.mesh.advice import LARGE, advice, refused, too_large
-from tesserac.passes.mesh.entry import needed_whole
+from tesserac.passes.mesh.entry import plans_of
 from tesserac.passes.mesh.expect import compare
 from tesserac.passes.mesh.hardware import load
 from tesserac.passes.mesh.lock import lock_text
-from tesserac.passes.mesh.planning import Planned, plan, settings_of, with_pins
+from tesserac.passes.mesh.pins import without_effect
+from tesserac.passes.mesh.planning import Planned, settings_of
 from tesserac.passes.mesh.reasons import reasons
 from tesserac.passes.mesh.report import described_plan
 from tesserac.passes.mesh.settings import PlanToml, read_settings
@@ -63,22 +64,23 @@ def plan_report(source: Source, options: PlanOptions) -> PlanReport:
     hardware = load(options.hw)
     unit, program, _ = front_end(source.text, source.path, compile_options)
     texts = {block.file: source.text.splitlines() for block in unit.sources}
-    planned = [(entry, role, function) for entry in program.entries
-               for role, function in _functions(entry, options.infer) if entry.mesh is not None]
+    planned = [(entry, role) for entry in program.entries if entry.mesh is not None
+               for role in _roles(entry, options.infer)]
     if not planned:
         _fail("no entry of this source has a mesh of several devices",
               "--mesh dp=2,tp=2, or dist.Mesh(...) in the source")
     if len(planned) > 1 and (options.lock or options.write_lock):
         _fail("a lock file holds one plan, and this source has several entries",
               "choose one of them: --entry " + planned[0][0].label)
+    if (options.lock or options.write_lock) and any(role == "infer" and entry.train for entry, role in planned):
+        _fail("a lock file holds the plan of the training step, around which inference is planned", "leave out --infer")
     lock = (options.lock, read_source(Path(options.lock))) if options.lock else None
     settings = settings_of(toml, lock, options.memory)
     report = PlanReport(data={"file": source.path, "entries": []})
     parts = []
-    for entry, role, function in planned:
-        assert entry.mesh is not None
-        settled = replace(with_pins(settings, entry.pins, function), whole=needed_whole(entry, settings))
-        found = plan(function, entry.mesh, hardware, settled)
+    for entry, role in planned:
+        found = next(found for made, found in plans_of(entry, hardware, settings) if made == role)
+        report.notes += without_effect(entry)
         parts.append(_entry(found, entry, role, texts, options, report))
         if options.write_lock:
             _write(Path(options.write_lock), lock_text(found.function, found.mesh, hardware, found.found))
@@ -119,11 +121,11 @@ def _roles_of_nothing(found: Planned) -> list[Diagnostic]:
             for axis in found.settings.roles if axis not in found.mesh.axes]
 
 
-def _functions(entry: Entry, infer: bool) -> Sequence[tuple[str, Function]]:
+def _roles(entry: Entry, infer: bool) -> Sequence[str]:
     """What is planned of an entry: training if it trains, unless inference is asked for."""
     found = dict(entry.roles())
     role = "infer" if infer or "train" not in found else "train"
-    return [(role, found[role])] if role in found else []
+    return [role] if role in found else []
 
 
 def _settings(source: Source, options: PlanOptions) -> PlanToml:

@@ -55,6 +55,7 @@ class Mesh:
 class Pinned:
     """A layout of a value in the source: per dimension the mesh axes that cut it, CLOSED or OPEN.
 
+    ``value``: its name, "" where the program does not need it.
     ``terms``: axes along which what makes the value leaves terms of a sum. ``whole``: axes along which it is whole.
     """
 

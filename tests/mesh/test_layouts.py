@@ -10,6 +10,7 @@ from tesserac.diagnostics import CompileError
 from tesserac.driver import CompileOptions, front_end
 from tesserac.elaborate import Options
 from tesserac.ir.mesh import Pinned
+from tesserac.passes.mesh.entry import on_mesh
 from tesserac.passes.mesh.planning import NOTHING, Planned, plan, with_pins
 from tests.mesh.programs import H100, entry_of
 
@@ -127,7 +128,8 @@ def test_a_parameter_like_another() -> None:
     assert entry.train is not None
     assert [(i.path, str(i.var.type)) for i in entry.train.parameters] == [
         ("net.A", "f32[4,6]"), ("net.B2", "f32[8,6]"), ("net.C", "f32[4,6]")]
-    assert {p.value: p.dims for p in entry.pins if p.value in "ABC"} == {"A": (("-",), ("tp",)), "C": (("?",), ("?",))}
+    pins = {p.value: p.dims for p in entry.pins}
+    assert (pins["A"], pins["C"], "B2" in pins) == ((("-",), ("tp",)), (("?",), ("?",)), False)
 
 
 def planned(body: str, **parts: str) -> Planned:
@@ -158,6 +160,45 @@ def test_a_collective_is_a_pin_with_a_remark(spelling: str) -> None:
     assert (pin.dims, pin.whole) == ((("?",), ("?",)), ("tp",))
     found = planned('z = dist.reduce_scatter(x @ W, "tp", dim=1)\n    w = z * 2\n    y = w')
     assert str(found.found.choice("tp", "w").operands[0]) == "S(1)"
+
+
+ALONE = """
+mesh = dist.Mesh(axes=["tp"], devices=[0, 1])
+@graph.module
+def net(x: Tensor[8, 4]):
+    {body}
+"""
+UNKEPT = {
+    'y = dist.shard(x * 2, P("tp", None))\n    return x * 3': "nothing that net computes needs the value",
+    'return dist.shard(x * 3, P(None, "tp"))': "nothing but an output reads `mul`",
+    'z = dist.shard(x * x, P(None, "tp"))\n    return op.grad(z, x)': "with derivatives written out",
+}
+
+
+@pytest.mark.parametrize("body", UNKEPT)
+def test_a_pin_that_nothing_can_keep_is_a_warning(body: str) -> None:
+    (warning,) = on_mesh(entry_of(ALONE.format(body=body)), H100).warnings
+    assert warning.code == "T0721"
+    assert UNKEPT[body] in warning.message
+    assert warning.span is not None
+    assert warning.span.line == 5
+
+
+def test_pins_are_kept_where_nothing_is_trained() -> None:
+    """Without a training step the forward function is planned as such, with the pins and the roles of axes."""
+    text = ALONE.format(body='return op.sum(dist.shard(op.exp(x), P(None, "tp")), axis=1)')
+    meshed = on_mesh(entry_of(text), H100)
+    assert meshed.warnings == ()
+    program = meshed.roles["infer"]
+    (added,) = (e for e in program.function.equations if e.op == "reduce_sum")
+    assert added.operands[0].type.sizes == (8, 2)
+
+
+def test_a_product_with_a_pin_is_not_taken_apart() -> None:
+    """Plans of q, k and v as three products have no value that the pin is about, so they are none."""
+    text = ALONE.format(body='q, k, v = op.split(dist.replicate(op.linear(x, 12)), 3, axis=-1)\n    return q * k + v')
+    equations = on_mesh(entry_of(text), H100).roles["infer"].function.equations
+    assert len([e for e in equations if e.op == "contract"]) == 1
 
 
 def test_on_one_device_layouts_mean_nothing() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tesserac.diagnostics import CompileError, Diagnostics, Label, Span
-from tesserac.ir.mesh import CLOSED, OPEN, Mesh
-from tesserac.ir.program import Function, Var
+from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics, Label, Span
+from tesserac.ir.mesh import CLOSED, OPEN, Mesh, Pinned
+from tesserac.ir.program import Entry, Function, Input, Var
+from tesserac.passes.differentiate import expand_derivatives
 from tesserac.passes.mesh.placements import Placement
 from tesserac.passes.mesh.problem import Choice, Node
 from tesserac.passes.mesh.settings import Pin
+from tesserac.passes.mesh.strategy import REQUESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def restrictions(pins: Sequence[Pin], function: Function, nodes: Sequence[Node],
     made: list[Restriction] = []
     for pin in pins:
         matches = [var for node in nodes for var in node.results
-                   if any(fnmatchcase(name, pin.pattern) for name in (var.name, paths.get(var.name, var.name)))]
+                   if _is_about(pin, (var.name, paths.get(var.name, var.name)))]
         fitting = [var for var in matches if _fits(pin, var)]
         if not matches or not fitting:
             known = sorted({paths.get(v.name, v.name) for n in nodes for v in n.results})
@@ -57,6 +59,62 @@ def restrictions(pins: Sequence[Pin], function: Function, nodes: Sequence[Node],
         for var in fitting:
             made += _on_value(pin, var, nodes, mesh)
     found.raise_if_errors()
+    return tuple(made)
+
+
+def without_effect(entry: Entry) -> tuple[Diagnostic, ...]:
+    """Warnings T0721 for pins of the source that none of an entry's functions has a use for."""
+    bag = Diagnostics()
+    functions = [expand_derivatives(function) for _, function in entry.roles()] if entry.pins else []
+    for pin in entry.pins:
+        why = [_unkept(pin, function) for function in functions]
+        if all(why):
+            bag.warning("T0721", f"this pin has no effect: {why[0]}" if pin.value else
+                        f"this pin has no effect: nothing that {entry.label} computes needs the value", pin.span,
+                        help=["pin what is computed from it, or leave the pin out"])
+    return tuple(bag.items)
+
+
+def _unkept(pin: Pinned, function: Function) -> str:
+    """Why a function keeps a pin nowhere; "" where it does."""
+    made = {v.name for e in function.equations for v in e.results}
+    read = {v.name for e in function.equations if e.op not in REQUESTS for v in e.operands}
+    if pin.value in {item.var.name for item in function.inputs} or (pin.value in made and (pin.terms or
+                                                                                           pin.value in read)):
+        return ""
+    if pin.value in {output.var.name for output in function.outputs}:
+        return f"nothing but an output reads `{pin.value}`, and outputs lie as rows are divided"
+    return f"with derivatives written out, nothing reads `{pin.value}`"
+
+
+def is_pinned(pins: Sequence[Pin], item: Input) -> bool:
+    """Whether a pin is about an input."""
+    return any(_is_about(pin, (item.var.name, item.path)) for pin in pins)
+
+
+def matched(pins: Sequence[Pin], function: Function) -> list[Pin]:
+    """The pins that are about an input or a value of a function."""
+    paths = {item.var.name: item.path for item in function.inputs}
+    return [pin for pin in pins
+            if any(_is_about(pin, (v.name, paths.get(v.name, v.name))) for v in function.variables())]
+
+
+def _is_about(pin: Pin, names: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pin.pattern) for name in names)
+
+
+Fixed = Mapping[str, Sequence[Placement | None]]
+"""Where inputs and outputs lie in any case: for every mesh axis in order, None where that is left open."""
+
+
+def held_in_place(fixed: Fixed, nodes: Sequence[Node], mesh: Mesh) -> tuple[Restriction, ...]:
+    """What fixed places of inputs and outputs mean for nodes."""
+    made = []
+    for i, node in enumerate(nodes):
+        for axis, place in zip(mesh.axes, fixed.get(node.key, ()), strict=False):
+            if place is not None:
+                reads = _reads("results" if node.results else "operands", 0, place.__eq__)
+                made.append(Restriction(i, axis, reads, f"{node.key} lies as {place}", None))
     return tuple(made)
 
 

@@ -15,6 +15,7 @@ from tesserac.passes.mesh.graph import OUTPUT
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.lock import from_lock, locked_form
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, Sharded
+from tesserac.passes.mesh.pins import Fixed, matched
 from tesserac.passes.mesh.placements import REPLICATED
 from tesserac.passes.mesh.problem import Node
 from tesserac.passes.mesh.program import rank_program
@@ -36,7 +37,8 @@ class Settings:
 
     ``zero``: 1 divides the optimizer's moments among the ranks of a data axis, 3 parameters among those of all.
     ``lock``: name and text of a lock file that has the plan. ``whole``: paths of experts' parameters that all need.
-    ``bucket``: bytes of gradients that are sent together.
+    ``bucket``: bytes of gradients that are sent together. ``fixed``: where inputs and outputs lie in any case, by the
+    keys of their nodes; None where an axis is left open.
     """
 
     roles: Mapping[str, Role] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Settings:
     lock: tuple[str, str] | None = None
     whole: frozenset[str] = frozenset()
     bucket: int = BUCKET_BYTES
+    fixed: Fixed = field(default_factory=dict)
 
     def shared(self, mesh: Mesh) -> str | None:
         """The axis whose ranks update parameters in shares (ZeRO-1): the longest of the data axes."""
@@ -118,10 +121,11 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
     roles = {axis: settings.role(axis) for axis in mesh.axes}
     forms = [forward]
     if any(role.name in ("tensor", "free") for role in roles.values()):
-        forms += [form for form in (split_projections(forward),) if form is not forward]
+        forms += [form for form in (split_projections(forward),) if form is not forward and
+                  len(matched(settings.pins, form)) == len(matched(settings.pins, forward))]
     if settings.lock is not None:
         form = locked_form(settings.lock[1], forms)
-        searcher = Searcher(form, mesh, hardware, roles, settings.pins, settings.whole)
+        searcher = Searcher(form, mesh, hardware, roles, settings.pins, settings.whole, settings.fixed)
         found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], form, mesh, searcher))
         return described(form, mesh, hardware, settings, searcher, found, (), 0.0)
     limit = settings.memory if settings.memory is not None else hardware.memory
@@ -130,7 +134,7 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
     searcher, found, known = tried[best]
     if found.cost.impossible:
         raise _impossible(searcher)
-    scored = tuple(known.get(t.name) or _score(t, searcher) for t in templates(mesh, roles))
+    scored = () if settings.fixed else tuple(known.get(t.name) or _score(t, searcher) for t in templates(mesh, roles))
     return described(searcher.function, mesh, hardware, settings, searcher, found, scored,
                      time.process_time() - begin)
 
@@ -152,9 +156,9 @@ def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Setti
     if settings.zero == 3:
         roles = {axis: replace(role, must_cut_weights=role.stores_weights)
                  for axis, role in storing_weights(roles).items()}
-    searcher = Searcher(forward, mesh, hardware, roles, settings.pins, settings.whole)
+    searcher = Searcher(forward, mesh, hardware, roles, settings.pins, settings.whole, settings.fixed)
     scored: dict[str, Scored] = {}
-    if len(mesh.axes) > 1 and not settings.pins:  # on one axis the search is exact
+    if len(mesh.axes) > 1 and not settings.pins and not settings.fixed:  # on one axis the search is exact
         scored = {t.name: _score(t, searcher) for t in templates(mesh, roles) if t.reachable}
     starts = [dict(s.found.plan) for s in scored.values() if not s.found.cost.impossible]
     searcher, found = _with_exchanges(searcher, searcher.run(starts=starts))

@@ -8,7 +8,7 @@ people give axes say what they are for, so they restrict the choices: ``dp`` cut
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import Factors, spec_of
@@ -49,6 +49,10 @@ class Role:
     must_cut: str = "none"
     products: frozenset[str] = frozenset(KINDS)
     order: int = 0
+
+    def at_will(self) -> Role:
+        """The same where nothing has to be cut: for functions whose parameters lie somewhere already."""
+        return replace(self, must_cut="none", must_cut_weights=False, between="", products=frozenset())
 
 
 _EVERYTHING = frozenset(KINDS)

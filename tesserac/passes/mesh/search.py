@@ -18,7 +18,7 @@ from tesserac.ir.program import Function
 from tesserac.passes.mesh.elimination import Solution, minimise
 from tesserac.passes.mesh.graph import Domains, Variables, mixtures_of, nodes_of
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.mesh.pins import Restriction, restrictions
+from tesserac.passes.mesh.pins import Fixed, Restriction, held_in_place, restrictions
 from tesserac.passes.mesh.problem import Choice, Node, Problem
 from tesserac.passes.mesh.roles import Kinds, Role
 from tesserac.passes.mesh.settings import Pin
@@ -59,11 +59,12 @@ class Found:
 class Searcher:
     """Searches plans of one function on one mesh with given roles.
 
-    ``whole``: paths of experts' parameters that every rank needs.
+    ``whole``: paths of experts' parameters that every rank needs. ``fixed``: placements of inputs and outputs by key.
     """
 
     def __init__(self, function: Function, mesh: Mesh, hardware: Hardware, roles: Mapping[str, Role],
-                 pins: Sequence[Pin] = (), whole: Collection[str] = ()) -> None:
+                 pins: Sequence[Pin] = (), whole: Collection[str] = (), fixed: Fixed | None = None) -> None:
+        self._fixed = fixed or {}
         self.function, self.mesh, self.hardware, self.whole = function, mesh, hardware, frozenset(whole)
         self._nodes = nodes_of(function)
         self._variables = Variables(sorted(self._nodes, key=lambda node: node.key), Kinds(function))
@@ -79,6 +80,7 @@ class Searcher:
             self._problems[collectives] = Problem(self._nodes, self.mesh.sizes, costs, self.hardware)
         self.problem = self._problems[collectives]
         pinned = restrictions(self.pins, self.function, self.problem.nodes, self.mesh)
+        pinned = (*pinned, *held_in_place(self._fixed, self.problem.nodes, self.mesh))
         mixtures = mixtures_of(self.function, self._variables, self.mesh.sizes, self.roles, self._whole(pinned))
         self.domains = Domains(self._variables, self.mesh.sizes, self.roles, pinned, mixtures)
         self.order = sorted(self.mesh.axes,
