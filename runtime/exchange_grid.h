@@ -66,6 +66,18 @@ inline const T* unpack(Ranks&, const Grid& grid, const T* dense, T* to) {
   });
   return dense;
 }
+// The other way round for a dense array that lies no further ahead than `to`, which may overlap with it.
+template <class T>
+inline void spread(Ranks&, const Grid& grid, const T* dense, T* to) {
+  Grid rows = grid;  // all runs are equally long: the last one moves first
+  int64_t length = 1;
+  while (rows.rank > 0 && (rows.sizes[rows.rank - 1] == 1 || rows.strides[rows.rank - 1] == length)) length *= rows.sizes[--rows.rank];
+  for (int64_t row = elements(rows); row-- > 0;) {
+    int64_t offset = 0, rest = row;
+    for (int d = rows.rank - 1; d >= 0; --d) offset += rest % rows.sizes[d] * rows.strides[d], rest /= rows.sizes[d];
+    memmove(to + offset, dense + row * length, static_cast<size_t>(length) * sizeof(T));
+  }
+}
 template <class T>
 inline void clear(Ranks&, const Grid& grid, T* at) {
   runs(grid, [&](int64_t offset, int64_t length) { memset(at + offset, 0, static_cast<size_t>(length) * sizeof(T)); });

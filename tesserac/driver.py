@@ -135,7 +135,7 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     plans: dict[str, Plan] = {}
     for role, function in entry.roles():
         optimized = optimize(function, trace, reorder=options.reassociate, mixed=entry.mixed, whole=whole)
-        plans[role] = schedule(optimized, table, tile, trace=trace, filters=not whole)
+        plans[role] = schedule(optimized, table, tile, trace=trace, filters=not whole, moves=not whole)
     if seconds is not None:
         for name, value in trace.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value

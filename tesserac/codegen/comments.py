@@ -83,7 +83,7 @@ def sizes(kernel: Kernel) -> str:
         return f"{kernel.sizes[0]} slots, {kernel.sizes[1]} experts"
     if isinstance(kernel, ExchangeKernel):
         shapes = [" x ".join(map(str, shape)) or "scalar" for shape, _ in kernel.grids]
-        written = sum(slot.written for slot in kernel.slots[: len(shapes)])
+        written = len(kernel.results)
         given = max(written, len(shapes) - written) if kernel.op.startswith("all_reduce") else 1
         what = "scalar" if not shapes else shapes[0] if given == 1 else f"{given} tensors"
         return f"{what} over {kernel.size} ranks of {kernel.axis}"

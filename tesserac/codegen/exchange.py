@@ -6,6 +6,7 @@ from tesserac.codegen.formula import origin_of
 from tesserac.codegen.records import Argument, ExchangeKernel, Launch, Slot
 from tesserac.codegen.region import buffer_of
 from tesserac.codegen.stage_values import StageValues
+from tesserac.codegen.views import dense
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
 from tesserac.ops.mesh import COLLECTIVES, parts_of, share_of
@@ -14,23 +15,28 @@ from tesserac.ops.mesh import COLLECTIVES, parts_of, share_of
 def lower_exchange(values: StageValues, equation: Equation) -> Launch:
     """One kernel with operands, results and, for exchanges, memory for the dense arrays that ranks pass on."""
     attrs = equation.attributes
-    slots, arguments, grids = [], [], []
-    bucket = _bucket(equation)
+    slots, arguments, grids, lying = [], [], [], []
+    bucket, run = _bucket(equation), values.buckets.runs.get(equation.results[0])
     for var in (*equation.operands, *equation.results):
         argument, view = buffer_of(values, var)
         slots.append(Slot(var.name, var.type.dtype, var in equation.results))
         arguments.append(argument)
         if var != bucket:
             grids.append((view.shape, view.normalized().strides))
+            if run is not None:
+                first, there = run.tensors[var]
+                itself = argument.var == var and view.normalized() == dense(view.shape).normalized()
+                lying.append((first, there and itself))
     if equation.op in COLLECTIVES and bucket is None:
         dtype = equation.results[0].type.dtype
-        work = Var(f"{equation.results[0].name}_work", TensorType(dtype, (_room(equation),)))
-        slots.append(Slot("work", dtype, True))
+        name = f"{equation.results[0].name}_work"
+        work = run.memory if run is not None else Var(name, TensorType(dtype, (_room(equation),)))
+        slots.append(Slot("work" if run is None else "bucket", dtype, True))
         arguments.append(Argument(work))
     dims = tuple(int(attrs[k]) for k in ("dim", "split", "concat", "back") if k in attrs)  # type: ignore[arg-type]
     parts = parts_of(attrs) if equation.op in ("shard_slice", "shard_embed") else 0
     kernel = ExchangeKernel(tuple(slots), equation.op, str(attrs["axis"]), int(attrs["size"]),  # type: ignore[arg-type]
-                            tuple(grids), str(attrs.get("kind", "")), dims, parts)
+                            tuple(grids), str(attrs.get("kind", "")), dims, parts, tuple(lying))
     size = float(sum(v.type.bytes for v in (*equation.operands, *equation.results)))
     return Launch(kernel, tuple(arguments), origin_of(values, [equation]), 0.0, size)
 

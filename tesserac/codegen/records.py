@@ -282,7 +282,8 @@ class ExchangeKernel:
 
     Of an exchange in two halves, the first ends with the bucket, which is its work, and the second begins with it.
     ``grids``: sizes and strides of operands and results. ``kind`` sum, max or min; ``dims``: axes of the tensor that it
-    cuts and joins, or whether rows go back; ``parts``: into how many parts a local op divides that axis.
+    cuts and joins, or whether rows go back; ``parts``: into how many parts a local op divides that axis. ``lying``: of
+    every operand and result of an exchange in place, at which element of the bucket it begins, and whether it is there.
     """
 
     slots: tuple[Slot, ...]
@@ -293,6 +294,22 @@ class ExchangeKernel:
     kind: str = ""
     dims: tuple[int, ...] = ()
     parts: int = 0
+    lying: tuple[tuple[int, bool], ...] = ()
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """Numbers of the slots of its results."""
+        first = 1 if self.op == "all_reduce_end" else 0
+        return tuple(i for i in range(first, first + len(self.grids)) if self.slots[i].written)
+
+    @property
+    def passed(self) -> tuple[int, ...]:
+        """Numbers of the slots that a call passes: all but those of tensors that the bucket's own slot stands for."""
+        ahead = 1 if self.op == "all_reduce_end" else 0
+        if ahead and self.lying and all(there for _, there in self.lying):
+            return ()  # nothing has to move
+        there = {ahead + i for i, (_, there) in enumerate(self.lying) if there}
+        return tuple(i for i in range(len(self.slots)) if i not in there)
 
     @property
     def talks(self) -> bool:
@@ -336,3 +353,10 @@ class Launch:
     origin: Origin
     flops: float
     bytes: float
+
+    @property
+    def passed(self) -> tuple[Argument, ...]:
+        """The arguments that a call passes."""
+        if not isinstance(self.kernel, ExchangeKernel):
+            return self.arguments
+        return tuple(self.arguments[i] for i in self.kernel.passed)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from tesserac.codegen.buckets import NO_BUCKETS, BucketLayout
 from tesserac.codegen.views import VIEW_OPS, View, apply, dense, reshaped
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType
@@ -64,6 +65,7 @@ class StageValues:
 
     stage: Stage
     outer_view: Callable[[Var], View]
+    buckets: BucketLayout = NO_BUCKETS
     kept: set[Var] = field(default_factory=set)
     dense_rows: set[Var] = field(default_factory=set)
     row_strides: dict[Var, int] = field(default_factory=dict)
@@ -143,7 +145,7 @@ class StageValues:
             outer = self.outer_view(self.exports[var].outer)
             return View(var.type.sizes, outer.strides, outer.offset)
         shape = var.type.sizes
-        if var in self.dense_rows:
+        if var in self.dense_rows or var in self.buckets.values:
             return dense(shape)
         return dense(shape, self.row_strides.get(var, padded_row(shape, var.type.dtype)))
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def reduced_planes(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:
-    """An all-reduce takes any number of tensors: real planes, then imaginary ones. A sum keeps their signs."""
+    """An all-reduce takes any number of tensors: of each the real plane, then the other. A sum keeps their signs."""
     if not e.results[0].type.dtype.is_complex:
         return each_plane(b, e, operands)
-    planes = [*(pair.re for pair in operands), *(pair.im for pair in operands)]
+    planes = [plane for pair in operands for plane in (pair.re, pair.im)]
     given = [p for p in planes if p is not None]
     found = iter(b.ops(e.op, [p.var for p in given], e.attributes) if given else ())
     sums = [None if p is None else Plane(next(found), p.negative) for p in planes]
-    return tuple(map(Pair, sums[:len(operands)], sums[len(operands):]))
+    return tuple(map(Pair, sums[::2], sums[1::2]))
 
 
 def stacked_planes(b: Builder, e: Equation, operands: Sequence[Pair]) -> tuple[Pair, ...]:

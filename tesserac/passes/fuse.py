@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tesserac.codegen.buckets import NO_BUCKETS, BucketLayout
 from tesserac.codegen.region import NeedsCopy
 from tesserac.codegen.stage_values import StageValues, stands_alone
 from tesserac.codegen.views import VIEW_OPS, View
@@ -36,9 +37,9 @@ class Fuse:
     name: str = "fuse"
     reason: str = "pointwise and row-reduction regions become one loop nest, products take epilogues"
 
-    def run(self, stage: Stage, outer_view: Callable[[Var], View]) -> Fused:
+    def run(self, stage: Stage, outer_view: Callable[[Var], View], buckets: BucketLayout = NO_BUCKETS) -> Fused:
         """Groups of one stage."""
-        values = StageValues(stage, outer_view)
+        values = StageValues(stage, outer_view, buckets)
         values.keep(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
         _bound_depth(values)

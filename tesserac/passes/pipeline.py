@@ -14,6 +14,7 @@ from tesserac.codegen.lower import lower
 from tesserac.ir.program import Equation, Function, Output, Var
 from tesserac.ir.verify import verify
 from tesserac.ops.base import flops_of, spec_of
+from tesserac.passes.bucket_layout import lay_out_buckets
 from tesserac.passes.combine import combine_rows
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
@@ -177,18 +178,20 @@ def schedule(
     fuse: Fuse | None = None,
     trace: Trace | None = None,
     filters: bool = True,
+    moves: bool = True,
 ) -> Plan:
     """Stages, kernels and memory of an optimized function. ``parameters``: paths in table order.
 
-    ``filters``: the target has kernels of two transforms, one behind the other.
+    ``filters``: the target has kernels of two transforms, one behind the other. ``moves``: see ``lay_out_buckets``.
     """
     tile, fuse, trace = tile or Tile(), fuse or Fuse(), trace or Trace()
     start = time.perf_counter()
     staged = tile.run(function)
     places = outer_places(function, parameters)
+    buckets = lay_out_buckets(staged.function, places, moves)
     trace.seconds["tile"] = trace.seconds.get("tile", 0.0) + time.perf_counter() - start
     start = time.perf_counter()
-    fused = [fuse.run(stage, lambda var: outer_view(places, var)) for stage in staged.stages]
+    fused = [fuse.run(stage, lambda var: outer_view(places, var), buckets) for stage in staged.stages]
     launches = [lower(item, filters) for item in fused]
     trace.seconds["fuse"] = trace.seconds.get("fuse", 0.0) + time.perf_counter() - start
     start = time.perf_counter()

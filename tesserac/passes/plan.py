@@ -33,7 +33,8 @@ ALIGNMENT = 64
 class Place:
     """Where a buffer lies.
 
-    kind: param, grad, input, output (``index`` in the table), shared or scratch (``offset`` in bytes).
+    kind: param, grad, input, output (``index`` in the table), shared or scratch (``offset`` in bytes), or bucket
+    (``offset`` in bytes from the gradient ``index``).
     """
 
     kind: str
@@ -93,11 +94,11 @@ def outer_places(function: Function, parameters: Sequence[str]) -> dict[Var, Pla
 
 
 def outer_view(places: Mapping[Var, Place], var: Var) -> View:
-    """Layout of a value outside its stage: dense for the caller's arrays, padded rows in our own memory."""
+    """Layout of a value outside its stage: dense in arrays of the caller and in buckets, else with padded rows."""
     place = places.get(var)
     shape = var.type.sizes
-    callers = place is not None and place.kind in ("input", "output")
-    return dense(shape) if callers else dense(shape, padded_row(shape, var.type.dtype))
+    packed = place is not None and place.kind in ("input", "output", "bucket")
+    return dense(shape) if packed else dense(shape, padded_row(shape, var.type.dtype))
 
 
 @dataclass

@@ -35,6 +35,17 @@ def test_order(early: Path) -> None:
     assert "train_tile5(call, w, own" not in step[end:]
 
 
+def test_in_place(early: Path) -> None:
+    """The terms are computed where the gradients lie, one behind the other: an exchange is one call on one range."""
+    step, kernels = ((early.parent / f"gpt.{part}").read_text() for part in ("program.cpp", "kernels.h"))
+    assert re.search(r"all_reduce_begin_\w+\(\*call\.ranks, kAxis_dp, 1, g->gpt_blocks_1_mlp_b2\)", step)
+    assert re.search(r"all_reduce_end_\w+\(\*call\.ranks, 1\)", step)
+    calls = re.findall(r"ranks\.(all_reduce\w*)\(number, axis, Reduce::sum, DType::f32, \w+, (\d+)\)", kernels)
+    assert [name for name, _ in calls] == ["all_reduce_begin", "all_reduce"]
+    sizes = re.findall(r"alignas\(64\) float gpt_\w+\[(\d+)\]", step)
+    assert sum(int(count) for _, count in calls) == sum(map(int, sizes))
+
+
 def test_equal(early: Path, tmp_path: Path, cli: Cli) -> None:
     """The same bits as if every exchange was awaited at once; close to one bucket; what is counted is planned."""
     assert run(early, 2, "selftest").rstrip().endswith("selftest: ok")

@@ -92,14 +92,13 @@ def gradients_made(
 
     A gradient of complex numbers is two values.
     """
+    assert isinstance(launch.kernel, ExchangeKernel)
     exports, function = stage.fused.values.exports, plan.staged.function
     found = []
-    for slot, argument in zip(launch.kernel.slots, launch.arguments, strict=True):
-        export = exports.get(argument.var)
-        var = export.outer if export is not None else argument.var
+    for result in (launch.arguments[number].var for number in launch.kernel.results):
+        export = exports.get(result)
+        var = export.outer if export is not None else result
         place = plan.outer.get(var)
-        if not slot.written or slot.name == "work":
-            continue
         read = any(var in e.operands for e in function.equations) or sum(o.var == var for o in function.outputs) > 1
         if place is None or place.kind != "grad" or read:
             return ()

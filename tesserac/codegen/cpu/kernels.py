@@ -165,9 +165,10 @@ class KernelCatalogue:
         nodes = (*kernel.before, *nodes) if isinstance(kernel, FftKernel) else nodes
         first = any(s.across_tiles for s in stores)
         random = any(n.kind == "random" for n in nodes)
+        passed = kernel.passed if isinstance(kernel, ExchangeKernel) else range(len(kernel.slots))
         parameters = [
             f"{'' if s.written else 'const '}{CPP_TYPE[s.dtype]}* {n}"
-            for s, n in zip(kernel.slots, slot_names, strict=True)
+            for s, n in ((kernel.slots[i], slot_names[i]) for i in passed)
         ]
         if isinstance(kernel, AttentionKernel):
             parameters += [f"{self.real}* work", f"{self.real}* kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -171,6 +172,25 @@ def render_routing(kernel: RoutingKernel, slot_names: list[str]) -> dict[str, An
     return {"loops": [], "function": kernel.function, "arguments": arguments, "parallel": False}
 
 
+def _render_in_place(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
+    """An exchange, or half of one, of tensors that lie one behind the other; the rest is copied there or back."""
+    begins, ends = kernel.op == "all_reduce_begin", kernel.op == "all_reduce_end"
+    bucket = slot_names[0] if ends else slot_names[-1]
+    tensors = slot_names[1:] if ends else slot_names[:-1]
+    slots = kernel.slots[1:] if ends else kernel.slots[:-1]
+    away = [i for i, (_, there) in enumerate(kernel.lying) if not there]
+    grids = [(f"{tensors[i]}_grid", _grid(*kernel.grids[i])) for i in away]
+    given = [f"exchange::pack(ranks, {tensors[i]}_grid, {tensors[i]}, {bucket} + {kernel.lying[i][0]});"
+             for i in away if not slots[i].written]
+    made = [f"exchange::spread(ranks, {tensors[i]}_grid, {bucket} + {kernel.lying[i][0]}, {tensors[i]});"
+            for i in reversed(away) if slots[i].written]
+    half = kernel.lying[: len(kernel.lying) if begins or ends else len(kernel.lying) // 2]
+    count = half[-1][0] + math.prod(kernel.grids[len(half) - 1][0])
+    call = "ranks.all_reduce_end(number);" if ends else (
+        f"ranks.{kernel.op}(number, axis, Reduce::{kernel.kind}, DType::{kernel.slots[0].dtype}, {bucket}, {count});")
+    return {"grids": grids, "declared": given, "call": call, "after": made}
+
+
 def _render_half(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
     """An exchange's beginning or end: tensors into a bucket or out of it, and the call."""
     begins = kernel.op == "all_reduce_begin"
@@ -180,7 +200,7 @@ def _render_half(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any
     kind = CPP_TYPE[kernel.slots[0].dtype]
     declared = f"const exchange::{'Source' if begins else 'Target'}<{kind}> terms[] = {{{pairs}}};"
     arguments = ["axis", "number", f"Reduce::{kernel.kind}", "terms", bucket] if begins else ["number", bucket, "terms"]
-    return {"grids": grids, "declared": [declared], "op": kernel.op, "arguments": arguments}
+    return {"grids": grids, "declared": [declared], "arguments": arguments}
 
 
 def _grid(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
@@ -189,6 +209,15 @@ def _grid(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
 
 def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
     """Values for templates/cpu/exchange.cpp.j2: the grids of operands and results, and one call."""
+    if kernel.lying:
+        return _render_in_place(kernel, slot_names)
+    values = _render_packing(kernel, slot_names)
+    call = f"exchange::{kernel.op}(ranks, {', '.join(values.pop('arguments'))});"
+    return {**values, "call": call, "after": []}
+
+
+def _render_packing(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
+    """The same of an exchange that packs and unpacks, with the call's arguments."""
     if kernel.op in ("all_reduce_begin", "all_reduce_end"):
         return _render_half(kernel, slot_names)
     count = len(kernel.grids)
@@ -202,7 +231,7 @@ def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, 
         kind = CPP_TYPE[kernel.slots[0].dtype]
         arguments = ["axis", "number", f"Reduce::{kernel.kind}", "terms", slot_names[-1]]
         declared = [f"const exchange::Term<{kind}> terms[] = {{{terms}}};"]
-        return {"grids": list(zip(names, grids, strict=True)), "declared": declared, "op": kernel.op,
+        return {"grids": list(zip(names, grids, strict=True)), "declared": declared,
                 "arguments": arguments}
     if kernel.op in ("own_experts", "spread_experts"):
         given = sum(not slot.written for slot in kernel.slots)
@@ -210,14 +239,14 @@ def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, 
         pairs = [f"{{{slot_names[i]}, {names[i]}}}" for i in range(count)]
         declared = [f"const exchange::Source<{kind}> in[] = {{{', '.join(pairs[:given])}}};",
                     f"const exchange::Target<{kind}> out[] = {{{', '.join(pairs[given:])}}};"]
-        return {"grids": list(zip(names, grids, strict=True)), "declared": declared, "op": kernel.op,
+        return {"grids": list(zip(names, grids, strict=True)), "declared": declared,
                 "arguments": ["axis", "in", "out"]}
     tensors = [t for i in range(count) for t in (slot_names[i], names[i])]
     if kernel.op == "axis_index":
         tensors, names, grids = [slot_names[0]], [], []
     arguments = ["axis", *(["number"] if kernel.talks else []), *numbers, *tensors,
                  *([slot_names[-1]] if kernel.talks else [])]
-    return {"grids": list(zip(names, grids, strict=True)), "declared": [], "op": kernel.op, "arguments": arguments}
+    return {"grids": list(zip(names, grids, strict=True)), "declared": [], "arguments": arguments}
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from tesserac.codegen.cpu.exchanges import Exchanges, gradients_made
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cpu.products import render_attention
-from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
+from tesserac.codegen.cpu.tables import Parameter, data_rows, in_bucket, output_rows
 from tesserac.codegen.names import CppNames, comment_text, cpp_string
 from tesserac.codegen.records import (
     Argument,
@@ -163,7 +163,7 @@ class FunctionRenderer:
             real = self.kernels.real
             text.pointers.append(f"{real}* const work = at<{real}>(scratch, {self.prefix}Work);  // attention's tiles")
         for index, launch in enumerate(stage.launches):
-            arguments = [self._argument(a, stage, names, scope, text) for a in launch.arguments]
+            arguments = [self._argument(a, stage, names, scope, text) for a in launch.passed]
             first = self._first(launch, stage, started)
             call = self._call(launch, arguments, stage, first, kept.get(index, "nullptr"))
             text.take_pointers()
@@ -284,8 +284,8 @@ class FunctionRenderer:
         if place is None:
             raise InternalError(f"{outer} has no place in memory")
         base, constant = self._outer(place, kind)
-        if text.tiles is not None and place.kind == "grad" and axis is not None:  # a part of the result, not a term
-            base = f"reinterpret_cast<Parameters*>(call.grads)->{self.parameters[place.index].member}"
+        if text.tiles is not None and place.kind in ("grad", "bucket") and axis is not None:  # a part, not a term
+            base = base.replace("g->", "reinterpret_cast<Parameters*>(call.grads)->", 1)
         if axis is not None and values.stage.experts is not None:
             step = outer_view(self.plan.outer, outer).strides[axis]
             base += " + tile.row" + (f" * {step}" if step != 1 else "")
@@ -293,7 +293,7 @@ class FunctionRenderer:
             view = outer_view(self.plan.outer, outer)
             step = view.strides[axis] * (outer.type.sizes[axis] // self.plan.staged.batch) * values.stage.tile
             base = f"{base} + tile * {step}"
-        if place.kind == "param" or (place.kind == "grad" and axis is None):
+        if place.kind == "param" or (place.kind in ("grad", "bucket") and axis is None):
             return base
         return self._declare(scope, text, var, base, f"const {kind}" if constant else kind)
 
@@ -314,6 +314,8 @@ class FunctionRenderer:
             return f"w.{self.parameters[place.index].member}", True
         if place.kind == "grad":
             return f"g->{self.parameters[place.index].member}", False
+        if place.kind == "bucket":
+            return in_bucket(place, self.parameters), False
         if place.kind == "input":
             return f"static_cast<const {kind}*>(call.inputs[{place.index}])", True
         if place.kind == "output":

@@ -12,9 +12,10 @@ from tesserac.codegen.views import dense
 from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
 from tesserac.passes.batched import batched_outputs
+from tesserac.passes.bucket_layout import in_order_of_buckets
 from tesserac.passes.mesh.entry import Cut, Meshed
 from tesserac.passes.placement import batch_size
-from tesserac.passes.plan import storage_bytes
+from tesserac.passes.plan import Place, storage_bytes
 from tesserac.passes.planar import plane_items, plane_of
 
 MEMBER_ALIGNMENT = 64
@@ -66,7 +67,7 @@ def declared_parameters(entry: Entry) -> list[Input]:
 
 
 def parameters_of(entry: Entry, meshed: Meshed | None = None) -> list[Parameter]:
-    """Members of the struct Parameters, in the order of the declared parameters; ``meshed`` for their comments."""
+    """Members of the struct Parameters: as declared, but for buckets of gradients; ``meshed`` for their comments."""
     names = CppNames()
     rows = []
     others: dict[str, tuple[str, ...]] = {}
@@ -75,13 +76,21 @@ def parameters_of(entry: Entry, meshed: Meshed | None = None) -> list[Parameter]
             slot = meshed.slot(path)
             if slot != path:
                 others[slot] = (*others.get(slot, ()), path)
-    for declared in declared_parameters(entry):
+    functions = [function for _, function in entry.roles()]
+    for declared in in_order_of_buckets(declared_parameters(entry), functions):
         for item in plane_items(declared):
             view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
             size = item.var.type.dtype.itemsize
             rows.append(Parameter(item, declared, names.of(item.path), storage_bytes(view, size) // size,
                                   others.get(declared.path, ())))
     return rows
+
+
+def in_bucket(place: Place, parameters: Sequence[Parameter]) -> str:
+    """``g->first + 1024``: where a term of gradients lies that are exchanged in place."""
+    item = parameters[place.index]
+    ahead = place.offset // item.type.dtype.itemsize
+    return f"g->{item.member}" + (f" + {ahead}" if ahead else "")
 
 
 @dataclass

@@ -12,9 +12,10 @@ from tesserac.codegen.records import ExchangeKernel
 def emit_exchange(kernel: ExchangeKernel, name: str, scope: CppNames) -> Emitted:
     """A function with the grids of operands and results. What a call passes first takes the first place of its step."""
     names = [scope.fresh(slot.name) for slot in kernel.slots]
+    passed = [(kernel.slots[i], names[i]) for i in kernel.passed]
     parameters = ["OnStream& ranks", "int axis", *(["int number"] if kernel.talks else [])]
-    parameters += [f"{pointer_type(s)} {n}" for s, n in zip(kernel.slots, names, strict=True)]
+    parameters += [f"{pointer_type(s)} {n}" for s, n in passed]
     values = render_exchange(kernel, names)
     text = render_template("cuda/exchange.cu.j2", **values, name=name, parameters=wrapped(parameters))
-    places = ", ".join(f"{{{i}}}" for i in range(len(names) + 1))
+    places = ", ".join(f"{{{i}}}" for i in range(len(passed) + 1))
     return Emitted(text, [f"{name}({places});"], headers=("exchange",))

@@ -7,7 +7,7 @@ from typing import Any
 
 from tesserac.codegen import comments
 from tesserac.codegen.cpu.exchanges import Exchanges, gradients_made
-from tesserac.codegen.cpu.tables import Parameter, data_rows, output_rows
+from tesserac.codegen.cpu.tables import Parameter, data_rows, in_bucket, output_rows
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.kernels import RUNTIME_NAMES, KernelCatalogue
 from tesserac.codegen.cuda.steps import wrapped_call
@@ -69,7 +69,7 @@ class FunctionRenderer:
         function.calls += 1
         self.workspace = max(self.workspace, function.emitted.workspace)
         self.takes_key |= function.emitted.takes_key
-        arguments = [self._argument(a, stage) for a in launch.arguments]
+        arguments = [self._argument(a, stage) for a in launch.passed]
         if isinstance(launch.kernel, ExchangeKernel):
             made = gradients_made(launch, stage, self.plan, self.parameters)
             arguments = [", ".join(self.exchanges.arguments(launch, launch.kernel, made)), *arguments]
@@ -99,6 +99,8 @@ class FunctionRenderer:
             return f"w->{self.parameters[place.index].member}"
         if place.kind == "grad":
             return f"g->{self.parameters[place.index].member}"
+        if place.kind == "bucket":
+            return in_bucket(place, self.parameters)
         if place.kind == "input":
             return self._declare(var, f"static_cast<const {kind}*>(call.inputs[{place.index}])", f"const {kind}")
         if place.kind == "output":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from tesserac.diagnostics import Span
 from tesserac.ir.program import Equation, Function, Var, sorted_attrs
+from tesserac.passes.bucket_layout import looseness
 
 BUCKET_BYTES = 25 << 20
 """Bytes after which a bucket is sent: large enough for bandwidth, small enough to leave before the pass ends."""
@@ -120,9 +121,10 @@ class _Buckets:
                 and self._names.count(equation.result.name) == 1)
 
     def _send(self, key: _Key) -> None:
-        members = self._open.pop(key).equations
+        made = self._open.pop(key).equations
+        members = sorted(made, key=self._order)
         operands, results = (tuple(e.operands[0] for e in members), tuple(e.result for e in members))
-        span: Span = members[-1].span
+        span: Span = made[-1].span
         if key[2]:
             attrs = sorted_attrs({k: v for k, v in members[0].attrs if k != "to"})
             self._body.append(Equation("reduce_shares", operands, results, attrs, span))
@@ -130,3 +132,8 @@ class _Buckets:
             self._body.append(Equation("all_reduce", operands, results, members[0].attrs, span))
         for var in results:
             self._made(var)
+
+    def _order(self, equation: Equation) -> tuple[int, int]:
+        """Loose ones come last, so that most lie where they belong (``bucket_layout``); what goes further, together."""
+        loose = looseness(equation.result.type)
+        return (1 if equation.result.name in self._late else 2 * min(loose, 1)), loose
