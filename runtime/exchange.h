@@ -58,6 +58,10 @@ inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Ter
   for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
 }
 
+// One of several tensors that an exchange takes in where they lie one behind the other: from elsewhere to its place.
+template <class R, class T>
+inline void bring(R& ranks, const Grid& grid, const T* from, T* to) { pack(ranks, grid, from, to); }
+
 // One of several tensors.
 template <class T>
 struct Source { const T* at; Grid grid; };

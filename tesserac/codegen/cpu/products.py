@@ -180,7 +180,7 @@ def _render_in_place(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str,
     slots = kernel.slots[1:] if ends else kernel.slots[:-1]
     away = [i for i, (_, there) in enumerate(kernel.lying) if not there]
     grids = [(f"{tensors[i]}_grid", _grid(*kernel.grids[i])) for i in away]
-    given = [f"exchange::pack(ranks, {tensors[i]}_grid, {tensors[i]}, {bucket} + {kernel.lying[i][0]});"
+    given = [f"exchange::bring(ranks, {tensors[i]}_grid, {tensors[i]}, {bucket} + {kernel.lying[i][0]});"
              for i in away if not slots[i].written]
     made = [f"exchange::spread(ranks, {tensors[i]}_grid, {bucket} + {kernel.lying[i][0]}, {tensors[i]});"
             for i in reversed(away) if slots[i].written]
