@@ -112,15 +112,16 @@ def plan_entry(entry: Entry, options: CompileOptions, after: After | None = None
     """Optimizes and schedules the functions of an entry; on a mesh, of one of its ranks."""
     from tesserac.codegen.cpu.project import EntryPlans
     from tesserac.codegen.cpu.tables import parameters_of
-    from tesserac.passes.mesh.entry import on_mesh
-    from tesserac.passes.mesh.hardware import usual
-    from tesserac.passes.mesh.planning import settings_of
     from tesserac.passes.pipeline import Trace, optimize, schedule
     from tesserac.passes.tile import Tile
 
     trace = Trace(after)
     meshed = None
-    if entry.mesh is not None:
+    if entry.mesh is not None:  # planning for a mesh is a third of the compiler, and most programs have none
+        from tesserac.passes.mesh.entry import on_mesh
+        from tesserac.passes.mesh.hardware import usual
+        from tesserac.passes.mesh.planning import settings_of
+
         start = time.perf_counter()
         hardware = options.hardware or usual(options.target, options.architectures)
         settings = settings_of(options.planning, options.lock)

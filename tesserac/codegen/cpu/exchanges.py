@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tesserac.codegen.comments import where
 from tesserac.codegen.cpu.tables import Cuts, Parameter
@@ -12,7 +12,9 @@ from tesserac.codegen.names import CppNames, cpp_string
 from tesserac.codegen.records import ExchangeKernel, Launch
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Var
-from tesserac.passes.mesh.entry import Meshed
+
+if TYPE_CHECKING:
+    from tesserac.passes.mesh.entry import Meshed
 from tesserac.passes.plan import Plan, StagePlan
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tesserac import __version__
 from tesserac.codegen.comments import short_name, where
@@ -20,8 +20,10 @@ from tesserac.codegen.wrap import wrap_cpp
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Entry, OptimizerSpec
 from tesserac.ir.types import DType
-from tesserac.passes.mesh.entry import Meshed
 from tesserac.passes.plan import Plan
+
+if TYPE_CHECKING:
+    from tesserac.passes.mesh.entry import Meshed
 
 
 @dataclass(frozen=True, slots=True)

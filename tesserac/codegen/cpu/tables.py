@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.names import CppNames, cpp_double, cpp_string
@@ -13,10 +14,12 @@ from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
 from tesserac.passes.batched import batched_outputs
 from tesserac.passes.bucket_layout import in_order_of_buckets
-from tesserac.passes.mesh.entry import Cut, Meshed
 from tesserac.passes.placement import batch_size
 from tesserac.passes.plan import Place, storage_bytes
 from tesserac.passes.planar import plane_items, plane_of
+
+if TYPE_CHECKING:
+    from tesserac.passes.mesh.entry import Cut, Meshed
 
 MEMBER_ALIGNMENT = 64
 
