@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
+from tesserac.arrays import np
 
 Dim = int | str
 """A dimension: a size, or the name of a symbol that shape unification has yet to resolve."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
@@ -23,6 +22,7 @@ from tesserac.ops.base import (
     Scalar,
     TransposeRule,
     as_tuple,
+    by_numpy,
     register,
 )
 from tesserac.ops.elementwise import pointwise_flops, unary, zero_jvp
@@ -259,16 +259,17 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 def _register_arithmetic() -> None:
-    _binary("add", "x + y", np.add, Scalar("{0} + {1}", "{0} + {1}", "{0} + {1}", precedence=6), _infer("add"),
+    _binary("add", "x + y", by_numpy("add"), Scalar("{0} + {1}", "{0} + {1}", "{0} + {1}", precedence=6), _infer("add"),
             _add_jvp, _add_transpose, planar=_sum_planar(plus), linear=linear_in((0, 1)))
-    _binary("sub", "x - y", np.subtract, Scalar("{0} - {1}", "{0} - {1}", "{0} - {1}", precedence=6), _infer("sub"),
-            _sub_jvp, _sub_transpose, planar=_sum_planar(minus), linear=linear_in((0, 1)))
-    _binary("mul", "x * y", np.multiply, Scalar("{0} * {1}", "{0} * {1}", "{0}*{1}", precedence=5), _infer("mul"),
-            _mul_jvp, _mul_transpose, planar=lambda b, e, x: (product(b, x[0], x[1]),), linear=linear_in((0,), (1,)))
+    _binary("sub", "x - y", by_numpy("subtract"), Scalar("{0} - {1}", "{0} - {1}", "{0} - {1}", precedence=6),
+            _infer("sub"), _sub_jvp, _sub_transpose, planar=_sum_planar(minus), linear=linear_in((0, 1)))
+    _binary("mul", "x * y", by_numpy("multiply"), Scalar("{0} * {1}", "{0} * {1}", "{0}*{1}", precedence=5),
+            _infer("mul"), _mul_jvp, _mul_transpose, planar=lambda b, e, x: (product(b, x[0], x[1]),),
+            linear=linear_in((0,), (1,)))
     _binary("div", "x / y", _divide, Scalar("{0} / {1}", "{0} / {1}", "{0}/{1}", precedence=5),
             _infer("div", floating=True), _div_jvp, _div_transpose,
             planar=lambda b, e, x: (quotient(b, x[0], x[1], e.result.type),), linear=linear_in((0,)))
-    _binary("pow", "x to the power y", np.power, Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
+    _binary("pow", "x to the power y", by_numpy("power"), Scalar("vpow({0}, {1})", "pow({0}, {1})", "{0}^{1}", 20),
             _infer("pow", floating=True, refuse=_POWER), _pow_jvp, positive=True)
     _binary("atan2", "angle of the point with ordinate x and abscissa y, in (-pi, pi]", atan2,
             Scalar("vatan2({0}, {1})", "atan2({0}, {1})", "atan2({0}, {1})", 20),
@@ -284,18 +285,17 @@ def _register_arithmetic() -> None:
 
 
 def _register_logic() -> None:
-    comparisons: tuple[tuple[str, str, Callable[[Array, Array], Array]], ...] = (
-        ("lt", "<", np.less), ("le", "<=", np.less_equal), ("gt", ">", np.greater), ("ge", ">=", np.greater_equal),
-        ("eq", "==", np.equal), ("ne", "!=", np.not_equal))
+    comparisons = (("lt", "<", "less"), ("le", "<=", "less_equal"), ("gt", ">", "greater"),
+                   ("ge", ">=", "greater_equal"), ("eq", "==", "equal"), ("ne", "!=", "not_equal"))
     for name, sign, function in comparisons:
         text = f"{{0}} {sign} {{1}}"
-        compare = _on_real_parts(function)
+        compare = _on_real_parts(by_numpy(function))
         _binary(name, f"x {sign} y", compare, Scalar(text, text, text, precedence=10 if name in ("eq", "ne") else 9),
                 _infer(name, result=DType.BOOL, refuse=_ORDER), zero_jvp)
-    for name, sign, logic, level in (("logical_and", "&", np.logical_and, 11), ("logical_or", "|", np.logical_or, 13)):
+    for name, sign, level in (("logical_and", "&", 11), ("logical_or", "|", 13)):
         text = f"{{0}} {sign} {{1}}"
         word = name.removeprefix("logical_")
-        _binary(name, f"x {word} y", logic, Scalar(text, text, f"{{0}} {word} {{1}}", precedence=level),
+        _binary(name, f"x {word} y", by_numpy(name), Scalar(text, text, f"{{0}} {word} {{1}}", precedence=level),
                 _infer(name, logical=True), zero_jvp, logical=True)
 
 
@@ -344,8 +344,8 @@ def _register_rest() -> None:
                                      Sample((np.array([1.7, -2.7]),), (("dtype", DType.I32),)),
                                      Sample((np.array([0.5, -1.5]),), (("dtype", DType.C128),)),
                                      Sample((np.array([0.5 - 1.5j]),), (("dtype", DType.C128),)))))
-    unary("stop_gradient", "the value itself, taken as a constant by differentiation", np.array, convert, zero_jvp,
-          infer=_stop_infer, planar=each_plane, linear=linear_in((0,)))
+    unary("stop_gradient", "the value itself, taken as a constant by differentiation", by_numpy("array"), convert,
+          zero_jvp, infer=_stop_infer, planar=each_plane, linear=linear_in((0,)))
     register(OpSpec("logical_not", "not x", "elementwise", 1, _infer("logical_not", logical=True),
                     lambda a, _: as_tuple(np.logical_not(a[0])), jvp=zero_jvp, factors=pointwise_factors,
                     flops=pointwise_flops(Scalar("!{0}", "!{0}", "not {0}", precedence=3)),

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tesserac.arrays import np
 from tesserac.diagnostics import InternalError
 from tesserac.ir.dims import Dims
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import TensorType
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tesserac.ir.builder import Builder
     from tesserac.ops.planes import PlanarRule
 
-Array = NDArray[Any]
+Array: TypeAlias = "NDArray[Any]"
 Attrs = Mapping[str, Attr]
 InferRule = Callable[[Sequence[TensorType], Attrs, Dims], tuple[TensorType, ...]]
 EvaluateRule = Callable[[Sequence[Array], Attrs], tuple[Array, ...]]
@@ -178,3 +178,13 @@ def all_specs() -> tuple[OpSpec, ...]:
 def as_tuple(array: Any) -> tuple[Array, ...]:
     """One result as the tuple an evaluate rule returns."""
     return (np.asarray(array),)
+
+
+def by_numpy(name: str) -> Callable[..., Array]:
+    """NumPy's function of this name, found when it is first called: compilations do not wait for NumPy's import."""
+
+    def call(*arrays: Array, **options: Any) -> Array:
+        result: Array = getattr(np, name)(*arrays, **options)
+        return result
+
+    return call

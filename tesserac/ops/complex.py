@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
@@ -148,10 +147,12 @@ def _numbers() -> Array:
 def _pointwise(name: str, doc: str, arity: int, infer: Callable[[Types, Attrs, Dims], tuple[TensorType, ...]],
                evaluate: Callable[[Sequence[Array], Attrs], tuple[Array, ...]], jvp: JvpRule, planar: PlanarRule,
                transpose: TransposeRule | None = None, flops: float = 0.0, linear: LinearRule | None = None) -> None:
-    samples = (Sample((_numbers().real, _numbers().imag)),) if arity == 2 else (Sample((_numbers(),)),)
+    def samples() -> tuple[Sample, ...]:
+        return (Sample((_numbers().real, _numbers().imag)),) if arity == 2 else (Sample((_numbers(),)),)
+
     register(OpSpec(name, doc, "complex", arity, infer, evaluate, jvp=jvp, transpose=transpose,
                     factors=pointwise_factors,
-                    linear=linear, flops=_flops(flops), samples=lambda: samples, planar=planar))
+                    linear=linear, flops=_flops(flops), samples=samples, planar=planar))
 
 
 def _register() -> None:

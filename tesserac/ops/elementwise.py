@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
@@ -22,6 +21,7 @@ from tesserac.ops.base import (
     Scalar,
     TransposeRule,
     as_tuple,
+    by_numpy,
     register,
 )
 from tesserac.ops.planes import Pair, PlanarRule, Plane, negated, product, quotient, whole
@@ -223,15 +223,16 @@ def _floor(x: Array) -> Array:
 
 def _register_smooth() -> None:
     d = derivative_jvp
-    unary("exp", "e to the power x", np.exp, Scalar("vexp({0})", "exp({0})", "exp({0})", 10),
+    unary("exp", "e to the power x", by_numpy("exp"), Scalar("vexp({0})", "exp({0})", "exp({0})", 10),
           d(lambda b, x, y: y), infer=field_infer("exp"), planar=_exp_planar)
-    unary("sin", "sine", np.sin, Scalar("vsin({0})", "sin({0})", "sin({0})", 10),
+    unary("sin", "sine", by_numpy("sin"), Scalar("vsin({0})", "sin({0})", "sin({0})", 10),
           d(lambda b, x, y: b.op("cos", x)))
-    unary("cos", "cosine", np.cos, Scalar("vcos({0})", "cos({0})", "cos({0})", 10),
+    unary("cos", "cosine", by_numpy("cos"), Scalar("vcos({0})", "cos({0})", "cos({0})", 10),
           d(lambda b, x, y: b.op("neg", b.op("sin", x))))
-    unary("tanh", "hyperbolic tangent", np.tanh, Scalar("vtanh({0})", "tanh({0})", "tanh({0})", 10),
+    unary("tanh", "hyperbolic tangent", by_numpy("tanh"), Scalar("vtanh({0})", "tanh({0})", "tanh({0})", 10),
           d(lambda b, x, y: one_minus(b, b.op("square", y))))
-    unary("sqrt", "square root", np.sqrt, Scalar("vsqrt({0})", "sqrt({0})", "sqrt({0})", 10), d(_d_sqrt), low=0.3)
+    unary("sqrt", "square root", by_numpy("sqrt"), Scalar("vsqrt({0})", "sqrt({0})", "sqrt({0})", 10), d(_d_sqrt),
+          low=0.3)
     unary("rsqrt", "1 / square root", _rsqrt, Scalar("vrsqrt({0})", "rsqrt({0})", "1/sqrt({0})", 10), d(_d_rsqrt),
           low=0.3)
     unary("erf", "error function", numerics.erf, Scalar("verf({0})", "erf({0})", "erf({0})", 10), d(_d_erf))
@@ -274,11 +275,12 @@ def _register_activations() -> None:
 
 
 def _register_simple() -> None:
-    unary("neg", "-x", np.negative, Scalar("-{0}", "-{0}", "-{0}", precedence=3), _negate_jvp,
+    unary("neg", "-x", by_numpy("negative"), Scalar("-{0}", "-{0}", "-{0}", precedence=3), _negate_jvp,
           infer=number_infer("neg"), transpose=_negate_transpose, linear=linear_in((0,)),
           planar=lambda b, e, x: (Pair(negated(x[0].re), negated(x[0].im)),))
-    unary("log", "natural logarithm", np.log, Scalar("vlog({0})", "log({0})", "log({0})", 10), _d_log(), low=0.3)
-    unary("square", "x * x", np.square, Scalar("{0} * {0}", "{0} * {0}", "{0}^2", precedence=5), _square_jvp,
+    unary("log", "natural logarithm", by_numpy("log"), Scalar("vlog({0})", "log({0})", "log({0})", 10), _d_log(),
+          low=0.3)
+    unary("square", "x * x", by_numpy("square"), Scalar("{0} * {0}", "{0} * {0}", "{0}^2", precedence=5), _square_jvp,
           infer=number_infer("square"), planar=_square_planar)
     unary("abs", "absolute value; derivative sign(x)", numerics.absolute,
           Scalar("vabs({0})", "fabs({0})", "|{0}|"), derivative_jvp(lambda b, x, y: b.op("sign", x)))

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
@@ -122,9 +121,8 @@ def _full_samples() -> tuple[Sample, ...]:
 
 
 def _full(name: str, doc: str, adjoint: str, inverse: bool) -> None:
-    transform = np.fft.ifft if inverse else np.fft.fft
-
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+        transform = np.fft.ifft if inverse else np.fft.fft
         return as_tuple(transform(arrays[0], axis=integer(attrs, "axis"), norm=norm_of(attrs)))
 
     register(OpSpec(name, doc, "complex", 1, _full_infer(name), evaluate,

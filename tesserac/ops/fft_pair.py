@@ -12,8 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.types import Dim, TensorType
 from tesserac.ops.attributes import integer, number, string
@@ -170,9 +169,8 @@ def _samples(name: str) -> tuple[Sample, ...]:
 
 
 def _full(name: str, doc: str, inverse: bool) -> None:
-    transform = np.fft.ifft if inverse else np.fft.fft
-
     def evaluate(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+        transform = np.fft.ifft if inverse else np.fft.fft
         return _parts(transform(_joined(arrays), axis=integer(attrs, "axis"), norm=norm_of(attrs)), arrays[0])
 
     register(OpSpec(name, doc, "spectral", None, _infer(name), evaluate,

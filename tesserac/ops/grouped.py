@@ -8,10 +8,10 @@ over the same rows. Each expert's tensor is an operand of its own, because a sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import Dim, TensorType
@@ -296,8 +296,11 @@ def _sum_flops(ins: Types, outs: Types, attrs: Attrs) -> float:
 # ------------------------------------------------------------------------------------------------ samples
 
 # Eight rows: expert 0 has three, 1 none, 2 four; the last row belongs to nobody.
-OFFSETS = np.array([0, 3, 3, 7], dtype=np.int32)
-"""First rows of three experts, and where the last one ends."""
+@cache
+def offsets() -> Array:
+    """First rows of three experts, and where the last one ends."""
+    return np.array([0, 3, 3, 7], dtype=np.int32)
+
 
 _GROUPS: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0, 2))
 
@@ -309,32 +312,32 @@ def group_samples(arrays: Callable[[tuple[int, ...]], tuple[Array, ...]], **attr
 
 def _with_phases(sample: Sample) -> Sample:
     """The sample with complex numbers."""
-    turned = tuple(a if a is OFFSETS else a * np.exp(1j * np.cos(3 * a)) for a in sample.arrays)
+    turned = tuple(a if a is offsets() else a * np.exp(1j * np.cos(3 * a)) for a in sample.arrays)
     return Sample(turned, sample.attrs)
 
 
 def _contract_samples() -> tuple[Sample, ...]:
     def arrays(*shape: int) -> Callable[[tuple[int, ...]], tuple[Array, ...]]:
-        return lambda ids: (waves(8, 4), OFFSETS, *(waves(*shape, start=1.0 + i) for i in ids))
+        return lambda ids: (waves(8, 4), offsets(), *(waves(*shape, start=1.0 + i) for i in ids))
 
     real = group_samples(arrays(4, 6), transposed=False)[:1] + group_samples(arrays(6, 4), transposed=True)
     return (*real, *map(_with_phases, real[:2]))
 
 
 def _outer_samples() -> tuple[Sample, ...]:
-    real = group_samples(lambda ids: (waves(8, 4), waves(8, 6, start=2.0), OFFSETS))
+    real = group_samples(lambda ids: (waves(8, 4), waves(8, 6, start=2.0), offsets()))
     return (*real, _with_phases(real[1]))
 
 
 def _rows_samples() -> tuple[Sample, ...]:
-    vectors = group_samples(lambda ids: (OFFSETS, *(waves(4, start=1.0 + i) for i in ids)), rows=8)
-    matrices = group_samples(lambda ids: (OFFSETS, *(waves(2, 4, start=1.0 + i) for i in ids)), rows=8)[:1]
+    vectors = group_samples(lambda ids: (offsets(), *(waves(4, start=1.0 + i) for i in ids)), rows=8)
+    matrices = group_samples(lambda ids: (offsets(), *(waves(2, 4, start=1.0 + i) for i in ids)), rows=8)[:1]
     return (*vectors, *matrices, _with_phases(vectors[1]))
 
 
 def _row_samples() -> tuple[Sample, ...]:
-    matrices = group_samples(lambda ids: (waves(8, 4), OFFSETS))
-    return (*matrices, Sample((waves(8), OFFSETS), (("experts", (2,)),)), _with_phases(matrices[1]))
+    matrices = group_samples(lambda ids: (waves(8, 4), offsets()))
+    return (*matrices, Sample((waves(8), offsets()), (("experts", (2,)),)), _with_phases(matrices[1]))
 
 
 register(OpSpec("grouped_contract", "rows times the matrix of their expert (its transpose if transposed)", "grouped",

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, TensorType
@@ -18,7 +17,7 @@ from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, Sample, r
 from tesserac.ops.base import as_tuple as one
 from tesserac.ops.elementwise import zero_jvp
 from tesserac.ops.experts import waves
-from tesserac.ops.grouped import OFFSETS, group_ids, group_samples, pick
+from tesserac.ops.grouped import group_ids, group_samples, offsets, pick
 from tesserac.ops.planes import each_plane
 from tesserac.ops.rules import need_field, need_integer, same_dtype, same_shape
 from tesserac.ops.view import no_flops
@@ -93,7 +92,7 @@ def _group_table_samples() -> tuple[Sample, ...]:
 
 register(OpSpec("grouped_number", "the expert of every row; the number of experts where a row has none", "grouped", 1,
                 _number_infer, _number, attrs=(("rows", REQUIRED),), jvp=zero_jvp, factors=_number_factors,
-                flops=no_flops, samples=lambda: (Sample((OFFSETS,), (("rows", 8),)),)))
+                flops=no_flops, samples=lambda: (Sample((offsets(),), (("rows", 8),)),)))
 register(OpSpec("grouped_table", "a row for each of some experts' tensors, zeros for the others", "grouped", None,
                 _table_infer, _table, attrs=(("experts", REQUIRED), ("rows", REQUIRED)), jvp=_table_jvp,
                 transpose=_table_transpose, planar=each_plane, factors=_table_factors, flops=no_flops,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims
 from tesserac.ir.types import TensorType
 from tesserac.ops.base import REQUIRED, Array, Attrs, Factors, OpSpec, as_tuple, register

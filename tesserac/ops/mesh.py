@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.diagnostics import InternalError
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr, Equation, Var

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr
 from tesserac.ir.types import TensorType

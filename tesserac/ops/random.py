@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import DType, TensorType
@@ -24,18 +23,17 @@ if TYPE_CHECKING:
     from tesserac.ir.builder import Builder
 
 Types = Sequence[TensorType]
-_LOW = np.uint64(0xFFFFFFFF)
-_WORD = np.uint64(32)
 
 
 def philox(block: Array, stream: int, seed: int) -> tuple[Array, Array, Array, Array]:
     """Four 32-bit words (held in 64) for every 64-bit block number."""
-    c0, c1 = block & _LOW, block >> _WORD
-    c2, c3 = (np.full_like(block, word) for word in (stream & 0xFFFFFFFF, stream >> 32 & 0xFFFFFFFF))
+    low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
+    c0, c1 = block & low, block >> word
+    c2, c3 = (np.full_like(block, part) for part in (stream & 0xFFFFFFFF, stream >> 32 & 0xFFFFFFFF))
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
     for _ in range(10):
         a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (b >> _WORD) ^ c1 ^ np.uint64(k0), b & _LOW, (a >> _WORD) ^ c3 ^ np.uint64(k1), a & _LOW
+        c0, c1, c2, c3 = (b >> word) ^ c1 ^ np.uint64(k0), b & low, (a >> word) ^ c3 ^ np.uint64(k1), a & low
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return c0, c1, c2, c3
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Attr, Equation, Var
 from tesserac.ir.types import DType, TensorType
@@ -26,6 +26,7 @@ from tesserac.ops.base import (
     Sample,
     TransposeRule,
     as_tuple,
+    by_numpy,
     register,
 )
 from tesserac.ops.elementwise import zero_jvp
@@ -157,7 +158,7 @@ def _product_jvp(b: Builder, e: Equation, tangents: Sequence[Optional]) -> tuple
 def _reduced_last(b: Builder, x: Var, kept: Sequence[int], axes: Sequence[int]) -> Var:
     """The kept axes first, all others merged into a last one."""
     moved = b.op("transpose", x, perm=(*kept, *axes))
-    count = int(np.prod([x.type.sizes[a] for a in axes]))
+    count = math.prod(x.type.sizes[a] for a in axes)
     return b.op("reshape", moved, shape=(*(x.type.sizes[a] for a in kept), count))
 
 
@@ -233,13 +234,13 @@ def _by_real_part(pick: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _register() -> None:
-    _reduction("reduce_sum", "sum over axes", np.sum, "sum", linear_jvp, _sum_transpose, each_plane,
+    _reduction("reduce_sum", "sum over axes", by_numpy("sum"), "sum", linear_jvp, _sum_transpose, each_plane,
                linear=linear_in((0,)))
-    _reduction("reduce_max", "largest element over axes; ties share the derivative", _by_real_part(np.max), "max",
-               _extreme_jvp, refuse=_ORDER, mesh=MeshRule(_extreme_cut, _extreme_local))
-    _reduction("reduce_min", "smallest element over axes; ties share the derivative", _by_real_part(np.min), "min",
-               _extreme_jvp, refuse=_ORDER, mesh=MeshRule(_extreme_cut, _extreme_local))
-    _reduction("reduce_prod", "product over axes", np.prod, "blocked", _product_jvp,
+    _reduction("reduce_max", "largest element over axes; ties share the derivative", _by_real_part(by_numpy("max")),
+               "max", _extreme_jvp, refuse=_ORDER, mesh=MeshRule(_extreme_cut, _extreme_local))
+    _reduction("reduce_min", "smallest element over axes; ties share the derivative", _by_real_part(by_numpy("min")),
+               "min", _extreme_jvp, refuse=_ORDER, mesh=MeshRule(_extreme_cut, _extreme_local))
+    _reduction("reduce_prod", "product over axes", by_numpy("prod"), "blocked", _product_jvp,
                refuse="multiply the slices of a complex tensor one by one")
     register(OpSpec("argmax", "position of the largest element along an axis, the lowest at a tie", "reduce", 1,
                     _one_axis_infer("argmax", DType.I64),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.dims import Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType, TensorType
@@ -101,7 +101,7 @@ def _topk_factors(ins: Types, outs: Types, attrs: Attrs) -> Factors:
 
 
 def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:
-    return float(ins[0].size) * max(float(np.log2(max(ins[0].sizes[-1], 2))), 1.0)
+    return float(ins[0].size) * max(math.log2(max(ins[0].sizes[-1], 2)), 1.0)
 
 
 def _values() -> Array:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import DType
 from tesserac.ops.attributes import integer, number
@@ -30,23 +31,40 @@ def holds(value: float, dtype: DType) -> bool:
     return dtype is DType.BOOL
 
 
+_EXACT: dict[str, Callable[..., float]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "div": operator.truediv,
+}
+"""Ops that IEEE 754 rounds correctly: on doubles, Python's are the same as NumPy's, whose import takes a while."""
+
+
 def fold(graph: Rewriter, equation: Equation) -> Var | None:
     """The constant that an elementwise equation on constants computes; None where it must stay an equation."""
-    values = [graph.constant_of(var) for var in equation.operands]
-    result = equation.result.type
-    if not values or any(value is None for value in values):
+    values: list[int | float | bool] = []
+    for var in equation.operands:
+        value = graph.constant_of(var)
+        if value is None:
+            return None
+        values.append(value)
+    if not values or any(var.type.dtype.is_complex for var in (*equation.operands, equation.result)):
         return None
-    if any(var.type.dtype.is_complex for var in (*equation.operands, equation.result)):
+    found, dtype = _evaluated(equation, values), equation.result.type.dtype
+    if math.isnan(found) or (all(map(math.isfinite, values)) and not holds(found, dtype)):
         return None
-    arrays = [np.asarray(value, dtype=np.float64 if var.type.dtype.is_float else var.type.dtype.numpy)
-              for value, var in zip(values, equation.operands, strict=True)]
+    return graph.constant(found, equation.result.type)
+
+
+def _evaluated(equation: Equation, values: list[int | float | bool]) -> float:
+    """What an equation gives on numbers: in double precision where it computes with floats."""
+    types = [var.type.dtype for var in equation.operands]
+    exact = _EXACT.get(equation.op)
+    if exact is not None and all(dtype.is_float for dtype in types) and (equation.op != "div" or values[1] != 0):
+        return exact(*map(float, values))
+    arrays = [np.asarray(value, dtype=np.float64 if dtype.is_float else dtype.numpy)
+              for value, dtype in zip(values, types, strict=True)]
     with np.errstate(all="ignore"):
         (folded,) = spec_of(equation.op).evaluate(arrays, equation.attributes)
-    value = folded.item()
-    given = all(math.isfinite(v) for v in values if v is not None)
-    if math.isnan(value) or (given and not holds(value, result.dtype)):
-        return None
-    return graph.constant(value, result)
+    value: float = folded.item()
+    return value
 
 
 def _view(graph: Rewriter, equation: Equation) -> Var | None:
