@@ -107,6 +107,13 @@ __device__ inline void round_weights(uint32_t (&rounded)[N / 2][4], const float 
     for (int i = 0; i < 4; ++i) rounded[part][i] = mma::Unit<E>::pack(weights[2 * part + i / 2][i % 2 * 2], weights[2 * part + i / 2][i % 2 * 2 + 1]);
 }
 
+/// Tiles of `Step` keys that some row up to `last` sees.
+template <class A, int Step>
+__device__ inline int tiles_seen(int last) {
+  const int end = last + 1 + Sizes<A>::offset;
+  return ((A::causal && end < A::keys ? end : A::keys) + Step - 1) / Step;
+}
+
 /// What the copying thread does: tiles of keys and values in the order in which they are used.
 template <class A>
 __device__ inline void copy_tiles(const WideMemory<A>& memory, const CUtensorMap* q, const CUtensorMap* k, const CUtensorMap* v, int row, int turns, int b, int h) {
@@ -136,9 +143,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
   const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles;  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = threadIdx.x / 128;
-  // Keys that some row of those from `first` to `last` sees, in tiles.
-  auto turns_of = [](int last) { return ((A::causal && last + 1 + S::offset < A::keys ? last + 1 + S::offset : A::keys) + C::step - 1) / C::step; };
-  const int turns = turns_of(row + C::rows - 1);
+  const int turns = tiles_seen<A, C::step>(row + C::rows - 1);
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(memory.query_here(), 1);
     for (int stage = 0; stage < C::stages; ++stage) {
@@ -154,7 +159,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
     return;
   }
   ptx::registers_take<240>();
-  const int own = row + 64 * group, own_turns = turns_of(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
+  const int own = row + 64 * group, own_turns = tiles_seen<A, C::step>(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
   auto done = [](uint64_t* barrier) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barrier);
   };
@@ -217,16 +222,22 @@ inline bool runs_sm_90a() {
 #endif
 }
 
+/// Operands as the accelerator sees them: columns of a head, heads, rows, batch elements.
+template <class A>
+struct HeadAxes {
+  static constexpr cuda::TensorAxes q{4, {A::head_dim, A::heads, A::queries, A::batch}, {1, A::head_dim, A::q_row, A::q_batch}};
+  static constexpr cuda::TensorAxes k{4, {A::head_dim, A::kv_heads, A::keys, A::batch}, {1, A::head_dim, A::k_row, A::k_batch}};
+  static constexpr cuda::TensorAxes v{4, {A::value_dim, A::kv_heads, A::keys, A::batch}, {1, A::value_dim, A::v_row, A::v_batch}};
+};
+
 /// Launches forward_wide; false where an operand cannot be described to the accelerator.
 template <class A, class E, class Out>
 bool launch_wide(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale) {
   using C = WideCut<A>;
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
-  const cuda::TensorAxes q_axes{4, {A::head_dim, A::heads, A::queries, A::batch}, {1, A::head_dim, A::q_row, A::q_batch}};
-  const cuda::TensorAxes k_axes{4, {A::head_dim, A::kv_heads, A::keys, A::batch}, {1, A::head_dim, A::k_row, A::k_batch}};
-  const cuda::TensorAxes v_axes{4, {A::value_dim, A::kv_heads, A::keys, A::batch}, {1, A::value_dim, A::v_row, A::v_batch}};
+  using Axes = HeadAxes<A>;
   CUtensorMap q_map, k_map, v_map;
-  if (!cuda::describe(q_map, q, q_axes, {kPanel, 1, C::rows, 1}) || !cuda::describe(k_map, k, k_axes, {kPanel, 1, C::step, 1}) || !cuda::describe(v_map, v, v_axes, {kPanel, 1, C::step, 1}))
+  if (!cuda::describe(q_map, q, Axes::q, {kPanel, 1, C::rows, 1}) || !cuda::describe(k_map, k, Axes::k, {kPanel, 1, C::step, 1}) || !cuda::describe(v_map, v, Axes::v, {kPanel, 1, C::step, 1}))
     return false;
   allow(forward_wide<A, E, Out>, C::bytes);
   forward_wide<A, E, Out><<<tiles * A::batch * A::heads, C::threads, C::bytes, stream>>>(q_map, k_map, v_map, o, lse, scale);

@@ -132,9 +132,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
   const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles;  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = threadIdx.x / 128;
-  // Tiles of keys that some row up to `last` sees.
-  auto turns_of = [](int last) { return ((A::causal && last + 1 + S::offset < A::keys ? last + 1 + S::offset : A::keys) + C::step - 1) / C::step; };
-  const int turns = turns_of(row + C::rows - 1);
+  const int turns = tiles_seen<A, C::step>(row + C::rows - 1);
   init_barriers<0>(memory);
   if (group == C::groups) {
     ptx::registers_give<24>();
@@ -144,7 +142,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     return;
   }
   ptx::registers_take<240>();
-  const int own = row + 64 * group, own_turns = turns_of(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
+  const int own = row + 64 * group, own_turns = tiles_seen<A, C::step>(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
   const char *const query = memory.own_x() + 64 * group * kPanelRow, *const pull = memory.own_y() + 64 * group * kPanelRow;
   float log_total[2], shift[2], sums[1][C::x_columns / 8][4] = {}, scores[1][C::step / 8][4], pulls[C::step / 8][4];
   uint32_t weights[C::step / 16][4];
@@ -298,15 +296,13 @@ template <class A, class E, class Out, class Gradient>
 bool launch_wide_backward(cudaStream_t stream, const E* q, const E* k, const E* v, const Out* o, const float* lse, const E* d_o, Gradient* dq, Gradient* dk, Gradient* dv, float scale,
                           float* delta) {
   using C = PairCut<A>;
-  const cuda::TensorAxes q_axes{4, {A::head_dim, A::heads, A::queries, A::batch}, {1, A::head_dim, A::q_row, A::q_batch}};
-  const cuda::TensorAxes k_axes{4, {A::head_dim, A::kv_heads, A::keys, A::batch}, {1, A::head_dim, A::k_row, A::k_batch}};
-  const cuda::TensorAxes v_axes{4, {A::value_dim, A::kv_heads, A::keys, A::batch}, {1, A::value_dim, A::v_row, A::v_batch}};
+  using Axes = HeadAxes<A>;
   const cuda::TensorAxes d_o_axes{4, {A::value_dim, A::heads, A::queries, A::batch}, {1, A::value_dim, A::d_o_row, A::d_o_batch}};
   struct Maps {
     CUtensorMap q, k, v, d_o;
   } of_queries, of_keys;  // for the kernel that owns them
   auto describe = [&](Maps& maps, uint32_t queries, uint32_t keys) {  // in tiles of so many rows
-    return cuda::describe(maps.q, q, q_axes, {kPanel, 1, queries, 1}) && cuda::describe(maps.k, k, k_axes, {kPanel, 1, keys, 1}) && cuda::describe(maps.v, v, v_axes, {kPanel, 1, keys, 1}) &&
+    return cuda::describe(maps.q, q, Axes::q, {kPanel, 1, queries, 1}) && cuda::describe(maps.k, k, Axes::k, {kPanel, 1, keys, 1}) && cuda::describe(maps.v, v, Axes::v, {kPanel, 1, keys, 1}) &&
            cuda::describe(maps.d_o, d_o, d_o_axes, {kPanel, 1, queries, 1});
   };
   if (!describe(of_queries, C::rows, C::step) || !describe(of_keys, C::step, C::rows)) return false;

@@ -1,6 +1,6 @@
 // Attention on tensor cores with the sizes that the test lists: `attention_mma CASE` reads the scale and the operands, writes
 // results as floats: o, lse, dq, dk, dv. Exits with 2 if CUDA reported an error. With TSR_SM_90A: as sm_90a computes them. Cases of which
-// many tiles come and go are compiled with TSR_LONG, the first alone with TSR_FIRST.
+// many tiles come and go are compiled with TSR_LONG. With TSR_FIRST there is the first alone, computed as suits the device.
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
@@ -50,7 +50,10 @@ static int attend() {
   const int64_t rows = int64_t(A::batch) * A::heads * A::queries;
   Memory<float> lse(rows), delta(rows);
   q.read(), k.read(), v.read(), d_o.read();
-#ifdef TSR_SM_90A
+#ifdef TSR_FIRST
+  tsr::attention_forward_tensor_cores<A>(nullptr, q.p, k.p, v.p, o.p, lse.p, scale);
+  tsr::attention_backward_tensor_cores<A>(nullptr, q.p, k.p, v.p, o.p, lse.p, d_o.p, dq.p, dk.p, dv.p, scale, delta.p);
+#elif defined(TSR_SM_90A)
   if (!tsr::flash::launch_wide<A>(nullptr, q.p, k.p, v.p, o.p, lse.p, scale)) return 4;
   if constexpr (tsr::flash::Sizes<A>::widest <= 128) {
     if (!tsr::flash::launch_wide_backward<A>(nullptr, q.p, k.p, v.p, o.p, lse.p, d_o.p, dq.p, dk.p, dv.p, scale, delta.p)) return 4;

@@ -12,7 +12,7 @@ import pytest
 
 from tesserac.resources import runtime_dir
 from tests.emulation.building import SELECTED, build, write_emulated
-from tests.emulation.test_attention_mma import ASKED_FOR, CASES, SOURCE, Problem, run_case
+from tests.emulation.test_attention_mma import ASKED_FOR, CASES, SOURCE, Problem, attend, check, run_case
 
 HEADER = "cuda/attention_wgmma_backward.cuh"
 MISTAKES = {
@@ -48,14 +48,17 @@ MISTAKES = {
 
 @pytest.mark.skipif(not ASKED_FOR or "race" not in SELECTED, reason="make test-emulation MODE=race")
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes(mistake: str, tmp_path: Path) -> None:
+def test_mistakes(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right, wrong, said = MISTAKES[mistake]
     text = (runtime_dir() / HEADER).read_text(encoding="utf-8")
     assert text.count(right) == 1
     files = {f"runtime/{HEADER}": text.replace(right, wrong), "attention_mma.cu": SOURCE.read_text(encoding="utf-8")}
     write_emulated(tmp_path, files)
     program = build(tmp_path, "attention_mma.cpp", "race", program=True, flags=["-DTSR_SM_90A", "-DTSR_FIRST"])
+    problem = Problem.of(CASES[0])
     for order, asynchrony in (("rising", "late"), ("random", "random")):
-        done = run_case(program, 0, Problem.of(CASES[0]), order, asynchrony)
+        done = run_case(program, 0, problem, order, asynchrony)
         assert done.returncode == 2
         assert said in done.stderr.decode()
+    monkeypatch.setenv("TSR_EMULATION_ARCH", "80")  # which takes the kernels that have none
+    check(attend(program, 0, problem, "rising", "late"), problem)
