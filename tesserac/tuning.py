@@ -16,6 +16,9 @@ FORM = 1
 """Version of the file's form."""
 
 
+_AGAIN = ("tune again with the flags of this build: tesserac tune FILE", "or build without --tuning")
+
+
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """A kernel's best schedule; ``seconds`` with it, ``usual`` with the usual one (0: not measured).
@@ -104,11 +107,10 @@ def _schedule(row: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     return tuple((str(name), int(value)) for name, value in row.items())
 
 
-def misfit(message: str, notes: Sequence[str]) -> CompileError:
+def misfit(message: str, notes: Sequence[str], help: Sequence[str] = _AGAIN) -> CompileError:
     """T0813."""
     bag = Diagnostics()
-    bag.error("T0813", message, None, notes=notes,
-              help=["tune again with the flags of this build: tesserac tune FILE", "or build without --tuning"])
+    bag.error("T0813", message, None, notes=notes, help=help)
     return CompileError(bag.items)
 
 
@@ -117,3 +119,22 @@ def load_tuning(path: str | Path) -> Tuning:
     from tesserac.parser import read_source
 
     return read_tuning(read_source(Path(path)), str(path))
+
+
+def earlier_tuning(path: Path) -> Tuning | None:
+    """What ``tune`` may replace at a path: a tuning file, or None for one of another version or none at all.
+
+    CompileError T0813 for anything else.
+    """
+    from tesserac.parser import read_source
+
+    if not path.is_file():
+        return None
+    text = read_source(path)
+    try:
+        return read_tuning(text, str(path))
+    except CompileError as error:
+        if '"tuning":' in text:
+            return None
+        raise misfit(f"{path} is no tuning file of tesserac, and would be overwritten", [],
+                     ["-o FILE with another path, or move it away"]) from error

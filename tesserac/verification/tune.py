@@ -14,12 +14,11 @@ from tesserac.codegen.cuda.alone import Alone, alone_kernels
 from tesserac.codegen.cuda.project import entry_files, rendered
 from tesserac.codegen.cuda.schedule import Schedule, schedules
 from tesserac.console import Console
-from tesserac.diagnostics import CompileError
 from tesserac.driver import Project, compile_source, entry_stems
 from tesserac.inspection.stages import unknown
 from tesserac.replacing import check_writable, replace_text, unwritable
 from tesserac.toolchain import find_toolchain
-from tesserac.tuning import Tuned, Tuning, load_tuning
+from tesserac.tuning import Tuned, Tuning, earlier_tuning
 from tesserac.verification.check import Row, verify
 from tesserac.verification.gpu import Gpu, opened
 from tesserac.verification.library import Kernels, build_library
@@ -77,6 +76,7 @@ def tune_program(
     """Tries schedules, prints a table and writes ``out``; 0, or 1 if one changes a result. Builds below ``folder``."""
     find_toolchain()  # before any work is done
     check_writable(out)
+    before = earlier_tuning(out)
     emulate = source.options.emulate
     gpu = opened(emulate)
     console.stage = "parsing and elaboration"
@@ -101,26 +101,17 @@ def tune_program(
         return 1
     device = gpu.name() if gpu else ""
     fresh = Tuning(str(out), device, tuple(trial.tuned() for trial in trials))
-    kept = _kept(out, fresh)
+    tried = fresh.schedules
+    kept = [k for k in before.kernels if k.digest not in tried] if before and before.device == device else []
     try:
         replace_text(out, Tuning(str(out), device, (*kept, *fresh.kernels)).text())
     except OSError as error:
         raise unwritable(out, error) from error
     if gpu is None:
         console.show(NO_GPU)
-    before = f", {len(kept)} from before" if kept else ""
-    console.show(f"{out}: {len(trials)} kernels{before}\nbuild with it: --target cuda --tuning {out}")
+    more = f", {len(kept)} from before" if kept else ""
+    console.show(f"{out}: {len(trials)} kernels{more}\nbuild with it: --target cuda --tuning {out}")
     return 0
-
-
-def _kept(out: Path, fresh: Tuning) -> list[Tuned]:
-    """What a file says already of other kernels on the same device."""
-    try:
-        before = load_tuning(out)
-    except CompileError:
-        return []
-    tried = fresh.schedules
-    return [k for k in before.kernels if k.digest not in tried] if before.device == fresh.device else []
 
 
 @dataclass

@@ -117,6 +117,10 @@ def test_files_that_do_not_fit(model: Path, cli: Cli, write: Callable[..., None]
         assert "tesserac tune FILE" in done.err
     Path("tuning.json").write_text("not json")
     assert cli("build", model, *BUILD).err.startswith("error[T0813]: tuning.json is no tuning file")
+    refused = cli("tune", model, "--target", "cuda", "--emulate")
+    assert refused.code == 1
+    assert refused.err.startswith("error[T0813]: tuning.json is no tuning file of tesserac, and would be overwritten\n")
+    assert Path("tuning.json").read_text() == "not json"
     Path("tuning.json").unlink()
     assert cli("build", model, *BUILD).code == 1
     assert "go with --target cuda" in cli("build", model, *BUILD[:-3], "--target", "cpu", *BUILD[-2:]).err
