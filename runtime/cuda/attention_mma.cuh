@@ -1,6 +1,6 @@
 // Exact softmax attention on tensor cores (sm_80), forward and backward: bf16 or fp16 operands, sums in float (Dao et al.,
 // "FlashAttention", 2022, and "FlashAttention-2", 2023). `A` is as in attention.cuh; head_dim, value_dim and all distances are
-// multiples of 8, pointers of 16 bytes, the scale is positive.
+// multiples of 8, pointers of 16 bytes, the scale is positive. Queries begin where `begin` says, as there; the constant costs no register.
 //
 // Every warp owns 16 or 32 rows and keeps their scores, and what it adds up for them, in registers: scores become weights and
 // those the left operand of the next product without leaving it. The other side of the products comes through shared memory in
@@ -8,12 +8,14 @@
 // warps leave out those that their own rows do not see. The backward pass is two kernels, one for queries and one for keys, which
 // both compute the scores: nothing is added up between blocks, so the result is the same bit for bit in every run.
 #pragma once
+#include "attention.cuh"
 #include "reduce.cuh"
 #include "tile.cuh"
 
 namespace tsr {
 
 namespace flash {
+using attention::offset_of, attention::Whole;
 constexpr float kLog2E = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
 
 /// Sizes of a problem that all kernels share.
@@ -21,7 +23,6 @@ template <class A>
 struct Sizes {
   static constexpr int width = mma::rounded_up(A::head_dim, 16), values = mma::rounded_up(A::value_dim, 16);  // of tiles
   static constexpr int widest = width > values ? width : values;
-  static constexpr int offset = A::keys - A::queries;  // causal: query i sees the keys up to i + offset
   static_assert(A::head_dim % 8 == 0 && A::value_dim % 8 == 0, "copies are of 8 elements");
   static_assert(widest <= 256, "of a head's columns");
 };
@@ -53,8 +54,8 @@ using KeysCut = ByWidth<A, Cut<A::warps, 1, 64>, Cut<4, 1, 32>, Cut<4, 1, 32>>;
 
 /// Whether some of the rows from `row` on and of the keys from `key` on do not see each other, by the mask or for being none.
 template <class A, int Rows, int Keys>
-__device__ inline bool is_cut(int row, int key) {
-  return key + Keys > A::keys || (A::causal && key + Keys - 1 > row + Sizes<A>::offset);
+__device__ inline bool is_cut(int row, int key, int offset) {
+  return key + Keys > A::keys || (A::causal && key + Keys - 1 > row + offset);
 }
 
 /// Positions of a lane's four sums in a fragment: row of sum e, and column of it.
@@ -150,8 +151,8 @@ __device__ inline void rescale(float (&sums)[M][V][4], const float (&shrink)[M][
 
 /// Scores of keys that a row does not see become -infinity: rows from `row` on, keys from `key` on.
 template <class A, int M, int N>
-__device__ inline void hide(float (&scores)[M][N][4], int row, int key) {
-  if (!is_cut<A, 16 * M, 8 * N>(row, key)) return;
+__device__ inline void hide(float (&scores)[M][N][4], int row, int key, int offset) {
+  if (!is_cut<A, 16 * M, 8 * N>(row, key, offset)) return;
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -159,7 +160,7 @@ __device__ inline void hide(float (&scores)[M][N][4], int row, int key) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int i = row + 16 * m + row_of(e), t = key + 8 * n + column_of(e);
-        if (t >= A::keys || (A::causal && t > i + Sizes<A>::offset)) scores[m][n][e] = -infinity<float>();
+        if (t >= A::keys || (A::causal && t > i + offset)) scores[m][n][e] = -infinity<float>();
       }
 }
 
@@ -180,9 +181,9 @@ __device__ inline void finish(Out* o, float* lse, int row, const float (&largest
 }
 
 /// o = softmax(scale q k^T) v and lse = log of the sum of exponentials. Grid: query tiles x (batch * heads).
-template <class A, class E, class Out>
+template <class A, class E, class Out, class Begin = Whole>
 __global__ void __launch_bounds__(ForwardCut<A>::threads) forward(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ v, Out* __restrict__ o,
-                                                                  float* __restrict__ lse, float scale) {
+                                                                  float* __restrict__ lse, float scale, const Begin begin) {
   using C = ForwardCut<A>;
   using S = Sizes<A>;
   using Memory = ForwardMemory<A, E>;
@@ -190,7 +191,7 @@ __global__ void __launch_bounds__(ForwardCut<A>::threads) forward(const E* __res
   const typename Memory::Query query{reinterpret_cast<E*>(memory)};
   const typename Memory::Keys stages{query.data + Memory::Query::kElements};
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
-  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles;  // long rows first
+  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles, offset = offset_of<A>(begin);  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = h / (A::heads / A::kv_heads);
   const int own = threadIdx.x / 32 * C::rows_of_warp;
   const E* const k_head = k + b * A::k_batch + group * A::head_dim;
@@ -200,7 +201,7 @@ __global__ void __launch_bounds__(ForwardCut<A>::threads) forward(const E* __res
     stages.y(turn).template fetch<C::threads>(v_head, A::v_row, turn * C::step, A::keys, A::value_dim);
     ptx::copy_async_commit();
   };
-  const int seen = A::causal && row + C::rows + S::offset < A::keys ? row + C::rows + S::offset : A::keys;  // keys of any row
+  const int seen = A::causal && row + C::rows + offset < A::keys ? row + C::rows + offset : A::keys;  // keys of any row
   const int turns = (seen + C::step - 1) / C::step;
   query.template fetch<C::threads>(q + b * A::q_batch + h * A::head_dim, A::q_row, row, A::queries, A::head_dim);
   fetch(0);
@@ -213,10 +214,10 @@ __global__ void __launch_bounds__(ForwardCut<A>::threads) forward(const E* __res
     __syncthreads();  // the tile is here for all, and the one before it is done with
     if (turn + 1 < turns) fetch(turn + 1);
     const int key = turn * C::step;
-    if (A::causal && key > row + own + C::rows_of_warp - 1 + S::offset) continue;
+    if (A::causal && key > row + own + C::rows_of_warp - 1 + offset) continue;
     float scores[C::fragments][C::step / 8][4] = {};
     mma::add_dots(scores, query, own, stages.x(turn));
-    hide<A>(scores, row + own, key);
+    hide<A>(scores, row + own, key, offset);
     float shrink[C::fragments][2];
     soften(scores, largest, total, shrink, scale * kLog2E);
     rescale(sums, shrink);
@@ -228,13 +229,13 @@ __global__ void __launch_bounds__(ForwardCut<A>::threads) forward(const E* __res
 }  // namespace flash
 
 /// Launches the forward pass: o (E or float) and lse (batch x heads x queries) are overwritten.
-template <class A, class E, class Out>
-void attention_forward_mma(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale) {
+template <class A, class E, class Out, class Begin = attention::Whole>
+void attention_forward_mma(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale, Begin begin = {}) {
   using namespace flash;
   using C = ForwardCut<A>;
   constexpr int bytes = ForwardMemory<A, E>::kBytes, tiles = (A::queries + C::rows - 1) / C::rows;
-  allow(forward<A, E, Out>, bytes);
-  forward<A, E, Out><<<tiles * A::batch * A::heads, C::threads, bytes, stream>>>(q, k, v, o, lse, scale);
+  allow(forward<A, E, Out, Begin>, bytes);
+  forward<A, E, Out, Begin><<<tiles * A::batch * A::heads, C::threads, bytes, stream>>>(q, k, v, o, lse, scale, begin);
 }
 
 }  // namespace tsr

@@ -37,10 +37,10 @@ struct QueriesMemory {
 };
 
 /// dq = scale ds k with ds = p (d_o v^T - delta). Grid: query tiles x (batch * heads).
-template <class A, class E, class Out>
+template <class A, class E, class Out, class Begin = Whole>
 __global__ void __launch_bounds__(QueriesCut<A>::threads) backward_queries(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ v,
                                                                            const float* __restrict__ lse, const E* __restrict__ d_o, const float* __restrict__ delta,
-                                                                           Out* __restrict__ dq, float scale) {
+                                                                           Out* __restrict__ dq, float scale, const Begin begin) {
   using C = QueriesCut<A>;
   using S = Sizes<A>;
   using Memory = QueriesMemory<A, E>;
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(QueriesCut<A>::threads) backward_queries(const
   const typename Memory::Pull pull{query.data + Memory::Query::kElements};
   const typename Memory::Keys stages{pull.data + Memory::Pull::kElements};
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
-  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles;
+  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles, offset = offset_of<A>(begin);
   const int b = of_head / A::heads, h = of_head % A::heads, group = h / (A::heads / A::kv_heads);
   const int own = threadIdx.x / 32 * C::rows_of_warp;
   const E* const k_head = k + b * A::k_batch + group * A::head_dim;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(QueriesCut<A>::threads) backward_queries(const
     stages.y(turn).template fetch<C::threads>(v_head, A::v_row, turn * C::step, A::keys, A::value_dim);
     ptx::copy_async_commit();
   };
-  const int seen = A::causal && row + C::rows + S::offset < A::keys ? row + C::rows + S::offset : A::keys;
+  const int seen = A::causal && row + C::rows + offset < A::keys ? row + C::rows + offset : A::keys;
   const int turns = (seen + C::step - 1) / C::step;
   query.template fetch<C::threads>(q + b * A::q_batch + h * A::head_dim, A::q_row, row, A::queries, A::head_dim);
   pull.template fetch<C::threads>(d_o + b * A::d_o_batch + h * A::value_dim, A::d_o_row, row, A::queries, A::value_dim);
@@ -80,11 +80,11 @@ __global__ void __launch_bounds__(QueriesCut<A>::threads) backward_queries(const
     __syncthreads();
     if (turn + 1 < turns) fetch(turn + 1);
     const int key = turn * C::step;
-    if (A::causal && key > row + own + C::rows_of_warp - 1 + S::offset) continue;
+    if (A::causal && key > row + own + C::rows_of_warp - 1 + offset) continue;
     float scores[C::fragments][C::step / 8][4] = {}, pulls[C::fragments][C::step / 8][4] = {};
     mma::add_dots(scores, query, own, stages.x(turn));
     mma::add_dots(pulls, pull, own, stages.y(turn));
-    const bool cut = is_cut<A, C::rows_of_warp, C::step>(row + own, key);
+    const bool cut = is_cut<A, C::rows_of_warp, C::step>(row + own, key, offset);
 #pragma unroll
     for (int m = 0; m < C::fragments; ++m)
 #pragma unroll
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(QueriesCut<A>::threads) backward_queries(const
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const int i = row + own + 16 * m + row_of(e), t = key + 8 * n + column_of(e);
-          const bool hidden = cut && (t >= A::keys || (A::causal && t > i + S::offset));
+          const bool hidden = cut && (t >= A::keys || (A::causal && t > i + offset));
           const float p = hidden ? 0.0f : ptx::exp2_approximate(scores[m][n][e] * (scale * kLog2E) - log_total[m][e / 2]);
           scores[m][n][e] = p * (pulls[m][n][e] - shift[m][e / 2]);
         }
@@ -116,10 +116,10 @@ struct KeysMemory {
 };
 
 /// dk = scale ds^T q and dv = p^T d_o, over all query heads that read a key head. Grid: key tiles x (batch * kv_heads), then parts of the columns.
-template <class A, class E, class Out>
+template <class A, class E, class Out, class Begin = Whole>
 __global__ void __launch_bounds__(KeysCut<A>::threads) backward_keys(const E* __restrict__ q, const E* __restrict__ k, const E* __restrict__ v, const float* __restrict__ lse,
                                                                      const E* __restrict__ d_o, const float* __restrict__ delta, Out* __restrict__ dk,
-                                                                     Out* __restrict__ dv, float scale) {
+                                                                     Out* __restrict__ dv, float scale, const Begin begin) {
   using C = KeysCut<A>;
   using S = Sizes<A>;
   using Memory = KeysMemory<A, E>;
@@ -130,9 +130,9 @@ __global__ void __launch_bounds__(KeysCut<A>::threads) backward_keys(const E* __
   float* const of_rows = reinterpret_cast<float*>(stages.data + 2 * Memory::Queries::kElements);  // per stage: log totals, deltas
   constexpr int tiles = (A::keys + C::rows - 1) / C::rows, share = A::heads / A::kv_heads, row_tiles = (A::queries + C::step - 1) / C::step;
   const int key = blockIdx.x % tiles * C::rows, of_group = blockIdx.x / tiles, b = of_group / A::kv_heads, group = of_group % A::kv_heads;
-  const int own = threadIdx.x / 32 * C::rows_of_warp, part = blockIdx.y;
-  const int skipped = A::causal && key > S::offset ? (key - S::offset) / C::step : 0;  // tiles of queries that see none of the keys
-  const int turns = share * (row_tiles - skipped);
+  const int own = threadIdx.x / 32 * C::rows_of_warp, part = blockIdx.y, offset = offset_of<A>(begin);
+  const int skipped = A::causal && key > offset ? (key - offset) / C::step : 0;  // tiles of queries that see none of the keys
+  const int turns = share * (row_tiles - skipped);  // not one where all queries come before the keys
   auto head_of = [&](int turn) { return group * share + turn / (row_tiles - skipped); };
   auto row_of_turn = [&](int turn) { return (skipped + turn % (row_tiles - skipped)) * C::step; };
   auto fetch = [&](int turn) {
@@ -147,9 +147,11 @@ __global__ void __launch_bounds__(KeysCut<A>::threads) backward_keys(const E* __
     ptx::copy_async_commit();
   };
   static_assert(2 * C::step <= C::threads, "a thread per number");
-  keys.template fetch<C::threads>(k + b * A::k_batch + group * A::head_dim, A::k_row, key, A::keys, A::head_dim);
-  values.template fetch<C::threads>(v + b * A::v_batch + group * A::value_dim, A::v_row, key, A::keys, A::value_dim);
-  fetch(0);
+  if (turns > 0) {
+    keys.template fetch<C::threads>(k + b * A::k_batch + group * A::head_dim, A::k_row, key, A::keys, A::head_dim);
+    values.template fetch<C::threads>(v + b * A::v_batch + group * A::value_dim, A::v_row, key, A::keys, A::value_dim);
+    fetch(0);
+  }
 
   float dk_sums[C::fragments][Memory::k_columns / 8][4] = {}, dv_sums[C::fragments][Memory::v_columns / 8][4] = {};
   for (int turn = 0; turn < turns; ++turn) {
@@ -157,11 +159,11 @@ __global__ void __launch_bounds__(KeysCut<A>::threads) backward_keys(const E* __
     __syncthreads();
     if (turn + 1 < turns) fetch(turn + 1);
     const int row = row_of_turn(turn);
-    if (A::causal && key + own > row + C::step - 1 + S::offset) continue;
+    if (A::causal && key + own > row + C::step - 1 + offset) continue;
     const float *const log_total = of_rows + turn % 2 * 2 * C::step, *const shift = log_total + C::step;
     float scores[C::fragments][C::step / 8][4] = {}, pulls[C::fragments][C::step / 8][4] = {};
     mma::add_dots(scores, keys, own, stages.x(turn));
-    const bool cut = A::causal && key + own + C::rows_of_warp - 1 > row + S::offset;
+    const bool cut = A::causal && key + own + C::rows_of_warp - 1 > row + offset;
 #pragma unroll
     for (int n = 0; n < C::step / 8; ++n)
 #pragma unroll
@@ -172,7 +174,7 @@ __global__ void __launch_bounds__(KeysCut<A>::threads) backward_keys(const E* __
         for (int m = 0; m < C::fragments; ++m)
 #pragma unroll
           for (int e = c; e < 4; e += 2) {
-            const bool hidden = cut && key + own + 16 * m + row_of(e) > row + at + S::offset;
+            const bool hidden = cut && key + own + 16 * m + row_of(e) > row + at + offset;
             scores[m][n][e] = hidden ? 0.0f : ptx::exp2_approximate(scores[m][n][e] * (scale * kLog2E) - less);
           }
       }
@@ -195,18 +197,18 @@ __global__ void __launch_bounds__(KeysCut<A>::threads) backward_keys(const E* __
 }  // namespace flash
 
 /// Launches the backward pass: dq, dk and dv are overwritten; `delta` is room for batch x heads x queries floats.
-template <class A, class E, class Out, class Gradient>
+template <class A, class E, class Out, class Gradient, class Begin = attention::Whole>
 void attention_backward_mma(cudaStream_t stream, const E* q, const E* k, const E* v, const Out* o, const float* lse, const E* d_o, Gradient* dq, Gradient* dk, Gradient* dv,
-                            float scale, float* delta) {
+                            float scale, float* delta, Begin begin = {}) {
   using namespace flash;
   launch_row_products<A>(stream, o, d_o, delta);
   constexpr int query_bytes = QueriesMemory<A, E>::kBytes, query_tiles = (A::queries + QueriesCut<A>::rows - 1) / QueriesCut<A>::rows;
-  allow(backward_queries<A, E, Gradient>, query_bytes);
-  backward_queries<A, E, Gradient><<<query_tiles * A::batch * A::heads, QueriesCut<A>::threads, query_bytes, stream>>>(q, k, v, lse, d_o, delta, dq, scale);
+  allow(backward_queries<A, E, Gradient, Begin>, query_bytes);
+  backward_queries<A, E, Gradient, Begin><<<query_tiles * A::batch * A::heads, QueriesCut<A>::threads, query_bytes, stream>>>(q, k, v, lse, d_o, delta, dq, scale, begin);
   constexpr int key_bytes = KeysMemory<A, E>::kBytes, key_tiles = (A::keys + KeysCut<A>::rows - 1) / KeysCut<A>::rows;
-  allow(backward_keys<A, E, Gradient>, key_bytes);
+  allow(backward_keys<A, E, Gradient, Begin>, key_bytes);
   const dim3 key_grid(key_tiles * A::batch * A::kv_heads, KeysMemory<A, E>::parts);
-  backward_keys<A, E, Gradient><<<key_grid, KeysCut<A>::threads, key_bytes, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale);
+  backward_keys<A, E, Gradient, Begin><<<key_grid, KeysCut<A>::threads, key_bytes, stream>>>(q, k, v, lse, d_o, delta, dk, dv, scale, begin);
 }
 
 }  // namespace tsr

@@ -109,8 +109,8 @@ __device__ inline void round_weights(uint32_t (&rounded)[N / 2][4], const float 
 
 /// Tiles of `Step` keys that some row up to `last` sees.
 template <class A, int Step>
-__device__ inline int tiles_seen(int last) {
-  const int end = last + 1 + Sizes<A>::offset;
+__device__ inline int tiles_seen(int last, int offset) {
+  const int end = last + 1 + offset;
   return ((A::causal && end < A::keys ? end : A::keys) + Step - 1) / Step;
 }
 
@@ -131,19 +131,19 @@ __device__ inline void copy_tiles(const WideMemory<A>& memory, const CUtensorMap
 #endif
 
 /// Grid: query tiles x (batch * heads).
-template <class A, class E, class Out>
+template <class A, class E, class Out, class Begin = Whole>
 __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_unused]] const __grid_constant__ CUtensorMap q, [[maybe_unused]] const __grid_constant__ CUtensorMap k,
                                                                        [[maybe_unused]] const __grid_constant__ CUtensorMap v, [[maybe_unused]] Out* __restrict__ o,
-                                                                       [[maybe_unused]] float* __restrict__ lse, [[maybe_unused]] float scale) {
+                                                                       [[maybe_unused]] float* __restrict__ lse, [[maybe_unused]] float scale, [[maybe_unused]] const Begin begin) {
 #ifdef TSR_HAS_SM_90A
   using C = WideCut<A>;
   using S = Sizes<A>;
   extern __shared__ __align__(1024) char wide_memory[];
   const WideMemory<A> memory{wide_memory};
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
-  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles;  // long rows first
+  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles, offset = offset_of<A>(begin);  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = threadIdx.x / 128;
-  const int turns = tiles_seen<A, C::step>(row + C::rows - 1);
+  const int turns = tiles_seen<A, C::step>(row + C::rows - 1, offset);
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(memory.query_here(), 1);
     for (int stage = 0; stage < C::stages; ++stage) {
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
     return;
   }
   ptx::registers_take<240>();
-  const int own = row + 64 * group, own_turns = tiles_seen<A, C::step>(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
+  const int own = row + 64 * group, own_turns = tiles_seen<A, C::step>(own + 63, offset), own_row = own + threadIdx.x % 128 / 32 * 16;
   auto done = [](uint64_t* barrier) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barrier);
   };
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   ask_dots<E, S::width, C::rows, C::step>(scores[0], query, memory.key(0));
   ptx::wgmma_wait<0>();
   done(memory.key_done(0));
-  hide<A>(scores, own_row, 0);
+  hide<A>(scores, own_row, 0, offset);
   soften(scores, largest, total, shrink, scale * kLog2E);
   round_weights<E>(weights, scores[0]);
   for (int turn = 1; turn < own_turns; ++turn) {
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
     ask_weighted<E>(sums[0], weights, memory.value(before));
     ptx::wgmma_wait<1>();  // the scores are here
     done(memory.key_done(stage));
-    hide<A>(scores, own_row, turn * C::step);
+    hide<A>(scores, own_row, turn * C::step, offset);
     soften(scores, largest, total, shrink, scale * kLog2E);
     ptx::wgmma_wait<0>();
     done(memory.value_done(before));
@@ -231,27 +231,27 @@ struct HeadAxes {
 };
 
 /// Launches forward_wide; false where an operand cannot be described to the accelerator.
-template <class A, class E, class Out>
-bool launch_wide(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale) {
+template <class A, class E, class Out, class Begin = Whole>
+bool launch_wide(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale, Begin begin = {}) {
   using C = WideCut<A>;
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
   using Axes = HeadAxes<A>;
   CUtensorMap q_map, k_map, v_map;
   if (!cuda::describe(q_map, q, Axes::q, {kPanel, 1, C::rows, 1}) || !cuda::describe(k_map, k, Axes::k, {kPanel, 1, C::step, 1}) || !cuda::describe(v_map, v, Axes::v, {kPanel, 1, C::step, 1}))
     return false;
-  allow(forward_wide<A, E, Out>, C::bytes);
-  forward_wide<A, E, Out><<<tiles * A::batch * A::heads, C::threads, C::bytes, stream>>>(q_map, k_map, v_map, o, lse, scale);
+  allow(forward_wide<A, E, Out, Begin>, C::bytes);
+  forward_wide<A, E, Out, Begin><<<tiles * A::batch * A::heads, C::threads, C::bytes, stream>>>(q_map, k_map, v_map, o, lse, scale, begin);
   return true;
 }
 }  // namespace flash
 
 /// Launches the forward pass in the form that suits the device.
-template <class A, class E, class Out>
-void attention_forward_tensor_cores(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale) {
+template <class A, class E, class Out, class Begin = attention::Whole>
+void attention_forward_tensor_cores(cudaStream_t stream, const E* q, const E* k, const E* v, Out* o, float* lse, float scale, Begin begin = {}) {
 #ifdef TSR_SM_90A
-  if (flash::runs_sm_90a() && flash::launch_wide<A>(stream, q, k, v, o, lse, scale)) return;
+  if (flash::runs_sm_90a() && flash::launch_wide<A>(stream, q, k, v, o, lse, scale, begin)) return;
 #endif
-  attention_forward_mma<A>(stream, q, k, v, o, lse, scale);
+  attention_forward_mma<A>(stream, q, k, v, o, lse, scale, begin);
 }
 
 }  // namespace tsr

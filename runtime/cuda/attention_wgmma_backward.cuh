@@ -93,23 +93,23 @@ __device__ inline void pass_over(const PairMemory<C>& memory, int turn) {
 
 /// Weights of a warp's 16 rows from `row` on in place of their scores; keys from `key` on.
 template <class A, int N>
-__device__ inline void weigh_rows(float (&scores)[1][N][4], const float (&log_total)[2], int row, int key, float scale) {
-  hide<A>(scores, row, key);
+__device__ inline void weigh_rows(float (&scores)[1][N][4], const float (&log_total)[2], int row, int key, int offset, float scale) {
+  hide<A>(scores, row, key, offset);
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
     for (int e = 0; e < 4; ++e) scores[0][n][e] = ptx::exp2_approximate(scores[0][n][e] * scale - log_total[e / 2]);
 }
 
-/// The same of a warp's 16 keys from `key` on; queries from `row` on, with logarithms of their totals.
+/// The same of a warp's 16 keys, of which query i sees the first if `first` <= i; queries from `row` on, with logarithms of their totals.
 template <class A, int N>
-__device__ inline void weigh_columns(float (&scores)[N][4], const float* log_total, int row, int key, float scale) {
-  if (A::causal && key + 15 > row + Sizes<A>::offset)
+__device__ inline void weigh_columns(float (&scores)[N][4], const float* log_total, int row, int first, float scale) {
+  if (A::causal && first + 15 > row)
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e)
-        if (key + row_of(e) > row + 8 * n + column_of(e) + Sizes<A>::offset) scores[n][e] = -infinity<float>();
+        if (first + row_of(e) > row + 8 * n + column_of(e)) scores[n][e] = -infinity<float>();
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -119,20 +119,20 @@ __device__ inline void weigh_columns(float (&scores)[N][4], const float* log_tot
 
 /// dq = scale ds k with ds = p (d_o v^T - delta). Grid: query tiles x (batch * heads). The product of a tile's ds with its keys is under
 /// way while ds of the next tile is computed.
-template <class A, class E, class Out>
+template <class A, class E, class Out, class Begin = Whole>
 __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     backward_queries_wide([[maybe_unused]] const __grid_constant__ CUtensorMap q, [[maybe_unused]] const __grid_constant__ CUtensorMap k, [[maybe_unused]] const __grid_constant__ CUtensorMap v,
                           [[maybe_unused]] const __grid_constant__ CUtensorMap d_o, [[maybe_unused]] const float* __restrict__ lse, [[maybe_unused]] const float* __restrict__ delta,
-                          [[maybe_unused]] Out* __restrict__ dq, [[maybe_unused]] float scale) {
+                          [[maybe_unused]] Out* __restrict__ dq, [[maybe_unused]] float scale, [[maybe_unused]] const Begin begin) {
 #ifdef TSR_HAS_SM_90A
   using C = PairCut<A>;
   using S = Sizes<A>;
   extern __shared__ __align__(1024) char wide_memory[];
   const PairMemory<C> memory{wide_memory};
   constexpr int tiles = (A::queries + C::rows - 1) / C::rows;
-  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles;  // long rows first
+  const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles, offset = offset_of<A>(begin);  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = threadIdx.x / 128;
-  const int turns = tiles_seen<A, C::step>(row + C::rows - 1);
+  const int turns = tiles_seen<A, C::step>(row + C::rows - 1, offset);
   init_barriers<0>(memory);
   if (group == C::groups) {
     ptx::registers_give<24>();
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     return;
   }
   ptx::registers_take<240>();
-  const int own = row + 64 * group, own_turns = tiles_seen<A, C::step>(own + 63), own_row = own + threadIdx.x % 128 / 32 * 16;
+  const int own = row + 64 * group, own_turns = tiles_seen<A, C::step>(own + 63, offset), own_row = own + threadIdx.x % 128 / 32 * 16;
   const char *const query = memory.own_x() + 64 * group * kPanelRow, *const pull = memory.own_y() + 64 * group * kPanelRow;
   float log_total[2], shift[2], sums[1][C::x_columns / 8][4] = {}, scores[1][C::step / 8][4], pulls[C::step / 8][4];
   uint32_t weights[C::step / 16][4];
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   ptx::mbarrier_wait(memory.own_here(), 0);
   ask_pair(0);
   ptx::wgmma_wait<1>();
-  weigh_rows<A>(scores, log_total, own_row, 0, scale * kLog2E);
+  weigh_rows<A>(scores, log_total, own_row, 0, offset, scale * kLog2E);
   ptx::wgmma_wait<0>();
   give_back(memory.y_done(0));
   pull_scores();
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     ask_pair(turn);
     ask_weighted<E>(sums[0], weights, memory.x(before));
     ptx::wgmma_wait<2>();  // the scores are here
-    weigh_rows<A>(scores, log_total, own_row, turn * C::step, scale * kLog2E);
+    weigh_rows<A>(scores, log_total, own_row, turn * C::step, offset, scale * kLog2E);
     ptx::wgmma_wait<1>();
     give_back(memory.y_done(stage));
     pull_scores();
@@ -201,11 +201,11 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
 }
 
 /// dk = scale ds^T q and dv = p^T d_o, over all query heads that read a key head, in order. Grid: key tiles x (batch * kv_heads).
-template <class A, class E, class Out>
+template <class A, class E, class Out, class Begin = Whole>
 __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     backward_keys_wide([[maybe_unused]] const __grid_constant__ CUtensorMap q, [[maybe_unused]] const __grid_constant__ CUtensorMap k, [[maybe_unused]] const __grid_constant__ CUtensorMap v,
                        [[maybe_unused]] const __grid_constant__ CUtensorMap d_o, [[maybe_unused]] const float* __restrict__ lse, [[maybe_unused]] const float* __restrict__ delta,
-                       [[maybe_unused]] Out* __restrict__ dk, [[maybe_unused]] Out* __restrict__ dv, [[maybe_unused]] float scale) {
+                       [[maybe_unused]] Out* __restrict__ dk, [[maybe_unused]] Out* __restrict__ dv, [[maybe_unused]] float scale, [[maybe_unused]] const Begin begin) {
 #ifdef TSR_HAS_SM_90A
   using C = PairCut<A>;
   using S = Sizes<A>;
@@ -214,17 +214,18 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   constexpr int tiles = (A::keys + C::rows - 1) / C::rows, share = A::heads / A::kv_heads, row_tiles = (A::queries + C::step - 1) / C::step;
   const int key = blockIdx.x % tiles * C::rows, of_group = blockIdx.x / tiles, b = of_group / A::kv_heads, head = of_group % A::kv_heads;
   const int group = threadIdx.x / 128;
-  const int skipped = A::causal && key > S::offset ? (key - S::offset) / C::step : 0;  // tiles of queries that see none of the keys
-  const int turns = share * (row_tiles - skipped);
-  auto row_of_turn = [&](int turn) { return (skipped + turn % (row_tiles - skipped)) * C::step; };
+  // What depends on the place of the queries is computed anew in every turn: registers are few, and `begin` is near.
+  auto skipped = [&] { return A::causal && key > offset_of<A>(begin) ? (key - offset_of<A>(begin)) / C::step : 0; };  // tiles of queries that see none of the keys
+  auto turns = [&] { return share * (row_tiles - skipped()); };
+  auto row_after = [&](int row) { return row + C::step < A::queries ? row + C::step : skipped() * C::step; };  // in the next turn
   init_barriers<32>(memory);
   if (group == C::groups) {
     ptx::registers_give<24>();
     const int lane = threadIdx.x % 128;
     if (lane >= 32) return;
     if (lane == 0) load_own(memory, &k, &v, head, key, b);
-    for (int turn = 0; turn < turns; ++turn) {
-      const int stage = turn % C::stages, row = row_of_turn(turn), h = head * share + turn / (row_tiles - skipped);
+    for (int turn = 0, row = skipped() * C::step, h = head * share; turn < turns(); ++turn, h += row + C::step < A::queries ? 0 : 1, row = row_after(row)) {
+      const int stage = turn % C::stages;
       if (lane == 0) load_pair(memory, turn, &q, &d_o, h, row, b);
       if (turn >= C::stages) ptx::mbarrier_wait(memory.x_done(stage), (turn / C::stages + 1) % 2);
       const int64_t of_head = (int64_t(b) * A::heads + h) * A::queries;
@@ -238,7 +239,8 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     return;
   }
   ptx::registers_take<240>();
-  const int own = key + 64 * group, own_row = own + threadIdx.x % 128 / 32 * 16;
+  const int own_row = key + 64 * group + threadIdx.x % 128 / 32 * 16;
+  auto first = [&] { return key + 64 * group - offset_of<A>(begin); };  // the query that sees the warpgroup's first key
   const char *const keys = memory.own_x() + 64 * group * kPanelRow, *const values = memory.own_y() + 64 * group * kPanelRow;
   float dk_sums[1][C::x_columns / 8][4] = {}, dv_sums[1][C::y_columns / 8][4] = {};
   uint32_t pulled[C::step / 16][4];
@@ -248,9 +250,9 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     asked = -1;
   };
   ptx::mbarrier_wait(memory.own_here(), 0);
-  for (int turn = 0; turn < turns; ++turn) {
-    const int stage = turn % C::stages, parity = turn / C::stages % 2, row = row_of_turn(turn);
-    if (A::causal && own > row + C::step - 1 + S::offset) {
+  for (int turn = 0, row = skipped() * C::step; turn < turns(); ++turn, row = row_after(row)) {
+    const int stage = turn % C::stages, parity = turn / C::stages % 2;
+    if (A::causal && first() > row + C::step - 1) {
       ptx::wgmma_wait<0>();
       settle();
       pass_over(memory, turn);
@@ -265,7 +267,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
     ask_dots<E, S::values, C::rows, C::step>(pulls, values, memory.y(stage));
     ptx::wgmma_wait<1>();  // the scores are here
     settle();
-    weigh_columns<A>(scores, log_total, row, own_row, scale * kLog2E);
+    weigh_columns<A>(scores, log_total, row, first() + threadIdx.x % 128 / 32 * 16, scale * kLog2E);
     round_weights<E>(weights, scores);
     ask_weighted<E>(dv_sums[0], weights, memory.y(stage));
     ptx::wgmma_wait<1>();
@@ -292,9 +294,9 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
 }
 
 /// Launches both, after row_products; false, and nothing is launched, where an operand cannot be described to the accelerator.
-template <class A, class E, class Out, class Gradient>
+template <class A, class E, class Out, class Gradient, class Begin = Whole>
 bool launch_wide_backward(cudaStream_t stream, const E* q, const E* k, const E* v, const Out* o, const float* lse, const E* d_o, Gradient* dq, Gradient* dk, Gradient* dv, float scale,
-                          float* delta) {
+                          float* delta, Begin begin = {}) {
   using C = PairCut<A>;
   using Axes = HeadAxes<A>;
   const cuda::TensorAxes d_o_axes{4, {A::value_dim, A::heads, A::queries, A::batch}, {1, A::value_dim, A::d_o_row, A::d_o_batch}};
@@ -308,25 +310,25 @@ bool launch_wide_backward(cudaStream_t stream, const E* q, const E* k, const E* 
   if (!describe(of_queries, C::rows, C::step) || !describe(of_keys, C::step, C::rows)) return false;
   launch_row_products<A>(stream, o, d_o, delta);
   constexpr int query_tiles = (A::queries + C::rows - 1) / C::rows, key_tiles = (A::keys + C::rows - 1) / C::rows;
-  allow(backward_queries_wide<A, E, Gradient>, C::bytes);
-  backward_queries_wide<A, E, Gradient>
-      <<<query_tiles * A::batch * A::heads, C::threads, C::bytes, stream>>>(of_queries.q, of_queries.k, of_queries.v, of_queries.d_o, lse, delta, dq, scale);
-  allow(backward_keys_wide<A, E, Gradient>, C::bytes);
-  backward_keys_wide<A, E, Gradient>
-      <<<key_tiles * A::batch * A::kv_heads, C::threads, C::bytes, stream>>>(of_keys.q, of_keys.k, of_keys.v, of_keys.d_o, lse, delta, dk, dv, scale);
+  allow(backward_queries_wide<A, E, Gradient, Begin>, C::bytes);
+  backward_queries_wide<A, E, Gradient, Begin>
+      <<<query_tiles * A::batch * A::heads, C::threads, C::bytes, stream>>>(of_queries.q, of_queries.k, of_queries.v, of_queries.d_o, lse, delta, dq, scale, begin);
+  allow(backward_keys_wide<A, E, Gradient, Begin>, C::bytes);
+  backward_keys_wide<A, E, Gradient, Begin>
+      <<<key_tiles * A::batch * A::kv_heads, C::threads, C::bytes, stream>>>(of_keys.q, of_keys.k, of_keys.v, of_keys.d_o, lse, delta, dk, dv, scale, begin);
   return true;
 }
 }  // namespace flash
 
 /// Launches the backward pass in the form that suits the device and the heads.
-template <class A, class E, class Out, class Gradient>
+template <class A, class E, class Out, class Gradient, class Begin = attention::Whole>
 void attention_backward_tensor_cores(cudaStream_t stream, const E* q, const E* k, const E* v, const Out* o, const float* lse, const E* d_o, Gradient* dq, Gradient* dk, Gradient* dv,
-                                     float scale, float* delta) {
+                                     float scale, float* delta, Begin begin = {}) {
 #ifdef TSR_SM_90A
   if constexpr (flash::Sizes<A>::widest <= 128)  // the sums of both, dk and dv, lie in a thread's registers
-    if (flash::runs_sm_90a() && flash::launch_wide_backward<A>(stream, q, k, v, o, lse, d_o, dq, dk, dv, scale, delta)) return;
+    if (flash::runs_sm_90a() && flash::launch_wide_backward<A>(stream, q, k, v, o, lse, d_o, dq, dk, dv, scale, delta, begin)) return;
 #endif
-  attention_backward_mma<A>(stream, q, k, v, o, lse, d_o, dq, dk, dv, scale, delta);
+  attention_backward_mma<A>(stream, q, k, v, o, lse, d_o, dq, dk, dv, scale, delta, begin);
 }
 
 }  // namespace tsr

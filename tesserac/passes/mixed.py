@@ -39,8 +39,8 @@ def mix_for_device(function: Function) -> Function:
 
 def takes_bf16(equation: Equation) -> bool:
     """Whether an equation is attention, or its gradient, of a kind that tensor cores compute."""
-    operands = {"attention": 3, "attention_grad": 6}.get(equation.op)
-    if len(equation.operands) != operands or equation.operands[0].type.dtype is not DType.F32:
+    operands = {"attention": 3, "attention_grad": 6}.get(equation.op)  # and where the queries begin
+    if operands is None or equation.operands[0].type.dtype is not DType.F32:
         return False
     heads, kv_heads, scale = (equation.attr(name) for name in ("heads", "kv_heads", "scale"))
     assert isinstance(heads, int)
@@ -94,7 +94,7 @@ class _Mixing:
     def _mix_attention(self, equation: Equation) -> None:
         """q, k, v and the cotangent of the result are rounded; the result and the log-sum-exp stay as they are."""
         with self.builder.at(equation.span):
-            operands = tuple(v if i in (3, 4) else self._rounded(v) for i, v in enumerate(equation.operands))
+            operands = tuple(v if i in (3, 4, 6) else self._rounded(v) for i, v in enumerate(equation.operands))
         self.builder.append(Equation(equation.op, operands, equation.results, equation.attrs, equation.span))
 
     def _mix_grouped(self, equation: Equation) -> None:

@@ -172,15 +172,15 @@ def parts() -> Case:
     return n.infer(n.b.op("mul", n.b.op("exp", x), noise), chance, thin)
 
 
-def late_queries() -> Case:
+def late_queries(width: int = 6) -> Case:
     """Attention of queries that are a part of more, beginning where a number says; some keys are seen by none."""
     n = Net(31)
     first = n.b.add_input(Input(Var("first", TensorType(DType.I32)), "first"))
     n.values["first"] = np.array(35, np.int32)
-    q, k, v = n.weight("q", 2, 40, 12), n.weight("k", 2, 160, 6), n.weight("v", 2, 160, 6)
+    q, k, v = n.weight("q", 2, 40, 2 * width), n.weight("k", 2, 160, width), n.weight("v", 2, 160, width)
     attrs = {"heads": 2, "kv_heads": 1, "causal": True, "scale": 0.7}
     out, _ = n.b.ops("attention", (q, k, v, first), attrs)
-    return n.train(n.mean_square(n.b.op("mul", out, n.data("x", 2, 40, 12))))
+    return n.train(n.mean_square(n.b.op("mul", out, n.data("x", 2, 40, 2 * width))))
 
 
 def lines() -> Case:

@@ -16,6 +16,7 @@ from tesserac.ops.numerics import to_bfloat16
 from tesserac.passes.mixed import mix, mix_for_device
 from tesserac.passes.pipeline import optimize
 from tesserac.passes.simplify import simplify
+from tests.codegen.cuda_cases import late_queries
 from tests.passes.cases import equations_of, function_of
 from tests.strategies import inputs_for
 
@@ -93,6 +94,12 @@ def test_attention_is_rounded_where_the_target_asks_for_it() -> None:
         f"%dq: {shape}, %dk: {shape}, %dv: {shape} = "
         f"attention_grad %q_bf16, %k_bf16, %k_bf16, %o, %lse, %d_bf16 {attrs}",
     ]
+
+
+def test_attention_of_queries_that_begin_somewhere_is_rounded_too() -> None:
+    function = optimize(late_queries(8)[0], mixed=True, whole=True)
+    found = [[v.type.dtype.value for v in e.operands] for e in function.equations if e.op.startswith("attention")]
+    assert found == [["bf16"] * 3 + ["i32"], ["bf16"] * 3 + ["f32"] * 2 + ["bf16", "i32"]]
 
 
 @pytest.mark.parametrize(("width", "scale"), [(12, 0.5), (264, 0.5), (8, -0.5)])
