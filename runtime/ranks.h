@@ -94,6 +94,8 @@ class StreamRanks {
   virtual void all_to_all_v_on(void* stream, int axis, const void* in, const size_t* in_bytes, void* out, const size_t* out_bytes) = 0;
   // Waits until all work on the stream is done.
   virtual void wait(void* stream) = 0;
+  // Whether an exchange in two halves goes on beside other work: not with TSR_OVERLAP=0.
+  virtual bool early() const = 0;
   virtual const Books& books() const = 0;
 };
 

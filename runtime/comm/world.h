@@ -141,14 +141,13 @@ class World : public Ranks {
     const std::lock_guard<std::mutex> lock(position_);
     shown_ = shown;
   }
-
- private:
   // TSR_OVERLAP=0: to see what it is worth.
   static bool waits_at_once() {
     const char* const text = getenv("TSR_OVERLAP");
     return text && strcmp(text, "0") == 0;
   }
 
+ private:
   void end_exchanges() {
     if (watchdog_) watchdog_->begin(mesh_.axis_count, limit_);
     try {

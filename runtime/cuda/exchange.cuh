@@ -1,10 +1,14 @@
 // What kernels of a program on a mesh of GPUs do with other ranks: runtime/exchange.h, with tensors in device memory. Tensors
 // are packed and unpacked by one kernel for many of them, which also writes down where the device is; between the two
-// stands an exchange of NCCL's. All of it is work on the program's stream, in the program's order, and can be captured.
+// stands an exchange of NCCL's. All of it is work on the program's stream, in the program's order, and can be captured. Only
+// what begins early is work on a second stream, which forks from that one and joins it again: within a graph, two branches.
 #pragma once
 #include <algorithm>
 #include <climits>
+#include <deque>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "../dtype.h"
@@ -93,10 +97,32 @@ __global__ void __launch_bounds__(256) own_offsets(const I* __restrict__ offsets
 template <class T>
 __global__ void set_number(T* __restrict__ out, T value) { *out = value; }
 
-/// Exchanges of one program, as Ranks has them, put on its stream. Copies wait in a table until they are needed.
+/// A point in a stream's work.
+class Mark {
+ public:
+  explicit Mark(Context& context) : context_(context) { context.need(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+  ~Mark() { cudaEventDestroy(event_); }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+
+  /// Here.
+  void set(cudaStream_t stream) { context_.check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+  /// What is put on the stream from now on comes behind it.
+  void await(cudaStream_t stream) const { context_.check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
+
+ private:
+  Context& context_;
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Exchanges of one program, as Ranks has them, put on its stream. Copies wait in a table until they are needed. Exchanges
+/// never overlap each other: one on the program's stream comes behind all that have begun beside it.
 class OnStream {
  public:
   OnStream(Context& context, const Mesh& mesh, Ranks& ranks) : context_(context), mesh_(mesh), ranks_(ranks), stream_(*ranks.on_stream()) {}
+  ~OnStream() {
+    if (beside_ != nullptr) cudaStreamDestroy(beside_);
+  }
   OnStream(const OnStream&) = delete;
   OnStream& operator=(const OnStream&) = delete;
 
@@ -109,6 +135,29 @@ class OnStream {
   void all_reduce(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) {
     if (held(collective)) return flush();
     around(collective, axis, count * int64_t(dtype_size(type)), [&] { stream_.all_reduce_on(context_.stream, axis, kind, type, data, count); });
+  }
+  /// Begins behind what is on the program's stream by now, and goes on beside what follows there.
+  void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) {
+    if (!stream_.early() || held(collective)) return all_reduce(collective, axis, kind, type, data, count);
+    flush();
+    if (beside_ == nullptr) context_.need(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    mark(Ranks::kOwn).set(context_.stream);
+    mark(Ranks::kOwn).await(beside_);
+    const int64_t bytes = count * int64_t(dtype_size(type));
+    table_.note = {Note::entered, place(axis), collective, bytes};
+    put(beside_);
+    stream_.all_reduce_on(beside_, axis, kind, type, data, count);
+    table_.note = {Note::left, place(axis), collective, bytes};
+    put(beside_);
+    mark(collective).set(beside_);
+    begun_.push_back(collective);
+  }
+  /// What follows on the program's stream comes behind it.
+  void all_reduce_end(int collective) {
+    if (std::find(begun_.begin(), begun_.end(), collective) == begun_.end()) return;
+    mark(collective).await(context_.stream);
+    int done = Ranks::kOwn;
+    while (done != collective) done = begun_.front(), begun_.pop_front();
   }
   void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) {
     around(collective, axis, int64_t(bytes), [&] { stream_.all_gather_on(context_.stream, axis, in, out, bytes); });
@@ -128,23 +177,7 @@ class OnStream {
   }
 
   /// Puts what waits on the stream.
-  void flush() {
-    if (count_ == 0 && table_.note.kind == Note::nothing) return;
-    int64_t most = 1;
-    for (int i = 0; i < count_; ++i) most = std::max(most, table_.piece[i].count);
-    if (count_ == 0) table_.piece[0] = Piece{};
-    const dim3 grid(unsigned(std::min<int64_t>((most + 255) / 256, 2048)), unsigned(std::max(count_, 1)));
-    switch (size_) {
-      case 1: move_pieces<int8_t><<<grid, 256, 0, context_.stream>>>(table_, stream_.books()); break;
-      case 2: move_pieces<int16_t><<<grid, 256, 0, context_.stream>>>(table_, stream_.books()); break;
-      case 4: move_pieces<int32_t><<<grid, 256, 0, context_.stream>>>(table_, stream_.books()); break;
-      default: move_pieces<int64_t><<<grid, 256, 0, context_.stream>>>(table_, stream_.books()); break;
-    }
-    context_.check(cudaGetLastError(), "packing what ranks exchange");
-    count_ = 0;
-    table_.note = Note{};
-  }
-
+  void flush() { put(context_.stream); }
   /// Adds a copy between grids of the same sizes, or of zeros. Those that wait together may run in any order.
   template <class T>
   void move(const T* from, const Grid& from_grid, T* to, const Grid& to_grid) {
@@ -157,6 +190,7 @@ class OnStream {
   /// What the host has to do in between, knowing numbers that the device has computed: see Context::on_host.
   template <class Action>
   void on_host(const Action& action) {
+    join();  // a graph ends here
     flush();
     context_.on_host(action);
   }
@@ -180,6 +214,35 @@ class OnStream {
   }
 
  private:
+  void put(cudaStream_t stream) {
+    if (count_ == 0 && table_.note.kind == Note::nothing) return;
+    int64_t most = 1;
+    for (int i = 0; i < count_; ++i) most = std::max(most, table_.piece[i].count);
+    if (count_ == 0) table_.piece[0] = Piece{};
+    const dim3 grid(unsigned(std::min<int64_t>((most + 255) / 256, 2048)), unsigned(std::max(count_, 1)));
+    switch (size_) {
+      case 1: move_pieces<int8_t><<<grid, 256, 0, stream>>>(table_, stream_.books()); break;
+      case 2: move_pieces<int16_t><<<grid, 256, 0, stream>>>(table_, stream_.books()); break;
+      case 4: move_pieces<int32_t><<<grid, 256, 0, stream>>>(table_, stream_.books()); break;
+      default: move_pieces<int64_t><<<grid, 256, 0, stream>>>(table_, stream_.books()); break;
+    }
+    context_.check(cudaGetLastError(), "packing what ranks exchange");
+    count_ = 0;
+    table_.note = Note{};
+  }
+
+  /// Awaits everything that has begun.
+  void join() {
+    if (!begun_.empty()) all_reduce_end(begun_.back());
+  }
+  /// Where an exchange has ended on the second stream, or (kOwn) where that forks.
+  Mark& mark(int collective) {
+    std::unique_ptr<Mark>& found = marks_[collective];
+    if (found == nullptr) found.reset(new Mark(context_));
+    return *found;
+  }
+  int place(int axis) const { return axis == Ranks::kWorld ? mesh_.axis_count : axis; }
+
   /// Grids with as few dimensions as both can be written with.
   static Piece piece_of(const void* from, const Grid& from_grid, void* to, const Grid& to_grid) {
     Piece out{from, to, exchange::elements(to_grid), 0, {}, {}, {}};
@@ -197,12 +260,12 @@ class OnStream {
 
   template <class Exchange>
   void around(int collective, int axis, int64_t bytes, const Exchange& exchange) {
-    const int at = axis == Ranks::kWorld ? mesh_.axis_count : axis;
+    join();
     if (table_.note.kind != Note::nothing) flush();
-    table_.note = {Note::entered, at, collective, bytes};
+    table_.note = {Note::entered, place(axis), collective, bytes};
     flush();
     exchange();
-    table_.note = {Note::left, at, collective, bytes};
+    table_.note = {Note::left, place(axis), collective, bytes};
   }
 
   Context& context_;
@@ -214,6 +277,9 @@ class OnStream {
   size_t size_ = 4;     // bytes of their elements
   std::unique_ptr<Pinned> pinned_;
   size_t room_ = 0;
+  cudaStream_t beside_ = nullptr;
+  std::map<int, std::unique_ptr<Mark>> marks_;
+  std::deque<int> begun_;  // exchanges that the program's stream does not come behind yet
 };
 
 inline void settle(OnStream& ranks) { ranks.flush(); }

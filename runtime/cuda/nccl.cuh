@@ -1,7 +1,7 @@
 // The back end of ranks with a GPU each. Communicators do not block: whatever takes long is asked for its state, so that a
-// lost rank cannot keep this one inside NCCL. All of them put their work on one stream, in the order of the program, which is
-// the same on all ranks: NCCL's condition for several communicators on a device. Included by CUDA programs alone, which have
-// the CUDA runtime's declarations.
+// lost rank cannot keep this one inside NCCL. Exchanges of all of them happen one after another (OnStream), in the order of the
+// program, which is the same on all ranks: NCCL's condition for several communicators on a device. Included by CUDA programs
+// alone, which have the CUDA runtime's declarations.
 #pragma once
 #include <unistd.h>
 
@@ -280,6 +280,7 @@ class GpuWorld : public World, public StreamRanks {
     nccl_.put_all_to_all_v(group(axis), in, in_bytes, out, out_bytes, stream);
   }
   void wait(void* stream) override { nccl_.settle(static_cast<cudaStream_t>(stream)); }
+  bool early() const override { return !waits_at_once(); }
 
  private:
   Nccl& nccl_;

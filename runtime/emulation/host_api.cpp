@@ -2,29 +2,13 @@
 // TSR_EMULATION_ASYNC asks: code that reads a result too soon gets an old one in one of the two.
 #include <chrono>
 #include <cstdio>
-#include <deque>
 #include <map>
 
+#include "capture.h"
 #include "host_api.h"
 #include "scheduler.h"
 
 namespace tsr::emulation {
-
-using Work = std::function<void()>;
-
-struct Graph {
-  std::vector<Work> works;
-  int uses = 1;  // the graph itself and its executables
-};
-struct Stream {
-  std::deque<Work> works;
-  Graph* capturing = nullptr;
-};
-struct Event {
-  Stream* stream = nullptr;
-  bool recorded = false, done = true;
-  double time = 0;
-};
 
 namespace {
 
@@ -98,16 +82,16 @@ double now() { return std::chrono::duration<double, std::milli>(std::chrono::ste
 
 }  // namespace
 
-/// Whether a graph is being recorded: until it is, CUDA refuses what takes or frees memory, or waits.
-static bool captures() {
+/// A graph that is being recorded, or that of a number: until it is, CUDA refuses what takes or frees memory, or waits.
+static std::shared_ptr<Capture> captures(int number = 0) {
   for (const Stream* stream : state().streams)
-    if (stream->capturing != nullptr) return true;
-  return false;
+    if (stream->capture != nullptr && (number == 0 || stream->capture->number == number)) return stream->capture;
+  return nullptr;
 }
 
 void enqueue(Stream* given, Work work) {
   Stream* const stream = or_default(given);
-  if (stream->capturing != nullptr) return stream->capturing->works.push_back(std::move(work));
+  if (stream->capture != nullptr) return stream->capture->add(stream, std::move(work));
   const Asynchrony when = settings_from_environment().asynchrony;
   stream->works.push_back(std::move(work));
   if (when == Asynchrony::early || (when == Asynchrony::random && rand() % 2 == 0)) drain(stream);
@@ -206,7 +190,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const void* const host = to_device ? from : to;
   Stream* const stream = or_default(given);
   const bool pageable = to_device != from_device && block_of(state().pinned, host) == nullptr;
-  if (pageable && stream->capturing != nullptr) return result(cudaErrorStreamCaptureUnsupported);
+  if (pageable && stream->capture != nullptr) return result(cudaErrorStreamCaptureUnsupported);
   enqueue(stream, [=] { memcpy(to, from, bytes); });
   if (pageable) drain(stream);  // as the driver does, which has no other way
   return result(cudaSuccess);
@@ -248,6 +232,10 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureUnmatched: return "the capture was not initiated in this stream";
+    case cudaErrorStreamCaptureUnjoined: return "capturing stream has unjoined work";
+    case cudaErrorStreamCaptureIsolation: return "dependency created on uncaptured work in another stream";
+    case cudaErrorCapturedEvent: return "operation not permitted on an event last recorded in a capturing stream";
     case cudaErrorInvalidValue:
     case cudaErrorLaunchFailure: return state().message.empty() ? "invalid argument" : state().message.c_str();
     default: return cudaGetErrorName(error);
@@ -269,7 +257,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t given) {
   Stream* const stream = or_default(given);
-  if (stream->capturing != nullptr) return result(cudaErrorStreamCaptureUnsupported);
+  if (stream->capture != nullptr) return result(cudaErrorStreamCaptureUnsupported);
   drain(stream);
   return result(cudaSuccess);
 }
@@ -296,15 +284,26 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t given) {
   Stream* const stream = or_default(given);
+  event->capture = 0;
+  if (stream->capture != nullptr) return record(stream, event), result(cudaSuccess);
   event->stream = stream, event->recorded = true, event->done = false;
   enqueue(stream, [event] { event->done = true, event->time = now(); });
   return result(cudaSuccess);
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+cudaError_t cudaStreamWaitEvent(cudaStream_t given, cudaEvent_t event, unsigned) {
+  Stream* const stream = or_default(given);
+  if (event->capture != 0) {
+    const std::shared_ptr<Capture> capture = captures(event->capture);
+    if (capture == nullptr || given == nullptr || (stream->capture != nullptr && stream->capture != capture)) return result(cudaErrorCapturedEvent);
+    stream->capture = capture;
+    return await(stream, *event), result(cudaSuccess);
+  }
+  if (event->recorded && stream->capture != nullptr) return result(cudaErrorStreamCaptureIsolation);
   if (event->recorded) enqueue(stream, [event] { drain(event->stream, &event->done); });
   return result(cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->capture != 0) return result(cudaErrorCapturedEvent);
   if (event->recorded) drain(event->stream, &event->done);
   return result(cudaSuccess);
 }
@@ -315,22 +314,38 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t first, cudaEve
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  if (stream == nullptr || stream->capturing != nullptr) return result(cudaErrorStreamCaptureUnsupported);
-  stream->capturing = new Graph;
+  static int number = 0;
+  if (stream == nullptr || stream->capture != nullptr) return result(cudaErrorStreamCaptureUnsupported);
+  stream->capture = std::make_shared<Capture>(Capture{++number, new Graph, {}, {}});
+  stream->capture->lane(stream);
   return result(cudaSuccess);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  *graph = stream->capturing;
-  stream->capturing = nullptr;
-  return result(*graph != nullptr ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+  *graph = nullptr;
+  const std::shared_ptr<Capture> capture = stream->capture;
+  if (capture == nullptr) return result(cudaErrorStreamCaptureInvalidated);
+  for (Stream* const lane : capture->lanes) lane->capture = nullptr;
+  const cudaError_t code = capture->lanes[0] != stream ? cudaErrorStreamCaptureUnmatched : capture->joined() ? cudaSuccess : cudaErrorStreamCaptureUnjoined;
+  if (code == cudaSuccess) *graph = capture->graph;
+  else delete capture->graph;
+  return result(code);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   ++graph->uses;
   *executable = graph;
   return result(cudaSuccess);
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
-  for (const Work& work : executable->works) enqueue(stream, work);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t given) {
+  Stream* const stream = or_default(given);
+  if (stream->capture != nullptr) return result(cudaErrorStreamCaptureUnsupported);
+  const auto run = std::make_shared<Run>(*executable);
+  const auto lane = [&](int number) { return number == 0 ? stream : &run->lanes[size_t(number)]; };
+  for (const Step& step : executable->steps) {
+    bool* const passed = &run->passed[size_t(step.event + 1)];
+    if (step.kind == Step::work) enqueue(lane(step.lane), step.run);
+    else if (step.kind == Step::record) enqueue(lane(step.lane), [run, passed] { *passed = true; });
+    else enqueue(lane(step.lane), [run, passed, on = lane(executable->recorded_by[size_t(step.event)])] { drain(on, passed); });
+  }
   return result(cudaSuccess);
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {

@@ -19,7 +19,6 @@ from tesserac.passes.combine import combine_rows
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.expand import expand
 from tesserac.passes.fuse import Fuse
-from tesserac.passes.mesh.overlap import at_once
 from tesserac.passes.mixed import mix, mix_for_device
 from tesserac.passes.orient import Orient
 from tesserac.passes.plan import Plan, make_plan, outer_places, outer_view
@@ -90,8 +89,6 @@ WHOLE_EXPERTS = Step(
     "whole_experts", "rows of all experts stay one array of fixed size (no tiles: for GPUs)", whole_experts
 )
 
-AT_ONCE = Step("at_once", "exchanges wait for their result (this target has none beside its kernels)", at_once)
-
 MIX = Step("mixed", "products read bf16 and add in float32 (changes rounding: only on request)", mix)
 
 MIX_FOR_DEVICE = replace(MIX, run=mix_for_device)
@@ -138,7 +135,6 @@ def steps(reorder: bool, mixed: bool, whole: bool = False) -> list[Step]:
     found = [REASSOCIATE, *PIPELINE] if reorder else list(PIPELINE)
     if whole:
         found.insert([step.name for step in found].index("outputs"), WHOLE_EXPERTS)
-        found.insert(0, AT_ONCE)
     if mixed:
         found = [replace(step, run=planar_exactly) if step.run is planar else step for step in found]
         found.insert([step.name for step in found].index("outputs"), MIX_FOR_DEVICE if whole else MIX)

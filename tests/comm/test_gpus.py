@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -15,12 +16,16 @@ from tests.comm.test_experts import DATA as ROWS
 from tests.comm.test_experts import MIXTURE
 from tests.comm.test_programs import DATA, GPT
 
+BUCKET = '[gradients]\nbucket = "100B"\n'
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def test_two_ranks_train_as_one() -> None:
-    """Every rank proves itself; losses are one rank's, with several batches per step, too; bytes as planned."""
-    program = build(GPT, "tp=2", gpus=True)
+def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+    """Every rank proves itself; losses are one rank's, with several batches per step, too; bytes as planned.
+
+    Buckets of gradients are on their way while layers before exchange what they need at once.
+    """
+    program = build(GPT, "tp=2", gpus=True, toml=BUCKET)
     text = run(program, 2, "selftest")
     assert text.rstrip().endswith("selftest: ok")
     assert "second call equal bit for bit        ok" in text
@@ -33,12 +38,20 @@ def test_two_ranks_train_as_one() -> None:
     assert {"reduce_scatter", "all_gather", "all_reduce"} <= {row["kind"] for row in said["exchanges"]}
     for row in said["exchanges"]:
         assert (row["calls"], row["bytes"]) == (1, row["planned_bytes"])
+    text = (program.parent / "gpt.program.cu").read_text()
+    step = text[text.index("static void train_run"):]
+    between = step[step.index("all_reduce_begin_"):step.index("all_reduce_end_")]
+    assert re.search(r"reduce_scatter_\w+\(\*call.ranks", between)
+    for name, env in (("late", {"TSR_EMULATION_ASYNC": "late"}), ("early", {"TSR_EMULATION_ASYNC": "early"}),
+                      ("at once", {"TSR_OVERLAP": "0"})):
+        run(program, 2, "train", *DATA, "--steps", 3, "--quiet", "--save", tmp_path / name, **env)
+        assert (tmp_path / name).read_bytes() == (tmp_path / "late").read_bytes()
 
 
 @slow
 def test_four_ranks_on_two_axes(tmp_path: Path) -> None:
     """The CUDA program of tp=2,dp=2 has the losses of the CPU's; a checkpoint goes on bit for bit, and on the CPU."""
-    gpus, processors = build(GPT, "tp=2,dp=2", gpus=True), build(GPT, "tp=2,dp=2")
+    gpus, processors = build(GPT, "tp=2,dp=2", gpus=True, toml=BUCKET), build(GPT, "tp=2,dp=2")
     straight = losses(run(gpus, 4, "train", *DATA, "--steps", 6))
     np.testing.assert_allclose(straight, losses(run(processors, 4, "train", *DATA, "--steps", 6)), rtol=1e-5)
     run(gpus, 4, "train", *DATA, "--steps", 4, "--checkpoint", tmp_path / "c")
@@ -51,8 +64,14 @@ def test_four_ranks_on_two_axes(tmp_path: Path) -> None:
 
 @slow
 def test_rows_of_experts() -> None:
-    """The host reads how many rows go where, and the exchange stands between two graphs. Bytes as on the CPU."""
-    gpus, processors = build(MIXTURE, "ep=2", gpus=True), build(MIXTURE, "ep=2")
+    """The host reads how many rows go where, and the exchange stands between two graphs. Bytes as on the CPU.
+
+    Buckets of gradients that are on their way end with the first of the two.
+    """
+    gpus, processors = (build(MIXTURE, "ep=2", gpus=on, toml=BUCKET) for on in (True, False))
+    text = (gpus.parent / f"{gpus.name}.program.cu").read_text()
+    step = text[text.index("static void train_run"):]
+    assert "exchange_rows_" in step[step.index("all_reduce_begin_"):step.index("all_reduce_end_")]
     assert run(gpus, 2, "selftest").splitlines()[-1] == "selftest: ok"
     have, want = (losses(run(p, 2, "train", *ROWS)) for p in (gpus, processors))
     np.testing.assert_allclose(have, want, rtol=1e-5)
@@ -73,7 +92,7 @@ def test_the_first_listing_on_eight_ranks() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_lost_rank(number: signal.Signals) -> None:
     """A rank that is killed, or stands still: the other says who it is, though a graph is running."""
-    program = build(GPT, "tp=2", gpus=True)
+    program = build(GPT, "tp=2", gpus=True, toml=BUCKET)
     found = launch(program, 2, "train", *DATA, "--steps", 10000, "--quiet", TSR_COMM_TIMEOUT="4")
     time.sleep(3)
     found[1].send_signal(number)

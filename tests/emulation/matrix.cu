@@ -202,6 +202,41 @@ static double run_host() {
   return worst;
 }
 
+// ---- a graph of two streams. 1: the second does not wait for the first; 2: nor the first for the second at the end;
+// 3: the second goes on behind what the first waits for; 4: the capture ends in the second; 5: the first waits too late ----
+template <int Bug>
+static double run_graph() {
+  const int n = 100;
+  const size_t bytes = n * sizeof(float);
+  const std::vector<float> x = ramp(n);
+  Device<float> dx(x), dy(std::vector<float>(n, 0));
+  cudaStream_t first, second;
+  cudaEvent_t forked, joined;
+  cudaGraph_t graph;
+  cudaGraphExec_t step;
+  cudaStreamCreate(&first), cudaStreamCreate(&second), cudaEventCreate(&forked), cudaEventCreate(&joined);
+  cudaStreamBeginCapture(first, cudaStreamCaptureModeThreadLocal);
+  scale<<<2, 64, 0, first>>>(dx.p, 2.0f, n);
+  cudaEventRecord(forked, first);
+  if (Bug != 1) cudaStreamWaitEvent(second, forked);
+  cudaMemcpyAsync(dy.p, dx.p, bytes, cudaMemcpyDeviceToDevice, second);
+  cudaEventRecord(joined, second);
+  if (Bug == 3) cudaMemsetAsync(dy.p, 0, 4, second);
+  if (Bug != 2 && Bug != 5) cudaStreamWaitEvent(first, joined);
+  scale<<<2, 64, 0, first>>>(dy.p, 3.0f, n);
+  if (Bug == 5) cudaStreamWaitEvent(first, joined);
+  if (cudaStreamEndCapture(Bug == 4 ? second : first, &graph) != cudaSuccess) return INFINITY;
+  cudaGraphInstantiate(&step, graph, 0);
+  for (int i = 0; i < 2; ++i) cudaGraphLaunch(step, first);
+  cudaStreamSynchronize(first);
+  const std::vector<float> y = dy.host();
+  double worst = 0;
+  for (int i = 0; i < n; ++i) worst = fmax(worst, fabs(12.0 * x[i] - y[i]));
+  cudaGraphExecDestroy(step), cudaGraphDestroy(graph), cudaEventDestroy(forked), cudaEventDestroy(joined);
+  cudaStreamDestroy(first), cudaStreamDestroy(second);
+  return worst;
+}
+
 // ---- collectives one by one against what they should give; no bugs, the result is the number of mistakes ----
 __global__ void collectives(int* mistakes) {
   const int lane = threadIdx.x % 32, thread = threadIdx.x;
@@ -244,7 +279,7 @@ int main(int, char** argv) {
   static const struct {
     const char* name;
     double (*run[8])();
-  } cases[] = {BUGS(product), BUGS(softmax), BUGS(total), BUGS(host), BUGS(collectives)};
+  } cases[] = {BUGS(product), BUGS(softmax), BUGS(total), BUGS(host), BUGS(graph), BUGS(collectives)};
   for (const auto& c : cases) {
     if (strcmp(c.name, argv[1]) != 0) continue;
     const double error = c.run[atoi(argv[2])]();

@@ -10,7 +10,7 @@ import pytest
 
 from tests.emulation.building import SELECTED, build, write_emulated
 
-RIGHT = ("product", "softmax", "total", "host", "collectives")
+RIGHT = ("product", "softmax", "total", "host", "graph", "collectives")
 
 # Case, mistake, and what each mode says of it (a part of the message; "wrong": only the numbers; "": nothing).
 MISTAKES = {
@@ -37,6 +37,11 @@ MISTAKES = {
     ("host", 5): dict.fromkeys(("fast", "asan", "race"), "is not device memory"),
     ("host", 6): dict.fromkeys(("fast", "asan", "race"), "not permitted when stream is capturing"),
     ("host", 7): dict.fromkeys(("fast", "asan", "race"), "not permitted when stream is capturing"),
+    ("graph", 1): dict.fromkeys(("fast", "asan", "race"), "dependency created on uncaptured work in another stream"),
+    ("graph", 2): dict.fromkeys(("fast", "asan", "race"), "capturing stream has unjoined work"),
+    ("graph", 3): dict.fromkeys(("fast", "asan", "race"), "capturing stream has unjoined work"),
+    ("graph", 4): dict.fromkeys(("fast", "asan", "race"), "the capture was not initiated in this stream"),
+    ("graph", 5): dict.fromkeys(("fast", "asan", "race"), "wrong"),
 }
 
 

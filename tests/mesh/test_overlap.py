@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from tesserac.ir.evaluate import evaluate
-from tesserac.ir.program import Function
+from tesserac.ir.program import Equation, Function
 from tesserac.ir.verify import verify
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.hardware import Link, load
-from tesserac.passes.mesh.overlap import at_once
 from tesserac.passes.mesh.planning import Planned, Settings, plan
 from tesserac.passes.mesh.simulate import simulate
 from tesserac.passes.mesh.traffic import collectives
@@ -48,6 +47,19 @@ def test_all_but_the_last_begin_early(planned: Planned) -> None:
     assert found[-1] == "all_reduce"
     order = [planned.joint.equations[i].results[0] for i in begins]
     assert [planned.joint.equations[i].operands[0] for i in ends] == order
+
+
+def at_once(function: Function) -> Function:
+    """The function with every all-reduce where it ends."""
+    begun = {e.result: e for e in function.equations if e.op == "all_reduce_begin"}
+    equations = []
+    for equation in function.equations:
+        if equation.op == "all_reduce_end":
+            begin = begun[equation.operands[0]]
+            equation = Equation("all_reduce", begin.operands, equation.results, begin.attrs, begin.span)
+        if equation.op != "all_reduce_begin":
+            equations.append(equation)
+    return Function(function.name, function.inputs, tuple(equations), function.outputs)
 
 
 def test_meaning(planned: Planned) -> None:

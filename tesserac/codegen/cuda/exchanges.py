@@ -1,4 +1,4 @@
-"""Ops of a mesh on a GPU: calls of the runtime that pack, exchange and unpack on the program's stream."""
+"""Ops of a mesh on a GPU: calls of the runtime that pack, exchange and unpack on the program's stream, or beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def emit_exchange(kernel: ExchangeKernel, name: str, scope: CppNames) -> Emitted
     """A function with the grids of operands and results. What a call passes first takes the first place of its step."""
     names = [scope.fresh(slot.name) for slot in kernel.slots]
     passed = [(kernel.slots[i], names[i]) for i in kernel.passed]
-    parameters = ["OnStream& ranks", "int axis", *(["int number"] if kernel.talks else [])]
+    where = [] if kernel.op == "all_reduce_end" else ["int axis"]
+    parameters = ["OnStream& ranks", *where, *(["int number"] if kernel.talks else [])]
     parameters += [f"{pointer_type(s)} {n}" for s, n in passed]
     values = render_exchange(kernel, names)
     text = render_template("cuda/exchange.cu.j2", **values, name=name, parameters=wrapped(parameters))

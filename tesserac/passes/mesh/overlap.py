@@ -45,19 +45,6 @@ def overlapped(function: Function) -> Function:
     return Function(function.name, function.inputs, (*head, *rest), function.outputs)
 
 
-def at_once(function: Function) -> Function:
-    """The function with every all-reduce where it ends: for targets that exchange nothing beside their kernels."""
-    begun = {e.result: e for e in function.equations if e.op == "all_reduce_begin"}
-    equations = []
-    for equation in function.equations:
-        if equation.op == "all_reduce_end":
-            begin = begun[equation.operands[0]]
-            equation = Equation("all_reduce", begin.operands, equation.results, begin.attrs, begin.span)
-        if equation.op != "all_reduce_begin":
-            equations.append(equation)
-    return Function(function.name, function.inputs, tuple(equations), function.outputs)
-
-
 def _halves(equation: Equation, taken: set[str]) -> tuple[Equation, Equation]:
     first = equation.results[0]
     name = next(n for i in range(len(taken) + 1) if (n := f"{first.name}.bucket{i or ''}") not in taken)
