@@ -51,16 +51,17 @@ def build(
     literals: tuple[tuple[int, int], ...] = (),
     loss: str | None = None,
     toml: str = "",
+    mode: str = "fast",
 ) -> Path:
     """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make.
 
-    ``toml``: what stands in plan.toml; ``gpus``: the CUDA program, for the emulation.
+    ``toml``: what stands in plan.toml; ``gpus``: the CUDA program, for the emulation in a ``mode``.
     """
     options = Options(mesh=mesh, shapes=shapes, sets=sets, set_literals=literals, entry=entry, loss=loss)
     compiling = CompileOptions(elaboration=options, planning=read_settings(toml, "plan.toml"),
                                target="cuda" if gpus else "cpu", emulate=gpus)
     project = compile_source(source, name, compiling)
-    words += (f"ENGINE={engine_object('fast')}", "KERNELS_fast=-O1") if gpus else ()
+    words += (f"MODE={mode}", f"ENGINE={engine_object(mode)}", "KERNELS_fast=-O1") if gpus else ()
     (executable,) = project.executables.values()
     texts = [part for path in sorted(project.files) for part in (path, project.files[path])]
     folder = _folder("ranks", [*texts, *words])
