@@ -1,69 +1,63 @@
 // Orthonormal wavelet transforms along one line, periodic, packed [approximation, coarsest details, ..., finest details].
 //
-// A filter pair of 2 S taps is S rotations of the even and the odd numbers, with a shift by one pair between two of them
-// (the lattice of Vaidyanathan and Hoang 1988): half the arithmetic of the filters, in place, and run backwards it is the
-// inverse. The cosines of all rotations are taken out and multiplied in once, as `scale`; `turns` are the tangents.
+// A transform W takes every second number of the line as its approximation and the others as its details, adds filters of
+// one to the other step by step (lifting: Sweldens 1996), and scales both. The inverse takes away what the steps added, the
+// last first.
 #pragma once
+#include "lifting.h"
 #include "workspace.h"
 
 namespace tsr {
-
-struct Haar {
-  static constexpr int steps = 1, shift = 0;
-  static constexpr double scale = 0.7071067811865475244, turns[] = {1.0};
-};
-struct Db2 {
-  static constexpr int steps = 2, shift = 1;
-  static constexpr double scale = 0.48296291314453414337, turns[] = {1.7320508075688772935, 0.26794919243112270647};
-};
-struct Db4 {
-  static constexpr int steps = 4, shift = 3;
-  static constexpr double scale = 0.23037781330889650086,
-                          turns[] = {3.1029314858303258947, 0.81093134449390483858, -0.25929388162988974607, 0.046000097113777892609};
-};
-
 namespace detail {
-/// Position of the first number of pair k among n: filters are centred as PyWavelets does.
-template <class W>
-inline long pair_start(long k, long n) {
-  return (2 * k + n - W::shift % n) % n;
+inline long wrapped(long k, long n) {
+  const long rest = k % n;
+  return rest < 0 ? rest + n : rest;
 }
 
-/// a, d: even and odd numbers of m pairs, to approximation and details.
-template <class W, class T>
-inline void rotate(T* a, T* d, long m) {
-  constexpr T scale = T(W::scale), first = T(W::turns[0]);
-  for (long k = 0; k < m; ++k) {
-    const T u = a[k], v = d[k];
-    a[k] = u + first * v, d[k] = first * u - v;
-  }
-  for (int s = 1; s < W::steps; ++s) {
-    const T turn = T(W::turns[s]), wrapped = d[0];
-    for (long k = 0; k + 1 < m; ++k) {
-      const T u = a[k], v = d[k + 1];
-      a[k] = u + turn * v, d[k] = v - turn * u;
-    }
-    const T u = a[m - 1];
-    a[m - 1] = u + turn * wrapped, d[m - 1] = wrapped - turn * u;
-  }
-  for (long k = 0; k < m; ++k) a[k] *= scale, d[k] *= scale;
+/// y: m numbers, every second one of the n = 2 m of x, around, from the one at `start` on.
+template <class T>
+inline void every_second(const T* x, long n, long start, T* __restrict y, long m) {
+  const long at = wrapped(start, n), head = (n - at + 1) / 2;
+  for (long k = 0; k < head; ++k) y[k] = x[at + 2 * k];
+  for (long k = head; k < m; ++k) y[k] = x[at + 2 * k - n];
 }
-/// The inverse of rotate.
-template <class W, class T>
-inline void rotate_back(T* a, T* d, long m) {
-  constexpr T scale = T(W::scale), first = T(W::turns[0]);
-  for (int s = W::steps - 1; s > 0; --s) {
-    const T turn = T(W::turns[s]), wrapped = d[m - 1] + turn * a[m - 1];
-    a[m - 1] -= turn * d[m - 1];
-    for (long k = m - 2; k >= 0; --k) {
-      const T u = a[k], v = d[k];
-      a[k] = u - turn * v, d[k + 1] = v + turn * u;
-    }
-    d[0] = wrapped;
+/// The reverse: y to the places of x that every_second reads.
+template <class T>
+inline void to_every_second(const T* y, long m, T* __restrict x, long n, long start) {
+  const long at = wrapped(start, n), head = (n - at + 1) / 2;
+  for (long k = 0; k < head; ++k) x[at + 2 * k] = y[k];
+  for (long k = head; k < m; ++k) x[at + 2 * k - n] = y[k];
+}
+
+/// Step S of W on the approximations a and the details d of m pairs: added, or taken back.
+template <class W, int S, bool Back, class T>
+inline void lift(T* a, T* d, long m) {
+  constexpr Lift step = W::steps[S];
+  constexpr T near = T(Back ? -step.taps[0] : step.taps[0]);
+  [[maybe_unused]] constexpr T far = T(Back ? -step.taps[1] : step.taps[1]);
+  T* __restrict to = step.onto_details ? d : a;
+  const T* __restrict from = step.onto_details ? a : d;
+  const auto around = [&](long k) {
+    T sum = near * from[wrapped(k + step.first, m)];
+    if constexpr (step.count > 1) sum += far * from[wrapped(k + step.first + 1, m)];
+    to[k] += sum;
+  };
+  constexpr long before = step.first < 0 ? -step.first : 0, behind = step.first + step.count > 1 ? step.first + step.count - 1 : 0;
+  const long begin = before < m ? before : m, end = m - behind > begin ? m - behind : begin;
+  for (long k = 0; k < begin; ++k) around(k);
+  for (long k = begin; k < end; ++k) {
+    T sum = near * from[k + step.first];
+    if constexpr (step.count > 1) sum += far * from[k + step.first + 1];
+    to[k] += sum;
   }
-  for (long k = 0; k < m; ++k) {
-    const T u = a[k], v = d[k];
-    a[k] = (u + first * v) * scale, d[k] = (first * u - v) * scale;
+  for (long k = end; k < m; ++k) around(k);
+}
+/// All steps of W from S on, or, backwards, from S down.
+template <class W, int S, bool Back, class T>
+inline void lift_all(T* a, T* d, long m) {
+  if constexpr (S >= 0 && S < W::count) {
+    lift<W, S, Back>(a, d, m);
+    lift_all<W, Back ? S - 1 : S + 1, Back>(a, d, m);
   }
 }
 }  // namespace detail
@@ -72,18 +66,15 @@ inline void rotate_back(T* a, T* d, long m) {
 template <class W, long N, class T>
 inline void line_wavelet(const T* x, long sx, T* y, long sy, long n, long level) {
   Workspace<T, 2 * N> work;
-  T *const a = work.get(), *const d = a + N;  // a also holds what the next level starts from
-  for (long k = 0; k < n; ++k) a[k] = x[k * sx];
-  T* const next = d + N / 2;
+  T *const whole = work.get(), *const a = whole + N, *const d = a + N / 2;
+  for (long k = 0; k < n; ++k) whole[k] = x[k * sx];
   for (long m = n / 2; level > 0; --level, m /= 2) {
-    for (long k = 0; k < m; ++k) {
-      const long at = detail::pair_start<W>(k, 2 * m);
-      next[k] = a[at], d[k] = a[at + 1 < 2 * m ? at + 1 : 0];
-    }
-    detail::rotate<W>(next, d, m);
-    for (long k = 0; k < m; ++k) a[k] = next[k], y[(m + k) * sy] = d[k];
+    detail::every_second(whole, 2 * m, W::approximation, a, m);
+    detail::every_second(whole, 2 * m, W::details, d, m);
+    detail::lift_all<W, 0, false>(a, d, m);
+    for (long k = 0; k < m; ++k) whole[k] = a[k] * T(W::approximation_scale), y[(m + k) * sy] = d[k] * T(W::details_scale);
     if (level == 1)
-      for (long k = 0; k < m; ++k) y[k * sy] = a[k];
+      for (long k = 0; k < m; ++k) y[k * sy] = whole[k];
   }
 }
 
@@ -91,16 +82,17 @@ inline void line_wavelet(const T* x, long sx, T* y, long sy, long n, long level)
 template <class W, long N, class T>
 inline void line_iwavelet(const T* x, long sx, T* y, long sy, long n, long level) {
   Workspace<T, 2 * N> work;
-  T *const a = work.get(), *const d = a + N / 2, *const whole = a + N;
+  T *const whole = work.get(), *const a = whole + N, *const d = a + N / 2;
   long m = n >> level;
   for (long k = 0; k < m; ++k) whole[k] = x[k * sx];
   for (; level > 0; --level, m *= 2) {
-    for (long k = 0; k < m; ++k) a[k] = whole[k], d[k] = x[(m + k) * sx];
-    detail::rotate_back<W>(a, d, m);
     for (long k = 0; k < m; ++k) {
-      const long at = detail::pair_start<W>(k, 2 * m);
-      whole[at] = a[k], whole[at + 1 < 2 * m ? at + 1 : 0] = d[k];
+      a[k] = whole[k] * T(1 / W::approximation_scale);
+      d[k] = x[(m + k) * sx] * T(1 / W::details_scale);
     }
+    detail::lift_all<W, W::count - 1, true>(a, d, m);
+    detail::to_every_second(a, m, whole, 2 * m, W::approximation);
+    detail::to_every_second(d, m, whole, 2 * m, W::details);
   }
   for (long k = 0; k < n; ++k) y[k * sy] = whole[k];
 }

@@ -1,6 +1,7 @@
-// Orthonormal wavelet transforms along a line by one block, periodic, packed as runtime/wavelet.h packs them: the same lattice
-// of rotations of even and odd numbers (Vaidyanathan and Hoang 1988), whose rotations of one step are independent.
+// Orthonormal wavelet transforms along a line by one block, periodic, packed as runtime/wavelet.h packs them: the same
+// lifting steps, each of which changes one stream by the other, so that all its pairs are independent.
 #pragma once
+#include "../lifting.h"
 #include "context.cuh"
 #include "math.cuh"
 
@@ -8,35 +9,33 @@ namespace tsr {
 
 constexpr int kWaveletThreads = 128;
 
-struct Haar {
-  static constexpr int steps = 1, shift = 0;
-  static constexpr double scale = 0.7071067811865475244;
-  __device__ static double turn(int) { return 1.0; }
-};
-struct Db2 {
-  static constexpr int steps = 2, shift = 1;
-  static constexpr double scale = 0.48296291314453414337;
-  __device__ static double turn(int s) { return s == 0 ? 1.7320508075688772935 : 0.26794919243112270647; }
-};
-struct Db4 {
-  static constexpr int steps = 4, shift = 3;
-  static constexpr double scale = 0.23037781330889650086;
-  __device__ static double turn(int s) { return s == 0 ? 3.1029314858303258947 : s == 1 ? 0.81093134449390483858 : s == 2 ? -0.25929388162988974607 : 0.046000097113777892609; }
-};
+__device__ inline int wrapped(int k, int n) {
+  const int rest = k % n;
+  return rest < 0 ? rest + n : rest;
+}
 
-/// One step of rotations of m pairs. Every step but the first shifts the pairs' second numbers by one; they stay where they
-/// are, and what belongs to a[k] after step s lies in d[(k + s) % m].
-template <class W, bool Back, class T>
-__device__ inline void rotate_pairs(T* a, T* d, int m, int step) {
-  const T turn = T(W::turn(step)), scale = step == (Back ? 0 : W::steps - 1) ? T(W::scale) : T(1);
+/// Step S of W on the approximations a and the details d of m pairs: added, or taken back.
+template <class W, int S, bool Back, class T>
+__device__ inline void lift(T* a, T* d, int m) {
+  constexpr Lift step = W::steps[S];
+  constexpr T near = T(Back ? -step.taps[0] : step.taps[0]);
+  [[maybe_unused]] constexpr T far = T(Back ? -step.taps[1] : step.taps[1]);
+  T* const to = step.onto_details ? d : a;
+  const T* const from = step.onto_details ? a : d;
   for (int k = threadIdx.x; k < m; k += kWaveletThreads) {
-    const int partner = (k + step) % m;
-    const T u = a[k], v = d[partner];
-    if (step == 0) a[k] = (u + turn * v) * scale, d[partner] = (turn * u - v) * scale;
-    else if (Back) a[k] = u - turn * v, d[partner] = v + turn * u;
-    else a[k] = (u + turn * v) * scale, d[partner] = (v - turn * u) * scale;
+    T sum = near * from[wrapped(k + step.first, m)];
+    if constexpr (step.count > 1) sum += far * from[wrapped(k + step.first + 1, m)];
+    to[k] += sum;
   }
   __syncthreads();
+}
+/// All steps of W from S on, or, backwards, from S down.
+template <class W, int S, bool Back, class T>
+__device__ inline void lift_all(T* a, T* d, int m) {
+  if constexpr (S >= 0 && S < W::count) {
+    lift<W, S, Back>(a, d, m);
+    lift_all<W, Back ? S - 1 : S + 1, Back>(a, d, m);
+  }
 }
 
 /// y = the wavelet transform of x, `level` times; 2^level divides n. `work` is the block's own memory of 2 n numbers.
@@ -47,14 +46,14 @@ __device__ inline void wavelet_line(T* work, const T* x, int64_t sx, T* y, int64
   __syncthreads();
   for (int m = n / 2; level > 0; --level, m /= 2) {
     for (int k = threadIdx.x; k < m; k += kWaveletThreads) {
-      const int at = (2 * k + 2 * m - W::shift % (2 * m)) % (2 * m);
-      a[k] = whole[at], d[k] = whole[(at + 1) % (2 * m)];
+      a[k] = whole[wrapped(2 * k + W::approximation, 2 * m)];
+      d[k] = whole[wrapped(2 * k + W::details, 2 * m)];
     }
     __syncthreads();
-    for (int s = 0; s < W::steps; ++s) rotate_pairs<W, false>(a, d, m, s);
+    lift_all<W, 0, false>(a, d, m);
     for (int k = threadIdx.x; k < m; k += kWaveletThreads) {
-      whole[k] = a[k], y[(m + k) * sy] = d[(k + W::steps - 1) % m];
-      if (level == 1) y[k * sy] = a[k];
+      whole[k] = a[k] * T(W::approximation_scale), y[(m + k) * sy] = d[k] * T(W::details_scale);
+      if (level == 1) y[k * sy] = whole[k];
     }
     __syncthreads();
   }
@@ -68,12 +67,15 @@ __device__ inline void iwavelet_line(T* work, const T* x, int64_t sx, T* y, int6
   for (int k = threadIdx.x; k < m; k += kWaveletThreads) whole[k] = x[k * sx];
   __syncthreads();
   for (; level > 0; --level, m *= 2) {
-    for (int k = threadIdx.x; k < m; k += kWaveletThreads) a[k] = whole[k], d[(k + W::steps - 1) % m] = x[(m + k) * sx];
-    __syncthreads();
-    for (int s = W::steps - 1; s >= 0; --s) rotate_pairs<W, true>(a, d, m, s);
     for (int k = threadIdx.x; k < m; k += kWaveletThreads) {
-      const int at = (2 * k + 2 * m - W::shift % (2 * m)) % (2 * m);
-      whole[at] = a[k], whole[(at + 1) % (2 * m)] = d[k];
+      a[k] = whole[k] * T(1 / W::approximation_scale);
+      d[k] = x[(m + k) * sx] * T(1 / W::details_scale);
+    }
+    __syncthreads();
+    lift_all<W, W::count - 1, true>(a, d, m);
+    for (int k = threadIdx.x; k < m; k += kWaveletThreads) {
+      whole[wrapped(2 * k + W::approximation, 2 * m)] = a[k];
+      whole[wrapped(2 * k + W::details, 2 * m)] = d[k];
     }
     __syncthreads();
   }

@@ -49,8 +49,9 @@ def _infer(name: str) -> InferRule:
     return infer
 
 
-def _filters(attrs: Attrs) -> tuple[Array, Array]:
-    low = np.array(TAPS[string(attrs, "type")])
+def filters(kind: str) -> tuple[Array, Array]:
+    """Low-pass and high-pass filter of the wavelet."""
+    low = np.array(TAPS[kind])
     return low, low[::-1] * (-1.0) ** np.arange(low.size)
 
 
@@ -61,7 +62,7 @@ def _positions(size: int, taps: int) -> Array:
 
 
 def _wavelet(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    axis, (low, high) = integer(attrs, "axis"), _filters(attrs)
+    axis, (low, high) = integer(attrs, "axis"), filters(string(attrs, "type"))
     line = np.moveaxis(arrays[0], axis, -1).copy()
     size = line.shape[-1]
     for _ in range(integer(attrs, "level")):
@@ -72,7 +73,7 @@ def _wavelet(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
 
 
 def _iwavelet(arrays: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    axis, (low, high) = integer(attrs, "axis"), _filters(attrs)
+    axis, (low, high) = integer(attrs, "axis"), filters(string(attrs, "type"))
     line = np.moveaxis(arrays[0], axis, -1).copy()
     for level in reversed(range(integer(attrs, "level"))):
         size = line.shape[-1] >> level
@@ -92,7 +93,7 @@ def _transpose(inverse: str) -> TransposeRule:
 
 
 def _flops(ins: Types, outs: Types, attrs: Attrs) -> float:
-    """A rotation of a pair is 4 operations and there is one per two taps; every level halves what is left."""
+    """Per pair as many products and sums as a filter has taps, and a scale each; every level halves what is left."""
     taps, level = len(TAPS[string(attrs, "type")]), integer(attrs, "level")
     return ins[0].size * (1 - 0.5**level) * (2.0 * taps + 2)
 

@@ -82,6 +82,7 @@ def functions() -> list[Function]:
         filtered((40, 96)),
         filtered((3, 8, 100)),
         rows_and_sums(24),
+        wavelets((3, 4), 1, 2, "db4"),
     ]
 
 

@@ -14,6 +14,7 @@ from tesserac.codegen.cpu.kernels import RUNTIME_NAMES, KernelCatalogue, KernelF
 from tesserac.codegen.cpu.program import FunctionRenderer
 from tesserac.codegen.cpu.tables import parameter_rows, parameters_of, table_rows
 from tesserac.codegen.jinja import render_template
+from tesserac.codegen.lifting import lifted_wavelets
 from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.codegen.records import ExchangeKernel, FftKernel, FilterKernel, RoutingKernel
 from tesserac.codegen.wrap import wrap_cpp
@@ -85,7 +86,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 **common,
                 kernels=kernels.functions,
                 bf16=_reads_bf16(kernels.functions),
-                wavelets=any("wavelet<" in f.text for f in kernels.functions),
+                wavelets=lifted_wavelets(f.text for f in kernels.functions),
                 fft=any(isinstance(f.kernel, (FftKernel, FilterKernel)) for f in kernels.functions),
                 ragged=any("share_of_" in f.text for f in kernels.functions),
                 experts=any(isinstance(f.kernel, RoutingKernel) for f in kernels.functions),

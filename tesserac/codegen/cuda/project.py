@@ -18,6 +18,7 @@ from tesserac.codegen.cuda.program import FunctionRenderer
 from tesserac.codegen.cuda.schedule import Schedule
 from tesserac.codegen.cuda.steps import CUFFT_HEADER
 from tesserac.codegen.jinja import render_template
+from tesserac.codegen.lifting import lifted_wavelets
 from tesserac.codegen.names import CppNames, cpp_double
 from tesserac.diagnostics import InternalError
 from tesserac.ir.program import OptimizerSpec
@@ -103,6 +104,7 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
             **common,
             kernels=kernels.functions,
             headers=found.headers,
+            wavelets=lifted_wavelets(f.text for f in kernels.functions),
         ),
         f"{stem}.program.cu": program,
     }
