@@ -21,7 +21,7 @@ SELECTED = tuple(os.environ.get("TSR_EMULATION_MODE", ",".join(MODES)).split(","
 ARCHITECTURES = ("sm_80", "sm_90a")
 """Those that everything is compiled for."""
 
-_COMMON = ("-std=c++17", "-fPIC", "-ftls-model=initial-exec", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
+_COMMON = ("-std=c++17", "-fPIC", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 _ENGINE = {
     "fast": ("-O2",),
     "asan": ("-O1", "-g", "-fsanitize=address"),
@@ -32,6 +32,13 @@ _KERNELS = {
     "asan": ("-O1", "-g", "-march=native", "-fsanitize=address"),
     "race": ("-O1", "-g", "-march=native", "-fsanitize=thread", "-Wno-tsan", "-DTSR_EMULATION_RACE"),
 }
+_QUICK = {
+    "fast": "-Og",
+    "asan": "-Og -fsanitize=address",
+    "race": "-Og -fsanitize=thread -Wno-tsan -DTSR_EMULATION_RACE",
+}
+"""Flags for whole programs, which take longest to compile: without source lines, which make MODE=... adds."""
+
 _LINK = {"fast": (), "asan": ("-fsanitize=address",), "race": ()}
 
 
@@ -68,7 +75,7 @@ def make_programs(folder: Path, mode: str, goals: Sequence[str]) -> None:
     The command line, which takes longest and is the same in every program, comes from the cache.
     """
     emulated = mode in MODES
-    variables = [f"MODE={mode}", f"ENGINE={engine_object(mode)}", "KERNELS_fast=-Og"] if emulated else []
+    variables = [f"MODE={mode}", f"ENGINE={engine_object(mode)}", f"KERNELS_{mode}={_QUICK[mode]}"] if emulated else []
     rest = [*variables, "OPTIMIZE=-O1"]
     whole = hashlib.sha256(f"{emulated} {(folder / 'command_line.cpp').read_text()}".encode())
     lines = (folder / "Makefile").read_text(encoding="utf-8").splitlines()
