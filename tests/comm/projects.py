@@ -52,12 +52,14 @@ def build(
     loss: str | None = None,
     toml: str = "",
     mode: str = "fast",
+    precision: str = "fp32",
 ) -> Path:
     """The executable of a source with one entry, or of ``entry``. ``mesh`` None: its own; ``words``: for make.
 
     ``toml``: what stands in plan.toml; ``gpus``: the CUDA program, for the emulation in a ``mode``.
     """
-    options = Options(mesh=mesh, shapes=shapes, sets=sets, set_literals=literals, entry=entry, loss=loss)
+    options = Options(mesh=mesh, shapes=shapes, sets=sets, set_literals=literals, entry=entry, loss=loss,
+                      precision=precision)
     compiling = CompileOptions(elaboration=options, planning=read_settings(toml, "plan.toml"),
                                target="cuda" if gpus else "cpu", emulate=gpus)
     project = compile_source(source, name, compiling)
