@@ -1,6 +1,7 @@
 // The sockets between rank 0 and every other rank: the handshake that all run the same program, and, kept open, the way to
 // notice within a second that a rank has died.
 #pragma once
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 #include <functional>
@@ -31,9 +32,11 @@ inline std::string binary_hash() {
   return hash_text(file.data(), file.size());
 }
 
-// This machine since it was started: ranks with equal ones share memory. TSR_TEST_HOST makes one machine look like several.
+// This machine since it was started, and the memory below /dev/shm, of which containers have each their own: ranks with
+// equal ones share memory. TSR_TEST_HOST makes one machine look like several.
 inline std::string host_name() {
   utsname about;
+  struct stat memory;
   std::string boot;
   if (FILE* const file = fopen("/proc/sys/kernel/random/boot_id", "re")) {
     char line[64];
@@ -41,8 +44,11 @@ inline std::string host_name() {
     fclose(file);
   }
   if (const char* const name = getenv("TSR_TEST_HOST")) return name;
-  return (uname(&about) == 0 ? std::string(about.nodename) : "?") + (boot.empty() ? "" : "/" + boot);
+  return (uname(&about) == 0 ? std::string(about.nodename) : "?") + (boot.empty() ? "" : "/" + boot) + (stat("/dev/shm", &memory) == 0 ? format("/%llx", static_cast<unsigned long long>(memory.st_dev)) : std::string());
 }
+
+// For people.
+inline std::string short_name(const std::string& host) { return host.substr(0, host.find('/')); }
 
 inline std::string encode(const Identity& items) {
   std::string out;
@@ -108,8 +114,7 @@ class Control {
   void on_word(std::function<void(int rank, const std::string& word)> hear) { hear_ = std::move(hear); }
   // A rank that stands still must not keep others in send().
   void limit_sends(int seconds) {
-    const timeval limit = {seconds, 0};
-    for (const Socket& socket : sockets_) setsockopt(socket.fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    for (const Socket& socket : sockets_) limit_waiting(socket, seconds);
   }
   std::string hear(double timeout) {
     std::string out;
@@ -160,7 +165,8 @@ class Control {
       if (!listener.readable(until)) throw no_meeting(missing(), "look at their output: all ranks have to start within TSR_INIT_TIMEOUT seconds");
       Socket socket(accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
       std::string hello, who;
-      if (!socket.receive(&who, until) || !socket.receive(&hello, until)) { --found; continue; }  // somebody else's connection
+      const double soon = std::min(until, clock_seconds() + 5);  // a rank speaks at once
+      if (!socket.receive(&who, soon) || !socket.receive(&hello, soon)) { --found; continue; }  // somebody else's connection
       int64_t rank = 0, pid = 0;
       const Identity about = decode(who);
       if (about.size() != 3 || !parse_int(about[0].second, &rank) || !parse_int(about[1].second, &pid) || rank < 1 || rank >= start_.world) {

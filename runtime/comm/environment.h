@@ -65,7 +65,7 @@ inline void meet(const Lookup& look, bool one_host, const std::string& host, int
   else if (!one_host || look("TSR_HOST")) out->port = port;
   if (out->port != 0 && out->host.empty()) out->host = "127.0.0.1";
   if (!one_host && (out->host.empty() || out->port == 0))
-    throw wrong("the ranks run on several hosts, and " + out->by + " does not say where rank 0 listens: set TSR_HOST and TSR_PORT");
+    throw Error("T0941", "the ranks run on several hosts, and " + out->by + " does not say where rank 0 listens", "set TSR_HOST to the name of rank 0's host and TSR_PORT to a free port there, on all ranks: mpirun -genv TSR_HOST node0 -genv TSR_PORT 29400 (MPICH), mpirun -x TSR_HOST=node0 -x TSR_PORT=29400 (Open MPI)", kExitUsage);
 }
 
 inline bool torchrun(const Lookup& look, Start* out) {

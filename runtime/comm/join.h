@@ -89,13 +89,14 @@ inline std::string backend_for(const Control& control, const std::string& wanted
   const bool mpi = false;
 #endif
   const bool near = control.one_host();
+  const std::string far = "the ranks run on several hosts, or in containers that share no memory (rank 0 on " + quoted(short_name(control.peers()[0].host)) + ")";
   if (wanted == "mpi" || (wanted.empty() && !near)) {
     if (mpi) return "mpi";
     throw Error("T0946", near ? std::string("TSR_BACKEND=mpi, and this program is compiled without MPI")
-                              : "the ranks run on several hosts (rank 0 on " + quoted(control.peers()[0].host) + "), and this program is compiled without MPI",
+                              : far + ", and this program is compiled without MPI",
                 "compile it with `make clean` and `make MPI=1`, where mpicxx is installed" + std::string(near ? "" : ", or start all ranks on one host"));
   }
-  if (!near) throw Error("T0946", "TSR_BACKEND=local passes data through the memory of one host, and the ranks run on several (rank 0 on " + quoted(control.peers()[0].host) + ")", "leave TSR_BACKEND out, or start all ranks on one host");
+  if (!near) throw Error("T0946", "TSR_BACKEND=local passes data through the memory of one host, and " + far, std::string(mpi ? "leave TSR_BACKEND out" : "leave TSR_BACKEND out and compile with `make clean` and `make MPI=1`") + ", or start all ranks on one host");
   return "local";
 }
 

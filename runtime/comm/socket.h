@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -161,20 +162,28 @@ inline Socket connect_by_name(const Start& start) {
   return out;
 }
 
-inline Socket connect_to_port(const Start& start, std::string* why) {
+// connect() and send() give up after some seconds (0: never): nothing answers for a host that is switched off.
+inline void limit_waiting(const Socket& socket, double seconds) {
+  const timeval limit = {static_cast<time_t>(seconds), static_cast<suseconds_t>(1e6 * (seconds - static_cast<double>(static_cast<time_t>(seconds))))};
+  setsockopt(socket.fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+inline Socket connect_to_port(const Start& start, double until, std::string* why) {
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   const int code = getaddrinfo(start.host.c_str(), format("%d", start.port).c_str(), &hints, &found);
   if (code != 0) *why = gai_strerror(code);
   for (const addrinfo* item = found; item; item = item->ai_next) {
     Socket out(::socket(item->ai_family, item->ai_socktype | SOCK_CLOEXEC, item->ai_protocol));
+    limit_waiting(out, std::max(0.1, std::min(2.0, until - clock_seconds())));
     if (out.open() && connect(out.fd(), item->ai_addr, item->ai_addrlen) == 0) {
       const int yes = 1;
       setsockopt(out.fd(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+      limit_waiting(out, 0);
       freeaddrinfo(found);
       return out;
     }
-    *why = strerror(errno);
+    *why = errno == EINPROGRESS ? "no answer" : strerror(errno);
   }
   if (found) freeaddrinfo(found);
   return Socket();
@@ -184,7 +193,7 @@ inline Socket connect_to_port(const Start& start, std::string* why) {
 inline Socket connect_to_first(const Start& start, double until) {
   std::string why = "nobody listens";
   for (int wait_us = 500;; wait_us = wait_us < 100000 ? 2 * wait_us : wait_us) {
-    Socket out = start.by_name() ? connect_by_name(start) : connect_to_port(start, &why);
+    Socket out = start.by_name() ? connect_by_name(start) : connect_to_port(start, until, &why);
     if (out.open()) return out;
     if (clock_seconds() > until) break;
     usleep(static_cast<useconds_t>(wait_us));

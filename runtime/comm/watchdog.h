@@ -83,7 +83,7 @@ class Watchdog {
 
   std::string whereabouts(int rank) const {
     const Peer& peer = control_->peers()[static_cast<size_t>(rank)];
-    return format(" (pid %ld on ", peer.pid) + peer.host.substr(0, peer.host.find('/')) + ")";
+    return format(" (pid %ld on ", peer.pid) + short_name(peer.host) + ")";
   }
 
   std::string axis_name(int axis) const { return axis < mesh_.axis_count ? mesh_.names[axis] : "all ranks"; }

@@ -46,7 +46,8 @@ def test_several_hosts(mpi_ranks: Path, ranks: Path) -> None:
     assert done.stdout.endswith(" by mpi\n"), done.stderr
     done = hosts(ranks, "check", "2", "2")
     assert done.returncode != 0
-    assert "error[T0946]: the ranks run on several hosts (rank 0 on 'first')" in done.stderr
+    assert "error[T0946]: the ranks run on several hosts, or in containers that share no memory" in done.stderr
+    assert "(rank 0 on 'first'), and this program is compiled without MPI" in done.stderr
     assert "make MPI=1" in done.stderr
 
 
