@@ -37,6 +37,19 @@ inline void all_reduce(R& ranks, int axis, int number, Reduce kind, const Terms&
   for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
 }
 
+// Scalars of every rank's share of so many.
+template <class R>
+inline int64_t share_of(const R& ranks, int axis, int64_t count) { return (count + ranks.size(axis) - 1) / ranks.size(axis); }
+
+// The sums of this rank's share lie behind those of all: they go to their place there, and all others become zeros.
+template <class R, class T>
+inline void place_share(R& ranks, int axis, int64_t share, T* work) {
+  const int64_t all = share * ranks.size(axis), first = ranks.coordinate(axis) * share;
+  unpack(ranks, line(share), work + all, work + first);
+  clear(ranks, line(first), work);
+  clear(ranks, line(all - first - share), work + first + share);
+}
+
 // Of the sums over the ranks of an axis of several tensors, one behind the other, this rank's share: zeros elsewhere.
 template <class R, class Terms, class T>
 inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Terms& terms, T* work) {
@@ -45,14 +58,10 @@ inline void reduce_shares(R& ranks, int axis, int number, Reduce kind, const Ter
   if (ranks.held(number)) {
     settle(ranks);
   } else {
-    const int64_t count = end - work, share = (count + ranks.size(axis) - 1) / ranks.size(axis), all = share * ranks.size(axis);
-    const int64_t first = ranks.coordinate(axis) * share;
-    T* const mine = work + all;
+    const int64_t count = end - work, share = share_of(ranks, axis, count), all = share * ranks.size(axis);
     clear(ranks, line(all - count), end);
-    ranks.reduce_scatter(number, axis, kind, type_of<T>(), work, mine, share);
-    unpack(ranks, line(share), mine, work + first);
-    clear(ranks, line(first), work);
-    clear(ranks, line(all - first - share), work + first + share);
+    ranks.reduce_scatter(number, axis, kind, type_of<T>(), work, work + all, share);
+    place_share(ranks, axis, share, work);
   }
   const T* dense = work;
   for (const Term<T>& term : terms) dense = unpack(ranks, term.out_grid, dense, term.out);
@@ -80,6 +89,26 @@ template <class R, class T, int N>
 inline void all_reduce_end(R& ranks, int number, const T* bucket, const Target<T> (&terms)[N]) {
   ranks.all_reduce_end(number);
   for (const Target<T>& term : terms) bucket = unpack(ranks, term.grid, bucket, term.at);
+}
+
+// The same of reduce_shares. The bucket has room for all shares, and for this rank's once more.
+template <class R, class T, int N>
+inline void reduce_shares_begin(R& ranks, int axis, int number, Reduce kind, const Source<T> (&terms)[N], T* bucket) {
+  T* end = bucket;
+  for (const Source<T>& term : terms) end = pack(ranks, term.grid, term.at, end);
+  if (ranks.held(number)) return settle(ranks);
+  const int64_t count = end - bucket, share = share_of(ranks, axis, count), all = share * ranks.size(axis);
+  clear(ranks, line(all - count), end);
+  ranks.reduce_scatter_begin(number, axis, kind, type_of<T>(), bucket, bucket + all, share);
+}
+template <class R, class T, int N>
+inline void reduce_shares_end(R& ranks, int axis, int number, T* bucket, const Target<T> (&terms)[N]) {
+  int64_t count = 0;
+  for (const Target<T>& term : terms) count += elements(term.grid);
+  ranks.all_reduce_end(number);
+  if (!ranks.held(number)) place_share(ranks, axis, share_of(ranks, axis, count), bucket);
+  const T* dense = bucket;
+  for (const Target<T>& term : terms) dense = unpack(ranks, term.grid, dense, term.at);
 }
 
 // The parts of all ranks one after another along `dim`.

@@ -41,6 +41,8 @@ class Ranks {
   // calls wait until it is done, so that exchanges follow each other in one order on all ranks.
   virtual void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) = 0;
   virtual void all_reduce_end(int collective) = 0;
+  // The same of reduce_scatter, which all_reduce_end awaits.
+  virtual void reduce_scatter_begin(int collective, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) = 0;
   // in: bytes of this rank; out: size(axis) times as many, in the order of the ranks.
   virtual void all_gather(int collective, int axis, const void* in, void* out, size_t bytes) = 0;
   // in: size(axis) blocks of count elements; out: the sum (largest, smallest) of the blocks meant for this rank.

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -86,11 +87,12 @@ class World : public Ranks {
   }
   void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) override {
     if (!early_ || size() == 1 || held(collective)) return all_reduce(collective, axis, kind, type, data, count);
-    if (!beside_) beside_.reset(new Beside);
-    beside_->begin(collective, [=] {
-      const Group& members = group(axis);
-      exchange(collective, members, count * static_cast<int64_t>(dtype_size(type)), [&] { backend_->all_reduce(members, kind, type, data, count); });
-    });
+    begin(collective, axis, count * static_cast<int64_t>(dtype_size(type)), [=](const Group& members) { backend_->all_reduce(members, kind, type, data, count); });
+  }
+  void reduce_scatter_begin(int collective, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) override {
+    if (!early_ || size() == 1) return reduce_scatter(collective, axis, kind, type, in, out, count);
+    const int64_t bytes = count * group(axis).size() * static_cast<int64_t>(dtype_size(type));
+    begin(collective, axis, bytes, [=](const Group& members) { backend_->reduce_scatter(members, kind, type, in, out, count); });
   }
   void all_reduce_end(int collective) override {
     if (!beside_ || held(collective)) return;
@@ -187,6 +189,15 @@ class World : public Ranks {
     const Group& members = group(axis);
     exchange(collective, members, bytes, [&] { body(members); });
     if (collective != kOwn) traffic_[static_cast<size_t>(collective)].waited += clock_seconds() - begin;
+  }
+
+  // An exchange that goes on beside the caller.
+  void begin(int collective, int axis, int64_t bytes, std::function<void(const Group&)> body) {
+    if (!beside_) beside_.reset(new Beside);
+    beside_->begin(collective, [=] {
+      const Group& members = group(axis);
+      exchange(collective, members, bytes, [&] { body(members); });
+    });
   }
 
   // One at a time, by whichever thread.

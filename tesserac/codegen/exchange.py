@@ -9,7 +9,7 @@ from tesserac.codegen.stage_values import StageValues
 from tesserac.codegen.views import dense
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import TensorType
-from tesserac.ops.mesh import COLLECTIVES, parts_of, share_of
+from tesserac.ops.mesh import COLLECTIVES, in_shares, parts_of, share_of
 
 
 def lower_exchange(values: StageValues, equation: Equation) -> Launch:
@@ -19,7 +19,7 @@ def lower_exchange(values: StageValues, equation: Equation) -> Launch:
     bucket, run = _bucket(equation), values.buckets.runs.get(equation.results[0])
     for var in (*equation.operands, *equation.results):
         argument, view = buffer_of(values, var)
-        slots.append(Slot(var.name, var.type.dtype, var in equation.results))
+        slots.append(Slot(var.name, var.type.dtype, var in equation.results or (var == bucket and in_shares(equation))))
         arguments.append(argument)
         if var != bucket:
             grids.append((view.shape, view.normalized().strides))
@@ -35,7 +35,8 @@ def lower_exchange(values: StageValues, equation: Equation) -> Launch:
         arguments.append(Argument(work))
     dims = tuple(int(attrs[k]) for k in ("dim", "split", "concat", "back") if k in attrs)  # type: ignore[arg-type]
     parts = parts_of(attrs) if equation.op in ("shard_slice", "shard_embed") else 0
-    kernel = ExchangeKernel(tuple(slots), equation.op, str(attrs["axis"]), int(attrs["size"]),  # type: ignore[arg-type]
+    op = equation.op.replace("all_reduce", "reduce_shares") if in_shares(equation) else equation.op
+    kernel = ExchangeKernel(tuple(slots), op, str(attrs["axis"]), int(attrs["size"]),  # type: ignore[arg-type]
                             tuple(grids), str(attrs.get("kind", "")), dims, parts, tuple(lying))
     size = float(sum(v.type.bytes for v in (*equation.operands, *equation.results)))
     return Launch(kernel, tuple(arguments), origin_of(values, [equation]), 0.0, size)

@@ -299,7 +299,7 @@ class ExchangeKernel:
     @property
     def results(self) -> tuple[int, ...]:
         """Numbers of the slots of its results."""
-        first = 1 if self.op == "all_reduce_end" else 0
+        first = 1 if self.op.endswith("_end") else 0
         return tuple(i for i in range(first, first + len(self.grids)) if self.slots[i].written)
 
     @property

@@ -38,7 +38,15 @@ COLLECTIVES = ("all_reduce", "all_reduce_begin", "all_gather", "reduce_scatter",
 
 def collective_kind(equation: Equation) -> str:
     """What an op that talks to others is to them, in two halves or at once, in shares of tensors or of a bucket."""
-    return {"all_reduce_begin": "all_reduce", "reduce_shares": "reduce_scatter"}.get(equation.op, equation.op)
+    if in_shares(equation):
+        return "reduce_scatter"
+    return "all_reduce" if equation.op == "all_reduce_begin" else equation.op
+
+
+def in_shares(equation: Equation) -> bool:
+    """Whether an exchange, or half of one, gives every rank the sums of a share of several tensors."""
+    halves = ("all_reduce_begin", "all_reduce_end")
+    return equation.op == "reduce_shares" or (equation.op in halves and bool(equation.attr("shares")))
 
 
 def _resized(types: Types, name: str, attrs: Attrs, dims: Dims, factor: dict[str, int]) -> tuple[TensorType, ...]:

@@ -20,6 +20,7 @@ from tesserac.codegen.stage_values import padded_row
 from tesserac.codegen.views import dense
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ir.types import TensorType
+from tesserac.ops.mesh import in_shares
 from tesserac.passes.plan import ALIGNMENT, Place, rounded, storage_bytes
 
 EXCHANGES = ("all_reduce", "all_reduce_begin", "all_reduce_end")
@@ -78,7 +79,8 @@ def lay_out_buckets(function: Function, places: dict[Var, Place], moves: bool) -
     runs: dict[Var, Run] = {}
     values: set[Var] = set()
     ranges: dict[int, _Range] = {}
-    for begin, equation in reversed(_exchanges(function, EXCHANGES)):  # what one makes another may take in
+    exchanges = [pair for pair in _exchanges(function, EXCHANGES) if not in_shares(pair[1])]
+    for begin, equation in reversed(exchanges):  # what one makes another may take in
         stay = _stay(equation.results, places, ranges)
         if stay is None or not (moves or all(stay)):
             continue

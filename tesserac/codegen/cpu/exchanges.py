@@ -25,7 +25,7 @@ class Exchanges:
         self.mesh: Mesh | None = meshed.mesh if meshed is not None else None
         self.cuts = Cuts(meshed)
         self.rows: list[str] = []
-        self._begun: dict[Var, str] = {}
+        self._begun: dict[Var, tuple[str, int]] = {}
         self.buckets: list[tuple[str, str]] = []
         self._gradients: list[tuple[int, str, tuple[str, ...], str, int]] = []
         scope = CppNames()
@@ -46,24 +46,23 @@ class Exchanges:
             return first
         axis = [name for name, _ in self.axes].index(kernel.axis)
         source, kind, share = cpp_string(where(launch)), kernel.op, 0
-        if kind == "all_reduce_end":
-            number = self._begun.pop(launch.arguments[0].var)
+        if kind.endswith("_end"):
+            number, share = self._begun.pop(launch.arguments[0].var)
             if made:
                 self._gradients.append((axis, number, made, source, share))
-            return ["*call.ranks", number]
+            return ["*call.ranks", number] if not share else [*first, number]
         given = zip(kernel.slots, kernel.grids, strict=False)
         size = sum(slot.dtype.itemsize * _count(shape) for slot, (shape, _) in given if not slot.written)
-        begins = kind == "all_reduce_begin"
-        if begins:
-            kind = "all_reduce"
-        elif kind == "reduce_shares":
+        begins = kind.endswith("_begin")
+        kind = kind.removesuffix("_begin")
+        if kind == "reduce_shares":
             element = kernel.slots[0].dtype.itemsize
             share = -(-size // element // kernel.size) * element
             kind, size = "reduce_scatter", share * kernel.size
         self.rows.append(f"{{{cpp_string(kind)}, {axis}, {source}, {size}}}")
         number = str(len(self.rows) - 1)
         if begins:
-            self._begun[launch.arguments[-1].var] = number
+            self._begun[launch.arguments[-1].var] = number, share
         elif made:
             self._gradients.append((axis, number, made, source, share))
         return [*first, number]

@@ -193,13 +193,14 @@ def _render_in_place(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str,
 
 def _render_half(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
     """An exchange's beginning or end: tensors into a bucket or out of it, and the call."""
-    begins = kernel.op == "all_reduce_begin"
+    begins, shares = kernel.op.endswith("_begin"), kernel.op.startswith("reduce_shares")
     tensors, bucket = (slot_names[:-1], slot_names[-1]) if begins else (slot_names[1:], slot_names[0])
     grids = [(f"{name}_grid", _grid(*grid)) for name, grid in zip(tensors, kernel.grids, strict=True)]
     pairs = ", ".join(f"{{{name}, {name}_grid}}" for name in tensors)
     kind = CPP_TYPE[kernel.slots[0].dtype]
     declared = f"const exchange::{'Source' if begins else 'Target'}<{kind}> terms[] = {{{pairs}}};"
-    arguments = ["axis", "number", f"Reduce::{kernel.kind}", "terms", bucket] if begins else ["number", bucket, "terms"]
+    arguments = ["axis", "number", f"Reduce::{kernel.kind}", "terms", bucket] if begins else [
+        *(["axis"] if shares else []), "number", bucket, "terms"]
     return {"grids": grids, "declared": [declared], "arguments": arguments}
 
 
@@ -218,7 +219,7 @@ def render_exchange(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, 
 
 def _render_packing(kernel: ExchangeKernel, slot_names: list[str]) -> dict[str, Any]:
     """The same of an exchange that packs and unpacks, with the call's arguments."""
-    if kernel.op in ("all_reduce_begin", "all_reduce_end"):
+    if kernel.op.endswith(("_begin", "_end")):
         return _render_half(kernel, slot_names)
     count = len(kernel.grids)
     grids = [_grid(*grid) for grid in kernel.grids]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tesserac.ir.program import Equation, Function
 from tesserac.ops.attributes import integer
 from tesserac.ops.base import spec_of
-from tesserac.ops.mesh import COLLECTIVES, collective_kind, share_of
+from tesserac.ops.mesh import COLLECTIVES, collective_kind, in_shares, share_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ def exchanges(local: Function, joint: Function) -> tuple[Exchange, ...]:
         name = made.results[0].name
         phase = "forward" if name in forward else "gradient" if name in gradients else "backward"
         note(equation, made, collective_kind(equation), phase)
-    for equation in (e for e in joint.equations if e.op == "reduce_shares"):
-        note(equation, equation, "all_gather", "update")
+    for equation in (e for e in joint.equations if e.op in COLLECTIVES and in_shares(e)):
+        whole = replace(equation, results=ends.get(equation.results[0], equation).results)
+        note(whole, whole, "all_gather", "update")
     return tuple(found)
 
 
@@ -73,7 +74,7 @@ def _whole_bytes(equation: Equation, ranks: int) -> int:
         return sum(v.type.bytes for v in equation.results)
     if equation.op == "exchange_rows":  # room is made for more rows than travel
         return min(equation.operands[0].type.bytes, equation.results[0].type.bytes) * ranks
-    if equation.op == "reduce_shares":
+    if in_shares(equation):
         return share_bytes(equation) * ranks
     mine = sum(v.type.bytes for v in equation.operands)
     return mine * ranks if equation.op == "all_to_all" else mine

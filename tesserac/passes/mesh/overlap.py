@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from tesserac.ir.program import Equation, Function, Var, sorted_attrs
+from tesserac.ops.attributes import integer
 from tesserac.ops.base import flops_of, spec_of
+from tesserac.ops.mesh import in_shares, share_of
 
 WORTH = 0.02
 """Share of the function's products that must be left behind a bucket: for less, a program is not taken apart."""
@@ -24,7 +26,7 @@ PRODUCTS = ("contract", "fused", "spectral", "grouped")
 def overlapped(function: Function) -> Function:
     """The function with its buckets of gradients taken into beginnings and ends where that hides anything."""
     late = _for_gradients_alone(function)
-    buckets = {i for i in late if function.equations[i].op == "all_reduce"
+    buckets = {i for i in late if function.equations[i].op in ("all_reduce", "reduce_shares")
                and function.equations[i].attr("kind") == "sum"}
     tail = _downstream(function, buckets)
     # A bucket of complex numbers would have to become one of planes.
@@ -49,14 +51,18 @@ def _halves(equation: Equation, taken: set[str]) -> tuple[Equation, Equation]:
     first = equation.results[0]
     name = next(n for i in range(len(taken) + 1) if (n := f"{first.name}.bucket{i or ''}") not in taken)
     taken.add(name)
-    size = sum(v.type.size for v in equation.results)
-    bucket = Var(name, first.type.with_shape((size,)))
+    shares = int(in_shares(equation))
     where = {key: equation.attr(key) for key in ("axis", "size")}
+    size = sum(v.type.size for v in equation.results)
+    if shares:
+        ranks = integer(equation.attributes, "size")
+        size = (ranks + 1) * share_of([v.type for v in equation.results], ranks)
+    bucket = Var(name, first.type.with_shape((size,)))
     begin = Equation("all_reduce_begin", equation.operands, (bucket,),
-                     sorted_attrs({**where, "kind": equation.attr("kind")}), equation.span)
+                     sorted_attrs({**where, "kind": equation.attr("kind"), "shares": shares}), equation.span)
     sizes = tuple(tuple(v.type.sizes) for v in equation.results)
-    end = Equation("all_reduce_end", (bucket,), equation.results, sorted_attrs({**where, "sizes": sizes}),
-                   equation.span)
+    end = Equation("all_reduce_end", (bucket,), equation.results,
+                   sorted_attrs({**where, "sizes": sizes, "shares": shares}), equation.span)
     return begin, end
 
 

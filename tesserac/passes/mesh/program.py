@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function, Var
+from tesserac.ops.mesh import in_shares
 from tesserac.passes.differentiate import differentiate, expand_derivatives
 from tesserac.passes.mesh.buckets import BUCKET_BYTES, bucket_gradients
 from tesserac.passes.mesh.overlap import overlapped
@@ -43,7 +44,7 @@ def rank_program(function: Function, mesh: Mesh, assignment: Assignment,
 
 def _with_terms(sharded: Sharded, local: Function, axis: int) -> Sharded:
     """What lies as terms of a sum along an axis, because ranks have shares of it."""
-    made = {v.name for e in local.equations if e.op == "reduce_shares" for v in e.results}
+    made = {v.name for e in local.equations if in_shares(e) and e.op != "all_reduce_begin" for v in e.results}
     shared = {o.name for o in local.outputs if o.var.name in made}
     outputs = {}
     for name, lies in sharded.outputs.items():

@@ -16,7 +16,7 @@ from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function
 from tesserac.ops.attributes import integer, string
 from tesserac.ops.base import Array, Attrs, spec_of
-from tesserac.ops.mesh import COLLECTIVES, share_of
+from tesserac.ops.mesh import COLLECTIVES, in_shares, share_of
 from tesserac.ops.mesh_experts import counts_of
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.mesh.partition import Sharded
@@ -131,6 +131,12 @@ def _together(equation: Equation, mesh: Mesh, values: list[dict[str, Array]], wi
             rows, offsets = ([values[rank][v.name] for rank in ranks] for v in equation.operands)
             for rank, array in zip(ranks, _exchanged(rows, offsets[0], attrs), strict=True):
                 values[rank][equation.result.name] = checked(equation.result, array, wide)
+            continue
+        if equation.op == "all_reduce_begin" and in_shares(equation):
+            size = equation.result.type.size
+            for rank, arrays in zip(ranks, _shares(equation, [values[rank] for rank in ranks]), strict=True):
+                flat = np.concatenate([array.ravel() for array in arrays])
+                values[rank][equation.result.name] = checked(equation.result, np.resize(flat, size), wide)
             continue
         if equation.op == "all_reduce_begin":
             buckets = [np.concatenate([values[rank][v.name].reshape(-1) for v in equation.operands]) for rank in ranks]

@@ -13,7 +13,7 @@ from tesserac.diagnostics import Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import flops_of, spec_of
-from tesserac.ops.mesh import COLLECTIVES
+from tesserac.ops.mesh import COLLECTIVES, in_shares
 from tesserac.passes.mesh.cost import VIEW, collective_seconds, wire_bytes
 from tesserac.passes.mesh.exchanges import Exchange, exchanges, share_bytes
 from tesserac.passes.mesh.hardware import Hardware
@@ -149,8 +149,8 @@ def memory_of(joint: Function) -> Memory:
                     dying[end] = dying.get(end, 0) + var.type.bytes
         peak = max(peak, alive)
         alive -= dying.pop(at, 0)
-    shares = [(share_bytes(e), sum(v.type.bytes for v in e.results)) for e in joint.equations
-              if e.op == "reduce_shares"]
+    shares = [(share_bytes(e), sum(v.type.bytes for v in e.operands)) for e in joint.equations
+              if e.op in COLLECTIVES and in_shares(e)]
     moments = trained + sum(share - whole for share, whole in shares)
     return Memory(parameters, trained, 2 * moments, sum(i.var.type.bytes for i in joint.data), peak)
 
