@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from tesserac.checkpoints import merge, newest, read_index
 from tesserac.driver import CompileOptions, compile_source
 from tesserac.elaborate import Options
 from tesserac.passes.mesh.settings import read_settings
-from tests.comm.projects import build, losses, run, slow
+from tests.comm.projects import CLEAN, build, losses, run, slow
+from tests.comm.test_programs import DATA as GPT_DATA
+from tests.comm.test_programs import GPT
 
 LAYERS = """
 from tessera import graph, op
@@ -145,3 +149,24 @@ def test_checkpoints_go_on_anywhere(tmp_path: Path) -> None:
             rest = train(other, n, *options, "--checkpoint", copy, "--resume")
             assert len(rest) == 9
             np.testing.assert_allclose(rest, straight[11:], rtol=0 if name == start == "three" else 1e-6)
+
+
+@slow
+def test_under_mpirun(tmp_path: Path) -> None:
+    """Shares on their way beside the backward pass: the bits of whole sums, over MPI and awaited at once, too."""
+    words = ("MPI=1",) if shutil.which("mpicxx") and shutil.which("mpirun") else ()
+    if not words:
+        pytest.skip("no mpicxx and mpirun")
+    bucket = '[gradients]\nbucket = "14kB"\n'
+    shared, whole = (build(GPT, "dp=2", toml=toml + bucket, words=words) for toml in (ZERO, ""))
+    assert "reduce_shares_begin_" in (shared.parent / "gpt.program.cpp").read_text()
+    options = [str(o) for o in ("train", *GPT_DATA, "--optimizer", "adam", "--steps", 20, "--quiet", "--save")]
+    for name, program, env in (("whole", whole, {}), ("shared", shared, {}), ("late", shared, {"TSR_OVERLAP": "0"})):
+        run(program, 2, *options, tmp_path / name, **env)
+    for name, backend in (("mpi", "mpi"), ("local", "local")):
+        done = subprocess.run(["mpirun", "-n", "2", str(shared), *options, str(tmp_path / name)],
+                              env={**CLEAN, "TSR_BACKEND": backend, "OMP_NUM_THREADS": "1"}, text=True,
+                              capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    first = (tmp_path / "whole").read_bytes()
+    assert all((tmp_path / name).read_bytes() == first for name in ("shared", "late", "mpi", "local"))

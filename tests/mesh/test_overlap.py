@@ -76,6 +76,25 @@ def test_meaning(planned: Planned) -> None:
         assert np.array_equal(found[name], later[name])
 
 
+def test_shares() -> None:
+    """Where ranks get shares of the sums, those begin early too: the same buckets, gathers last, moments in shares."""
+    settings = Settings(bucket=BUCKET, zero=1)
+    shared, whole = (plan(transformer(2), mesh_of("dp=2"), load("cpu-local"), s)
+                     for s in (settings, Settings(bucket=BUCKET)))
+    verify(shared.joint)
+    inputs = inputs_for(shared.function, 3)
+    expected = evaluate(differentiate(shared.function), inputs, dtype=np.float64)
+    found = simulate(shared.sharded, inputs, function=shared.joint)
+    assert all(difference(found[name], value) < 1e-12 for name, value in expected.items())
+    kinds = [[(c.kind, c.begun, c.bytes) for c in p.collectives if c.phase == "gradient"] for p in (shared, whole)]
+    assert {kind for kind, _, _ in kinds[0]} == {"reduce_scatter"}
+    assert [(begun, size) for _, begun, size in kinds[0]] == [(begun, size) for _, begun, size in kinds[1]]
+    gathers = [(c.kind, c.begun, c.bytes) for c in shared.collectives if c.phase == "update"]
+    assert sorted(size for _, _, size in gathers) == sorted(size for _, _, size in kinds[0])
+    assert {(kind, begun) for kind, begun, _ in gathers} == {("all_gather", False)}
+    assert shared.memory.moments * 2 == whole.memory.moments
+
+
 def test_tiles_stop_where_a_bucket_begins(planned: Planned) -> None:
     """A stage that begins a bucket is followed by a stage of tiles with the rest of the backward pass."""
     staged = Tile(rows=8).run(optimize(planned.joint))
