@@ -166,6 +166,10 @@ class OnStream {
     const int64_t bytes = count * ranks_.size(axis) * int64_t(dtype_size(type));
     around(collective, axis, bytes, [&] { stream_.reduce_scatter_on(context_.stream, axis, kind, type, in, out, count); });
   }
+  /// Shares are awaited where they begin: only whole sums go on beside the program.
+  void reduce_scatter_begin(int collective, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) {
+    reduce_scatter(collective, axis, kind, type, in, out, count);
+  }
   void all_to_all(int collective, int axis, const void* in, void* out, size_t bytes) {
     const std::vector<size_t> each(size_t(ranks_.size(axis)), bytes);
     all_to_all_v(collective, axis, in, each.data(), out, each.data());
