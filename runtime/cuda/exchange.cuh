@@ -139,18 +139,7 @@ class OnStream {
   /// Begins behind what is on the program's stream by now, and goes on beside what follows there.
   void all_reduce_begin(int collective, int axis, Reduce kind, DType type, void* data, int64_t count) {
     if (!stream_.early() || held(collective)) return all_reduce(collective, axis, kind, type, data, count);
-    flush();
-    if (beside_ == nullptr) context_.need(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    mark(Ranks::kOwn).set(context_.stream);
-    mark(Ranks::kOwn).await(beside_);
-    const int64_t bytes = count * int64_t(dtype_size(type));
-    table_.note = {Note::entered, place(axis), collective, bytes};
-    put(beside_);
-    stream_.all_reduce_on(beside_, axis, kind, type, data, count);
-    table_.note = {Note::left, place(axis), collective, bytes};
-    put(beside_);
-    mark(collective).set(beside_);
-    begun_.push_back(collective);
+    begin(collective, axis, count * int64_t(dtype_size(type)), [&] { stream_.all_reduce_on(beside_, axis, kind, type, data, count); });
   }
   /// What follows on the program's stream comes behind it.
   void all_reduce_end(int collective) {
@@ -166,9 +155,10 @@ class OnStream {
     const int64_t bytes = count * ranks_.size(axis) * int64_t(dtype_size(type));
     around(collective, axis, bytes, [&] { stream_.reduce_scatter_on(context_.stream, axis, kind, type, in, out, count); });
   }
-  /// Shares are awaited where they begin: only whole sums go on beside the program.
   void reduce_scatter_begin(int collective, int axis, Reduce kind, DType type, const void* in, void* out, int64_t count) {
-    reduce_scatter(collective, axis, kind, type, in, out, count);
+    if (!stream_.early()) return reduce_scatter(collective, axis, kind, type, in, out, count);
+    const int64_t bytes = count * ranks_.size(axis) * int64_t(dtype_size(type));
+    begin(collective, axis, bytes, [&] { stream_.reduce_scatter_on(beside_, axis, kind, type, in, out, count); });
   }
   void all_to_all(int collective, int axis, const void* in, void* out, size_t bytes) {
     const std::vector<size_t> each(size_t(ranks_.size(axis)), bytes);
@@ -260,6 +250,21 @@ class OnStream {
     }
     if (out.rank == 0) out.rank = 1, out.sizes[0] = 1;
     return out;
+  }
+
+  template <class Exchange>
+  void begin(int collective, int axis, int64_t bytes, const Exchange& exchange) {
+    flush();
+    if (beside_ == nullptr) context_.need(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    mark(Ranks::kOwn).set(context_.stream);
+    mark(Ranks::kOwn).await(beside_);
+    table_.note = {Note::entered, place(axis), collective, bytes};
+    put(beside_);
+    exchange();
+    table_.note = {Note::left, place(axis), collective, bytes};
+    put(beside_);
+    mark(collective).set(beside_);
+    begun_.push_back(collective);
   }
 
   template <class Exchange>

@@ -56,7 +56,8 @@ def at_once(function: Function) -> Function:
     for equation in function.equations:
         if equation.op == "all_reduce_end":
             begin = begun[equation.operands[0]]
-            equation = Equation("all_reduce", begin.operands, equation.results, begin.attrs, begin.span)
+            attrs = tuple(item for item in begin.attrs if item[0] != "shares")
+            equation = Equation("all_reduce", begin.operands, equation.results, attrs, begin.span)
         if equation.op != "all_reduce_begin":
             equations.append(equation)
     return Function(function.name, function.inputs, tuple(equations), function.outputs)
