@@ -57,7 +57,7 @@ class Tile:
         if tiling is not None and tiling.batch is not None:
             batch = tiling.batch
             tile = _tile_size(tiling, batch, self.rows)
-            if batch // tile >= 2 and TILES in tiling.where.values():
+            if tile and batch // tile >= 2 and TILES in tiling.where.values():
                 return Staged(function, tuple(_Stages(tiling, tile).build()), batch)
         if self.experts and any(equation.op == "route" for equation in function.equations):
             tiling = _Tiling(function, None)
@@ -83,6 +83,9 @@ def _best_tiling(function: Function) -> _Tiling | None:
 _CACHE = 4 << 20
 """Bytes of weights beyond which no core's own cache holds them, so that every tile fetches all of them again."""
 
+_FEWEST_ROWS = 16
+"""Rows of a tile's innermost matrices below which one product of the whole batch is worth more than a warm cache."""
+
 _LEAST_ROWS = 64
 """Rows of such a tile: with fewer it would wait for its weights (32 rows took a third longer for 16 MB of weights)."""
 
@@ -94,7 +97,11 @@ def _weights(tiling: _Tiling) -> int:
 
 
 def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
-    """The largest divisor of the batch whose tiles hold about ``rows`` rows and leave several tiles per thread."""
+    """The largest divisor of the batch whose tiles hold about ``rows`` rows and leave several tiles per thread.
+
+    0 where no divisor comes near, as for a prime: rows one by one would read every weight once each (a perceptron on
+    1,009 rows took three to four times as long as on 1,008), so that such a batch is better not cut.
+    """
     per_element = 1
     for var, placement in tiling.placement.items():
         # A last axis of two holds the parts of complex numbers: no matrix, and read in one pass.
@@ -105,7 +112,8 @@ def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
     if _weights(tiling) > _CACHE:
         want = max(want, -(-_LEAST_ROWS // per_element))
     want = min(want, batch)
-    return max(d for d in range(1, want + 1) if batch % d == 0)
+    tile = max(d for d in range(1, want + 1) if batch % d == 0)
+    return 0 if 3 * tile <= want and tile * per_element < _FEWEST_ROWS else tile
 
 
 def _lines_in_cache(function: Function) -> int:

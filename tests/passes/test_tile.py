@@ -206,6 +206,13 @@ def test_tiles_divide_the_batch_and_leave_several_per_thread(batch: int, rows: i
     assert found == {(batch // tile, tile)}
 
 
+@pytest.mark.parametrize("batch", [31, 1009])
+def test_a_batch_without_a_divisor_near_the_rows_wanted_is_not_cut_into_single_rows(batch: int) -> None:
+    function = classifier(batch=batch)
+    assert [s.tiles for s in staged(function, 128).stages] == [None]
+    assert_staged_equals_whole(function, 128)
+
+
 def equation_of(op: str, *shapes: tuple[int, ...], **attrs: object) -> tuple[Builder, list[Var]]:
     b = Builder()
     read = [b.add_input(Input(Var(f"x{i}", TensorType(DType.F32, s)), f"x{i}")) for i, s in enumerate(shapes)]
