@@ -8,9 +8,10 @@ runs along the columns. A node is ``full`` (one value per point of the domain), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tesserac.diagnostics import Span
+from tesserac.immutable import dataclass
 from tesserac.ir.program import Attr, Var
 from tesserac.ir.types import DType
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tesserac.immutable import dataclass
 from tesserac.ir.program import Equation
 
 

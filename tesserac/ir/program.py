@@ -7,9 +7,10 @@ that went through its text form equals the one that was printed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from tesserac.diagnostics import Span
+from tesserac.immutable import dataclass
 from tesserac.ir.mesh import Mesh, Pinned
 from tesserac.ir.types import DType, TensorType
 

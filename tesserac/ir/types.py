@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import cast
 
 from tesserac.arrays import np
+from tesserac.immutable import dataclass
 
 Dim = int | str
 """A dimension: a size, or the name of a symbol that shape unification has yet to resolve."""

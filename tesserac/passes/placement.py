@@ -7,8 +7,7 @@ it. ``PARTIAL``: each tile holds a term of a sum. Vocabulary of GSPMD/Shardy; se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tesserac.immutable import dataclass
 from tesserac.ir.program import Equation, Function, Var
 from tesserac.ops.base import spec_of
 
