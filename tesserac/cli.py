@@ -113,7 +113,9 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """Entry point of the `tesserac` script."""
     gc.disable()  # programs are immutable trees without cycles: looking for garbage took a quarter of a compilation
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    gc.freeze()  # nor is there any to look for at the end
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ signbit isnan isinf isfinite isnormal fpclassify isgreater isless isunordered I 
 HUGE_VALF RAND_MAX BUFSIZ FILENAME_MAX FOPEN_MAX TMP_MAX EXIT_SUCCESS EXIT_FAILURE CLOCKS_PER_SEC DOMAIN SING
 OVERFLOW UNDERFLOW MAP_FAILED PATH_MAX NAME_MAX PAGE_SIZE CHAR_BIT complex imaginary
 """
+_OTHERS = re.compile(r"[^A-Za-z0-9]+")
 _MACRO_PATTERN = re.compile(
     r"[A-Z0-9]+_(?:MIN|MAX|WIDTH|BIT|DIG|EPSILON)|(?:U?INT|FLT|DBL|LDBL|SIG|SEEK|CLOCK|FP|TSR|CUDA|M|E|O|S)_[A-Z0-9_]+"
     r"|E[A-Z0-9]{3,}|SIG[A-Z0-9]+|U?INT[0-9]+_[A-Z]+|PRI[douxX][A-Z0-9]+"
@@ -84,7 +85,7 @@ def identifier(name: str) -> str:
     their code point; ``__`` and a leading ``_``, which C++ reserves, do not occur.
     """
     spelled = name if name.isascii() else "".join(_spell(c) for c in unicodedata.normalize("NFKD", name))
-    text = re.sub(r"[^A-Za-z0-9]+", "_", spelled).strip("_")
+    text = _OTHERS.sub("_", spelled).strip("_")
     if len(text) > _LONGEST:
         text = text[:_LONGEST].rstrip("_")
     if not text or not text[0].isalpha():

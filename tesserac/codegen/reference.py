@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -281,12 +282,18 @@ class _Renderer:
         span = equation.span
         if span.file.startswith("<"):
             return ""
-        place = f"{comment_text(PurePath(span.file).name)}:{span.line}"
+        place = f"{_file_name(span.file)}:{span.line}"
         lines = self._lines.get(span.file, [])
         if (span.file, span.line) in self._shown or not 0 < span.line <= len(lines):
             return place
         self._shown.add((span.file, span.line))
         return f"{place}: {comment_text(lines[span.line - 1], _EXCERPT)}"
+
+
+@lru_cache(maxsize=16)
+def _file_name(path: str) -> str:
+    """A file's name without its folder, as it may stand in a comment."""
+    return comment_text(PurePath(path).name)
 
 
 def _aligned(code: str, comment: str) -> str:

@@ -154,20 +154,25 @@ class Region:
             return self._indexed(equation, extent, chain)
         if equation.op == "take":
             return self._take(equation, extent, chain)
-        args = tuple(self.node(v, extent, chain) for v in equation.operands)
-        kind = "full" if any(self.nodes[a].extent == "full" for a in args) else "row"
-        return self._add(
-            Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name)
-        )
+        return self._add(self.op(equation, extent, chain))
+
+    def op(self, equation: Equation, extent: str, chain: Chain = ()) -> Node:
+        """The node of an elementwise equation, not added yet; those of its operands are."""
+        args = [self.node(v, extent, chain) for v in equation.operands]
+        full = [a for a in args if self.nodes[a].extent == "full"]
+        var = equation.results[0]
+        return Node("op", "full" if full else "row", var.type.dtype, op=equation.op, args=tuple(args),
+                    attrs=equation.attrs, name=var.name)
 
     def _add(self, node: Node) -> int:
         """The number of the first node equal to this one, which is added if there is none."""
-        for number in range(self._counted, len(self.nodes)):
-            self._numbers.setdefault(self.nodes[number], number)
-        number = self._numbers.setdefault(node, len(self.nodes))
-        if number == len(self.nodes):
-            self.nodes.append(node)
-        self._counted = len(self.nodes)
+        nodes, numbers = self.nodes, self._numbers
+        for number in range(self._counted, len(nodes)):
+            numbers.setdefault(nodes[number], number)
+        number = numbers.setdefault(node, len(nodes))
+        if number == len(nodes):
+            nodes.append(node)
+        self._counted = len(nodes)
         return number
 
     def _member(self, var: Var, extent: str, chain: Chain) -> int:

@@ -37,11 +37,7 @@ def _pointwise(region: Region, equation: Equation) -> None:
         raise Incompatible("a row value of another region")
     var = equation.result
     if equation.operands and spec_of(equation.op).kind == "elementwise":
-        args = tuple(region.node(v, extent) for v in equation.operands)
-        kind = "full" if any(region.nodes[a].extent == "full" for a in args) else "row"
-        region.nodes.append(
-            Node("op", kind, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name)
-        )
+        region.nodes.append(region.op(equation, extent))
         node = len(region.nodes) - 1
     else:
         node = region.computed(equation, extent)  # a take, constant, iota or random value

@@ -28,6 +28,10 @@ class Var:
     def __hash__(self) -> int:
         return hash(self.name)  # names tell variables apart; hashing types as well cost passes much of their time
 
+    def called(self, name: str) -> Var:
+        """The value under a name: this very object under its own."""
+        return self if name == self.name else Var(name, self.type)
+
     def __str__(self) -> str:
         return f"%{self.name}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NoReturn
 
 from tesserac.diagnostics import InternalError
@@ -45,7 +44,9 @@ class _Verifier:
             self._define(item.var)
         for index, equation in enumerate(self._function.equations):
             self._index = index
-            self._use(equation.operands)
+            for var in equation.operands:
+                if self._defined.get(var.name) is not var:
+                    self._use(var)
             if id(equation) not in self._checked:
                 self._equation(equation)
                 self._checked[id(equation)] = equation
@@ -54,22 +55,23 @@ class _Verifier:
         self._index = None
         self._unique("input path", [item.path for item in self._function.inputs])
         self._unique("output", [output.name for output in self._function.outputs])
-        self._use(output.var for output in self._function.outputs)
+        for output in self._function.outputs:
+            self._use(output.var)
 
     def _define(self, var: Var) -> None:
         if not var.name or var.name in self._defined:
             self._fail(f"{var} is defined twice" if var.name else "a variable has no name")
-        if any(isinstance(d, int) and (isinstance(d, bool) or d < 0) for d in var.type.shape):
-            self._fail(f"{var} has an impossible shape {var.type}")
+        for size in var.type.shape:
+            if isinstance(size, int) and (isinstance(size, bool) or size < 0):
+                self._fail(f"{var} has an impossible shape {var.type}")
         self._defined[var.name] = var
 
-    def _use(self, variables: Iterable[Var]) -> None:
-        for var in variables:
-            known = self._defined.get(var.name)
-            if known is None:
-                self._fail(f"{var} is used before it is defined")
-            if known is not var and known != var:
-                self._fail(f"{var} is used as {var.type} but defined as {known.type}")
+    def _use(self, var: Var) -> None:
+        known = self._defined.get(var.name)
+        if known is None:
+            self._fail(f"{var} is used before it is defined")
+        if known != var:
+            self._fail(f"{var} is used as {var.type} but defined as {known.type}")
 
     def _equation(self, equation: Equation) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tesserac.ir.dims import ComplexRefused, Dims, ShapeError
+from tesserac.ir.dims import STATIC, ComplexRefused, Dims, ShapeError
 from tesserac.ir.program import Equation, Var
 from tesserac.ir.types import Dim, DType, TensorType
 from tesserac.ops.base import Attrs, Factors, LinearRule
@@ -77,6 +77,8 @@ def same_shape(name: str, types: Sequence[TensorType], positions: Sequence[int],
     for other in positions[1:]:
         if types[other].rank != types[first].rank:
             raise ShapeError(f"{name}: shapes {types[first]} and {types[other]} differ in rank", (first, other))
+        if dims is STATIC and types[other].shape == shape:
+            continue
         shape = tuple(dims.equal(a, b, f"{name}, axis {axis}", (first, other))
                       for axis, (a, b) in enumerate(zip(shape, types[other].shape, strict=True)))
     return shape

@@ -38,7 +38,7 @@ def tidy(function: Function, keep: set[str], proposed: Mapping[str, str]) -> Fun
         for var in equation.results:
             if var.name not in keep:
                 wanted = proposed.get(var.name) or stem_of(var.name)
-                values[var.name] = Var(names.take(wanted), var.type)
+                values[var.name] = var.called(names.take(wanted))
             results.append(values.get(var.name, var))
         equations.append(equation.over(operands, tuple(results)))
     outputs = tuple(replace(o, var=values.get(o.var.name, o.var)) for o in function.outputs)

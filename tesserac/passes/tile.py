@@ -239,11 +239,12 @@ class _Tiling:
 
         Within a level, what runs once comes first, then tiles of rows of experts, then tiles of the batch.
         """
-        placement, made = self.placement[var], self.made[var]
-        finished = wanted is not PARTIAL if var in self.partial else placement is not None and wanted != placement
-        if made == ONCE or not finished:
+        made = self.made[var]
+        if made == ONCE:
             return 0
-        return 0 if where == TILES != made else 1
+        placement = self.placement[var]
+        finished = wanted is not PARTIAL if var in self.partial else placement is not None and wanted != placement
+        return 0 if not finished or where == TILES != made else 1
 
     def _delay(self) -> None:
         """As late as possible: what only outputs need waits for the last stage, so that forward and backward meet."""

@@ -56,8 +56,8 @@ class Rewriter:
 
     def ops_above(self, equation: Equation) -> frozenset[str]:
         """The ops that make the operands of an equation."""
-        made = (self._definitions.get(var.name) for var in equation.operands)
-        return frozenset(above.op for above in made if above is not None)
+        made = [self._definitions.get(var.name) for var in equation.operands]
+        return frozenset([above.op for above in made if above is not None])
 
     def constant_of(self, var: Var) -> int | float | bool | None:
         """The number that fills a value, if it is a ``full`` of one."""
@@ -165,7 +165,7 @@ class Rewriter:
 
     def finish(self) -> Function:
         """The function as it now is: original order where possible, operands before their users."""
-        rename = {name: Var(self._labels.of(name), var.type) for name, var in self._variables()}
+        rename = {name: var.called(self._labels.of(name)) for name, var in self._variables()}
         ordered = sorted(self._definitions.values(), key=lambda e: self._order[e.results[0].name])
         equations: list[Equation] = []
         done: set[str] = set(self._inputs)
