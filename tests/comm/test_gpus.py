@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cli.conftest import Cli, cli
 from tests.comm.projects import build, launch, losses, run, slow
 from tests.comm.test_experts import DATA as ROWS
 from tests.comm.test_experts import MIXTURE
 from tests.comm.test_programs import DATA, GPT
 
+__all__ = ["cli"]
 BEHIND_A_LAYER = MIXTURE.replace("router = ", "first = op.linear(D, D)\nrouter = ").replace("r(x)", "r(first(x))")
 BUCKET = '[gradients]\nbucket = "100B"\n'
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+def test_two_ranks_train_as_one(tmp_path: Path, cli: Cli) -> None:
     """Every rank proves itself; losses are one rank's, with several batches per step, too; bytes as planned.
 
     Buckets of gradients are on their way while layers before exchange what they need at once.
@@ -43,6 +45,11 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     step = text[text.index("static void train_run"):]
     between = step[step.index("all_reduce_begin_"):step.index("all_reduce_end_")]
     assert re.search(r"reduce_scatter_\w+\(\*call.ranks", between)
+    (tmp_path / "model.py").write_text(GPT)
+    (tmp_path / "plan.toml").write_text(BUCKET)
+    plan = cli("plan", str(tmp_path / "model.py"), "--mesh", "tp=2", "--hw", "h100-ib400", "--json")
+    (entry,) = json.loads(plan.out)["entries"]
+    assert sum(c["overlapped"] for c in entry["collectives"]) == len(re.findall("^  all_reduce_begin_", step, re.M)) > 1
     for name, env in (("late", {"TSR_EMULATION_ASYNC": "late"}), ("early", {"TSR_EMULATION_ASYNC": "early"}),
                       ("at once", {"TSR_OVERLAP": "0"})):
         run(program, 2, "train", *DATA, "--steps", 3, "--quiet", "--save", tmp_path / name, **env)
