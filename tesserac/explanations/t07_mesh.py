@@ -169,8 +169,7 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "A pin says how what reads a value has it. Nothing does where the value is not needed for any result, where "
         "only an output is made of it, or where a derivative is found without it. Pins in plan.toml that match no "
         "value are an error (T0706).",
-        'mesh = dist.Mesh(axes=["dp"], devices=[0, 1])\n\n@graph.module\ndef net(x: Tensor[8, 4]):\n'
-        '    y = dist.shard(x * 2, P("dp", None))\n    return x * 3\n',
+        '$ tesserac plan model.py   # with `y = dist.shard(x * 2, P("dp", None))`, where no result needs y',
         "Pin what is computed from the value, or leave the pin out.",
     ),
 )
