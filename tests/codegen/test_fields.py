@@ -15,7 +15,7 @@ from tests.strategies import inputs_for
 
 FIELDS = (Path(__file__).resolve().parents[1] / "programs" / "fields.py").read_text()
 LISTING2 = (EXAMPLES / "chapter6" / "listing2.py").read_text()
-SHAPES = (("x", "37x1"), ("xb", "5x1"), ("x0", "11x1"), ("z", "13x3"))
+SHAPES = (("x", "36x1"), ("xb", "5x1"), ("x0", "11x1"), ("z", "13x3"))
 
 
 def functions() -> list[Function]:
@@ -23,7 +23,7 @@ def functions() -> list[Function]:
     found = []
     for precision in ("fp32", "fp64"):
         listing = compile_source(
-            LISTING2, header=False, shapes=(("x", "37x1"),), set_literals=((256, 12),), precision=precision
+            LISTING2, header=False, shapes=(("x", "36x1"),), set_literals=((256, 12),), precision=precision
         ).program
         fields = compile_source(FIELDS, header=False, shapes=SHAPES, precision=precision).program
         assert listing is not None
