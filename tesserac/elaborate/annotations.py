@@ -207,7 +207,8 @@ def _dim(it: Interpreter, node: syntax.Expr, frame: Frame) -> Dim:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
-    raise it.report.fail("T0408", f"a dimension is a positive integer or a name, not {describe(value)}", node.span)
+    raise it.report.fail("T0408", f"a dimension is a positive integer or a name, not {describe(value)}", node.span,
+                         help=["Tensor[4, 8] or Tensor[\"B\", 8]: a size that is not known yet gets a name"])
 
 
 def _dim_text(it: Interpreter, node: syntax.String) -> Dim:

@@ -129,11 +129,11 @@ def _unresolved(session: Session, slot: Slot, axis: int, dim: Dim, found: str) -
         else ""
     )
     if isinstance(dim, str) and dim.isidentifier() and axis not in slot.symbols:
-        flag = f"--dim {dim}=N"
+        flag = f"--dim {dim}=SIZE"
         name = f"dimension {axis} (`{dim}`)"
     else:
         flag = f"--shape {slot.path}=" + "x".join(
-            "N" if i == axis else "_" for i in range(len(slot.var.type.shape if slot.var else ()))
+            "SIZE" if i == axis else "_" for i in range(len(slot.var.type.shape if slot.var else ()))
         )
         name = f"dimension {axis}"
     session.report.error(
@@ -142,7 +142,7 @@ def _unresolved(session: Session, slot: Slot, axis: int, dim: Dim, found: str) -
         slot.span,
         labels=[Label(slot.span, f"its shape is [{shape}]")],
         notes=[f"the same dimension occurs in {', '.join(o.path for o in others)}"] if others else (),
-        help=[f"give it on the command line: {flag}, with a number for N"],
+        help=[f"give it on the command line: {flag}, with a number for SIZE"],
     )
 
 

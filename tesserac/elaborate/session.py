@@ -262,9 +262,9 @@ class Session:
         for slot in self.slots:
             for axis, symbol in slot.symbols.items():
                 if self.solver.root(symbol) == self.solver.root(dim) and slot.shape is not None:
-                    text = "x".join("N" if i == axis else "_" for i in range(len(slot.shape)))
-                    return f"give it on the command line: --shape {slot.path}={text}, with a number for N"
-        return f"give it on the command line: --dim {dim}=N, with a number for N"
+                    text = "x".join("SIZE" if i == axis else "_" for i in range(len(slot.shape)))
+                    return f"give it on the command line: --shape {slot.path}={text}, with a number for SIZE"
+        return f"give it on the command line: --dim {dim}=SIZE, with a number for SIZE"
 
     def shape_failure(
         self, error: ShapeError, operands: Sequence[Var], more: Sequence[str] = (), places: Sequence[Label] = ()

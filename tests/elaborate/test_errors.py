@@ -69,12 +69,12 @@ def test_an_unresolved_dimension_names_the_flag() -> None:
     result = compile_source(source, header=False, mesh="none", shapes=(("input", "4x64x32"),))
     assert result.codes == ["T0402"]
     assert "dimension 1 of parameter `transformer.Wo` is not settled by anything in the program" in result.text
-    assert "--shape transformer.Wo=_xN" in result.text
+    assert "--shape transformer.Wo=_xSIZE" in result.text
     named = compile_source(
         source, header=False, mesh="none", shapes=(("input", "B,S,32"), ("Wo", "_x48")), dims=(("B", 4),)
     )
     assert "dimension 1 (`S`) of input `input`" in named.text
-    assert "--dim S=N" in named.text
+    assert "--dim S=SIZE" in named.text
 
 
 def test_a_unit_has_one_mesh() -> None:
@@ -341,7 +341,7 @@ def test_a_size_needed_early_names_its_parameter() -> None:
     result = compile_source(source)
     assert result.codes == ["T0402"]
     assert "op.split needs the size of dimension 1 of `net.W`, which is not known yet" in result.text
-    assert "--shape net.W=_xN" in result.text
+    assert "--shape net.W=_xSIZE" in result.text
     assert compile_source(source, shapes=(("W", "_x6"),)).codes == []
 
 
