@@ -42,6 +42,7 @@ class Fuse:
         values = StageValues(stage, outer_view, buckets)
         values.keep(v for v in values.exports if values.producer[v].op not in ("concat",))
         _keep_operands(values)
+        _keep_rounded(values)
         _bound_depth(values)
         values.place_in_concat()
         while True:
@@ -125,3 +126,13 @@ def _keep_operands(values: StageValues) -> None:
             base, _ = values.through_views(var, ())
             if not values.is_leaf(base):
                 values.keep((base,))
+
+
+def _keep_rounded(values: StageValues) -> None:
+    """Sums of a product that are rounded to fewer bits lie in memory as those: half the bytes, whoever reads them."""
+    for equation in values.stage.equations:
+        made = values.producer.get(equation.operands[0]) if equation.op == "cast" else None
+        if made is None or spec_of(made.op).kind != "contract" or values.is_leaf(equation.result):
+            continue
+        if equation.result.type.dtype.itemsize < equation.operands[0].type.dtype.itemsize:
+            values.keep((equation.result,))

@@ -5,7 +5,8 @@ norms) and products with a vector are bound by memory, gain nothing, and stay in
 operand is rounded once, where it is stored: the cast goes in front of the views through which products read it, so that
 what is only read by products lies in memory as bf16, and a weight is rounded once a step. Sums come out as float32, and
 with them everything behind them: epilogues, residuals, softmax, norms, losses, gradients and the optimizer. A product
-whose largest elements are chosen (the gate of a mixture of experts) stays in float32, or rounding would choose.
+whose largest elements are chosen (the gate of a mixture of experts) stays in float32, or rounding would choose. On a
+device, the scores of a softmax are rounded as well (_mix_scores).
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class _Mixing:
     rounded: dict[Var, Var] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.scores = {v for e in self.function.equations if e.op == "reduce_max" for v in e.operands}
         self.producer = {v: e for e in self.function.equations for v in e.results}
         self.builder.reserve(v.name for v in self.function.variables())
 
@@ -88,8 +90,26 @@ class _Mixing:
                 continue
             with self.builder.at(equation.span):
                 operands = tuple(self._rounded(v) for v in equation.operands)
-            self.builder.append(Equation("contract_wide", operands, equation.results, equation.attrs, equation.span))
+            wide = Equation("contract_wide", operands, equation.results, equation.attrs, equation.span)
+            if self.device and equation.result in self.scores:
+                self._mix_scores(wide)
+            else:
+                self.builder.append(wide)
         return Function(self.function.name, self.function.inputs, tuple(self.builder.equations), self.function.outputs)
+
+    def _mix_scores(self, product: Equation) -> None:
+        """Sums that are the scores of a softmax lie in memory as bf16; what reads them computes in float32.
+
+        Those of a language model are its largest values by far, and their gradient, which products read in bf16, then
+        takes their place.
+        """
+        (scores,) = product.results
+        with self.builder.at(product.span):
+            sums = Var(self.builder.fresh(f"{scores.name}_sums"), scores.type)
+            self.builder.append(Equation(product.op, product.operands, (sums,), product.attrs, product.span))
+            brief = self.builder.op("cast", sums, named=f"{scores.name}_bf16", dtype=DType.BF16)
+        self.rounded[scores] = brief
+        self.builder.append(Equation("cast", (brief,), (scores,), (("dtype", DType.F32),), product.span))
 
     def _mix_attention(self, equation: Equation) -> None:
         """q, k, v and the cotangent of the result are rounded; the result and the log-sum-exp stay as they are."""

@@ -21,7 +21,7 @@ from tesserac.ir.program import Entry
 from tesserac.ir.types import DType
 from tesserac.passes.differentiate import differentiate
 from tesserac.passes.pipeline import optimize
-from tests.codegen.cuda_cases import Case, Net, late_queries, products
+from tests.codegen.cuda_cases import Case, Net, embedding, late_queries, products
 from tests.codegen.cuda_support import WHOLE, build_functions, call, run_library
 from tests.codegen.test_cuda import needs_nvcc
 from tests.codegen.test_experts import CASES as MIXTURES
@@ -67,6 +67,7 @@ CASES: dict[str, tuple[Callable[[], Case], tuple[int, ...]]] = {
     "large_tiles": (lambda: strided("amk,akn->amn", (130, 33, 24), (130, 24, 20)), (1, 0, 0)),
     "many_terms": (lambda: strided("mk,kn->mn", (3, 1100), (1100, 5)), (0, 1, 0)),
     "trained": (lambda: products(70, 64, 40, "gelu"), (3, 2, 0)),
+    "scores": (lambda: embedding(9, 300, 8), (0, 3, 0)),
     "late_queries": (lambda: late_queries(8), (0, 0, 0)),
     "experts": (lambda: experts("unequal experts"), (0, 2, 7)),
     "experts_gradients": (lambda: experts("given routing", gradients=True), (0, 2, 5)),

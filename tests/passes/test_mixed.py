@@ -108,6 +108,25 @@ def test_attention_that_tensor_cores_do_not_take_stays(width: int, scale: float)
     assert mix_for_device(function) == function
 
 
+def test_scores_lie_in_memory_rounded_on_a_device() -> None:
+    body = [
+        '%s: f32[4,6] = contract %x, %w {spec="ab,bc->ac"}',
+        "%top: f32[4] = reduce_max %s {axes=[1]}",
+        "%tops: f32[4,6] = broadcast %top {axes=[0], shape=[4, 6]}",
+        "%y: f32[4,6] = sub %s, %tops",
+    ]
+    function = function_of("%x: f32[4,8] %w: f32[8,6]", body)
+    assert equations_of(mix_for_device(function)) == [
+        "%x_bf16: bf16[4,8] = cast %x {dtype=bf16}",
+        "%w_bf16: bf16[8,6] = cast %w {dtype=bf16}",
+        '%s_sums: f32[4,6] = contract_wide %x_bf16, %w_bf16 {spec="ab,bc->ac"}',
+        "%s_bf16: bf16[4,6] = cast %s_sums {dtype=bf16}",
+        "%s: f32[4,6] = cast %s_bf16 {dtype=f32}",
+        *body[1:],
+    ]
+    assert not any("s_bf16" in text for text in equations_of(mix(function)))
+
+
 def test_rounding_comes_before_views() -> None:
     function = function_of(
         "%x: f32[4,8] %w: f32[6,8]",

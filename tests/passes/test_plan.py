@@ -36,9 +36,9 @@ class Life:
         return self.start < other.end and other.start < self.end
 
 
-def plan_of(function: Function, rows: int, target: str = "cpu") -> Plan:
+def plan_of(function: Function, rows: int, target: str = "cpu", mixed: bool = False) -> Plan:
     trains = any(o.name.startswith("grad:") for o in function.outputs)
-    entry = Entry("f", function if trains else None, None if trains else function)
+    entry = Entry("f", function if trains else None, None if trains else function, None, mixed)
     plans = plan_entry(entry, CompileOptions(tile_rows=rows, target=target))
     plan = plans.train if trains else plans.infer
     assert plan is not None
@@ -162,7 +162,7 @@ def test_every_buffer_of_every_launch_has_one_place(function: Function) -> None:
 
 # -- in-place pairs of single kernels ---------------------------------------------------------------------------
 
-F32 = DType.F32
+BF16, F32 = DType.BF16, DType.F32
 SLOTS = (Slot("x", F32), Slot("y", F32, True))
 
 
@@ -223,9 +223,9 @@ def test_values_that_a_row_shares_are_not_written_over() -> None:
     assert in_place_pairs(RowKernel(slots, (4, 8), nodes, stores)) == []
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_the_gradient_of_a_cross_entropy_lies_where_the_logits_were(target: str) -> None:
-    plan, found = plan_of(embedding(9, 300, 8)[0], 1, target), set[tuple[int, ...]]()
+@pytest.mark.parametrize(("target", "mixed"), [("cpu", False), ("cuda", False), ("cuda", True)])
+def test_the_gradient_of_a_cross_entropy_lies_where_the_logits_were(target: str, mixed: bool) -> None:
+    plan, found = plan_of(embedding(9, 300, 8)[0], 1, target, mixed), set[tuple[DType, tuple[int, ...]]]()
     for stage in plan.stages:
         places = {**plan.outer, **stage.places}
         for launch in stage.launches:
@@ -233,8 +233,8 @@ def test_the_gradient_of_a_cross_entropy_lies_where_the_logits_were(target: str)
             pairs = itertools.combinations(values, 2)
             same = [a for a, b in pairs if a != b and a in places and places[a] == places.get(b)]
             if any(v.name == "labels" for v in values):
-                found |= {v.type.sizes for v in same}
-    assert (4 if target == "cuda" else 1, 9, 300) in found
+                found |= {(v.type.dtype, v.type.sizes) for v in same}
+    assert (BF16 if mixed else F32, (4 if target == "cuda" else 1, 9, 300)) in found
 
 
 def test_a_product_may_write_over_an_operand_of_its_epilogue_but_not_over_a_matrix() -> None:
