@@ -62,7 +62,7 @@ test-mesh: $(STAMP) ## Plans and programs of meshes, on simulated ranks and as p
 	TSR_TEST_MESH=1 $(BIN)/python -m pytest -n $(WORKERS) -q tests/mesh tests/comm
 
 test-emulation: $(STAMP) ## Execute emitted CUDA on this processor: MODE=fast, asan or race (all three)
-	TSR_EMULATION_MODE=$(MODE) $(BIN)/python -m pytest -n $(WORKERS) -q tests/emulation tests/codegen/test_cuda*.py tests/cli/test_verify.py tests/cli/test_tune.py
+	env -u MODE -u MAKEFLAGS TSR_EMULATION_MODE=$(MODE) $(BIN)/python -m pytest -n $(WORKERS) -q tests/emulation tests/codegen/test_cuda*.py tests/cli/test_verify.py tests/cli/test_tune.py
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .
