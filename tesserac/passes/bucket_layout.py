@@ -145,9 +145,14 @@ def _stay(results: Sequence[Var], places: Mapping[Var, Place], ranges: dict[int,
     return stay
 
 
+def parameter_bytes(kind: TensorType) -> int:
+    """What a parameter takes in its table: whole rows, with their padding."""
+    return storage_bytes(dense(kind.sizes, padded_row(kind.sizes)), kind.dtype.itemsize)
+
+
 def _room(kind: TensorType) -> int:
     """Bytes from the beginning of a parameter to that of the next."""
-    return rounded(storage_bytes(dense(kind.sizes, padded_row(kind.sizes)), kind.dtype.itemsize))
+    return rounded(parameter_bytes(kind))
 
 
 def _memory(equation: Equation) -> Var:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from tesserac.codegen.cpu.expressions import CPP_TYPE
 from tesserac.codegen.names import CppNames, cpp_double, cpp_string
 from tesserac.codegen.stage_values import padded_row
-from tesserac.codegen.views import dense
 from tesserac.ir.program import Entry, Function, Input
 from tesserac.ir.types import TensorType
 from tesserac.passes.batched import batched_outputs
-from tesserac.passes.bucket_layout import in_order_of_buckets
+from tesserac.passes.bucket_layout import in_order_of_buckets, parameter_bytes
 from tesserac.passes.placement import batch_size
-from tesserac.passes.plan import Place, storage_bytes
+from tesserac.passes.plan import Place
 from tesserac.passes.planar import plane_items, plane_of
 
 if TYPE_CHECKING:
@@ -82,10 +81,8 @@ def parameters_of(entry: Entry, meshed: Meshed | None = None) -> list[Parameter]
     functions = [function for _, function in entry.roles()]
     for declared in in_order_of_buckets(declared_parameters(entry), functions):
         for item in plane_items(declared):
-            view = dense(item.var.type.sizes, padded_row(item.var.type.sizes))
-            size = item.var.type.dtype.itemsize
-            rows.append(Parameter(item, declared, names.of(item.path), storage_bytes(view, size) // size,
-                                  others.get(declared.path, ())))
+            numbers = parameter_bytes(item.var.type) // item.var.type.dtype.itemsize
+            rows.append(Parameter(item, declared, names.of(item.path), numbers, others.get(declared.path, ())))
     return rows
 
 
