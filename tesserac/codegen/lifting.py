@@ -10,7 +10,6 @@ taken.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ import numpy as np
 
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import cpp_double
+from tesserac.codegen.records import Kernel, LineKernel
 from tesserac.ops.wavelet import TAPS, filters
 
 Laurent = dict[int, float]
@@ -67,10 +67,10 @@ def lifting(kind: str) -> Lifting:
     return min(ways, key=lambda way: (round(way.condition, 9), sum(len(s.taps) for s in way.steps)))
 
 
-def lifted_wavelets(texts: Iterable[str]) -> str:
-    """Definitions of the wavelets that kernels name as the first argument of a template."""
-    named = {name for text in texts for name in re.findall(r"wavelet(?:_line)?<(\w+)", text)}
-    chosen = [(kind, lifting(kind)) for kind in TAPS if kind.capitalize() in named]
+def lifted_wavelets(kernels: Iterable[Kernel]) -> str:
+    """Definitions of the wavelets of kernels, each once."""
+    used = {kernel.wavelet for kernel in kernels if isinstance(kernel, LineKernel)}
+    chosen = [(kind, lifting(kind)) for kind in TAPS if kind in used]
     return "\n".join(
         render_template(
             "cpu/lifting.h.j2",

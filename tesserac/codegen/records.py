@@ -176,7 +176,7 @@ class LineKernel:
     """``function`` of the runtime along one axis, for every point of the others.
 
     ``outer`` lists (size, stride per slot); ``steps`` is the stride per slot along the axis; ``sizes`` are the
-    function's numbers (length of the axis, then what the op needs).
+    function's numbers (length of the axis, then what the op needs). ``wavelet``: of a wavelet transform, which.
     """
 
     slots: tuple[Slot, ...]
@@ -184,6 +184,7 @@ class LineKernel:
     sizes: tuple[int, ...]
     steps: tuple[int, ...]
     outer: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    wavelet: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,6 +291,7 @@ def _lower_line(values: StageValues, equation: Equation) -> Launch:
         (source.type.sizes[axis], *extra),
         tuple(w[axis] for w in walks),
         outer,
+        str(attrs.get("type", "")),
     )
     size = float(sum(v.type.bytes for v in (source, *equation.results)))
     return Launch(kernel, tuple(arguments), origin_of(values, [equation]), float(source.type.size), size)

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tesserac.codegen.lifting import Lifting, lifted_wavelets, lifting
+from tesserac.codegen.records import LineKernel
 from tesserac.ops.base import spec_of
 from tesserac.ops.wavelet import TAPS
 
@@ -38,6 +39,6 @@ def test_steps_are_the_filters(kind: str) -> None:
 
 
 def test_only_wavelets_that_kernels_use_are_defined() -> None:
-    text = lifted_wavelets(["line_iwavelet<Db2, 8>(x, 1, y, 1, 8, 1)", "wavelet_line<Haar>(work)"])
+    text = lifted_wavelets([LineKernel((), "", (), (), wavelet=kind) for kind in ("db2", "haar")])
     assert [line for line in text.splitlines() if line.startswith("struct")] == ["struct Haar {", "struct Db2 {"]
-    assert lifted_wavelets(["fft_rows<float, 8>(x)"]) == ""
+    assert lifted_wavelets([LineKernel((), "line_sort", (), ())]) == ""

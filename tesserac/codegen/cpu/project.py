@@ -86,7 +86,7 @@ def render_entry(plans: EntryPlans, *, stem: str, source: str, lines: Mapping[st
                 **common,
                 kernels=kernels.functions,
                 bf16=_reads_bf16(kernels.functions),
-                wavelets=lifted_wavelets(f.text for f in kernels.functions),
+                wavelets=lifted_wavelets(f.kernel for f in kernels.functions),
                 fft=any(isinstance(f.kernel, (FftKernel, FilterKernel)) for f in kernels.functions),
                 ragged=any("share_of_" in f.text for f in kernels.functions),
                 experts=any(isinstance(f.kernel, RoutingKernel) for f in kernels.functions),

@@ -104,7 +104,7 @@ def entry_files(found: Rendered, plans: EntryPlans, *, stem: str, source: str) -
             **common,
             kernels=kernels.functions,
             headers=found.headers,
-            wavelets=lifted_wavelets(f.text for f in kernels.functions),
+            wavelets=lifted_wavelets(f.launch.kernel for f in kernels.functions),
         ),
         f"{stem}.program.cu": program,
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
@@ -62,8 +61,8 @@ def choices(kernel: Kernel, itemsize: int) -> tuple[Choice, ...]:
     if isinstance(kernel, TransposeKernel):
         return (Choice("rows", 8, (4, 8, 16)),)
     if isinstance(kernel, LineKernel):
-        wavelet = re.match(r"line_i?wavelet<", kernel.function)  # a block of a fixed size works on each line
-        return () if wavelet else (Choice("block", 128, (64, 128, 256)),)
+        # on each line of a wavelet transform works a block of a fixed size
+        return () if kernel.wavelet else (Choice("block", 128, (64, 128, 256)),)
     if isinstance(kernel, FftKernel):
         usual, values = fft_lines(kernel, itemsize)
         return (Choice("lines", usual, values),) if len(values) > 1 else ()

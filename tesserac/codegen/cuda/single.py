@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from tesserac.codegen.cpu.expressions import address
 from tesserac.codegen.cuda.expressions import CUDA_TYPE
 from tesserac.codegen.cuda.layout import count
@@ -128,10 +126,10 @@ def emit_line(kernel: LineKernel, name: str, scope: CppNames, schedule: Schedule
             str(kernel.steps[number]),
         ]
     lines = count(sizes)
-    wavelet = re.fullmatch(r"line_(i?wavelet)<(\w+), \d+>", kernel.function)
-    if wavelet:
+    if kernel.wavelet:
+        transform = f"{kernel.function.partition('<')[0].removeprefix('line_')}_line<{kernel.wavelet.capitalize()}>"
         position = row_indices(sizes, variables, "int64_t", "row") if sizes else []
-        return _emit_wavelet(kernel, name, names, f"{wavelet[1]}_line<{wavelet[2]}>", position, arguments)
+        return _emit_wavelet(kernel, name, names, transform, position, arguments)
     text = render_template(
         "cuda/line.cu.j2",
         name=name,
