@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 else:
     T = TypeVar("T")
 
-    def dataclass(*, frozen: bool, slots: bool) -> Callable[[type[T]], type[T]]:
-        """``dataclasses.dataclass`` with these two flags, for values that are made very often."""
+    def dataclass(*, frozen: bool, slots: bool, eq: bool = True) -> Callable[[type[T]], type[T]]:
+        """``dataclasses.dataclass`` with these flags, for values that are made very often."""
 
         def made(cls: type[T]) -> type[T]:
-            hashed = frozen and "__hash__" not in cls.__dict__
-            return dataclasses.dataclass(slots=slots, unsafe_hash=hashed)(cls)
+            hashed = frozen and eq and "__hash__" not in cls.__dict__
+            return dataclasses.dataclass(slots=slots, eq=eq, unsafe_hash=hashed)(cls)
 
         return made

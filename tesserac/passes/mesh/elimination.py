@@ -19,12 +19,12 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tesserac.diagnostics import InternalError
+from tesserac.immutable import dataclass
 
 Integers = NDArray[np.int64]
 
@@ -107,18 +107,21 @@ class _Elimination:
         self._eliminated: dict[object, tuple[int, Integers]] = {}
         self._terms: list[_Term | None] = []
         self._of: list[list[int]] = [[] for _ in domains]
-        self._neighbours: list[set[int]] = [{v} for v in range(len(domains))]
+        self._neighbours: list[set[int]] = [{v} for v in range(len(domains))]  # all that share a term with it
         self._constant = 0
         self._width, self._largest, self._exact = 0, 1, True
         keys = [(id(t.nanoseconds), id(t.collectives), id(t.bytes)) for t in tables]
         distinct = dict(zip(keys, tables, strict=True))
         pack = _packing(self._domains, [(distinct[key], times) for key, times in Counter(keys).items()])
         numbers = {key: self._number(*_packed(table, pack)) for key, table in distinct.items()}
+        # A variable with one choice adds an axis of size 1; dozens of them are more than an array may have.
+        settled = {v for v, size in enumerate(domains) if size == 1}
         for key, table in zip(keys, tables, strict=True):
-            # A variable with one choice adds an axis of size 1; dozens of them are more than an array may have.
-            scope = tuple([v for v in table.scope if self._domains[v] > 1])
-            if table.nanoseconds.shape != tuple([self._domains[v] for v in table.scope]):
-                raise InternalError(f"a table of shape {table.nanoseconds.shape} over variables {table.scope}")
+            scope = table.scope
+            if table.nanoseconds.shape != tuple([domains[v] for v in scope]):
+                raise InternalError(f"a table of shape {table.nanoseconds.shape} over variables {scope}")
+            if not settled.isdisjoint(scope):
+                scope = tuple([v for v in scope if v not in settled])
             self._add(_Term(scope, numbers[key]))
 
     def _number(self, cost: Integers, tie: Integers) -> int:
@@ -139,7 +142,7 @@ class _Elimination:
 
     def run(self) -> Solution:
         """Eliminates all variables, then goes back through them."""
-        heap = [(self._entries(v), v) for v in range(len(self._domains))]
+        heap = [(self._entries(v), v) for v, size in enumerate(self._domains) if size > 1]
         current = {v: size for size, v in heap}
         heapq.heapify(heap)
         record: list[tuple[int, tuple[int, ...], Integers]] = []
@@ -157,13 +160,13 @@ class _Elimination:
                 self._neighbours[other].discard(variable)
                 if size <= self._limit:
                     self._neighbours[other] |= around
-                current[other] = self._entries(other)
-                heapq.heappush(heap, (current[other], other))
-        choices: dict[int, int] = {}
+                if (entries := self._entries(other)) != current[other]:
+                    current[other] = entries
+                    heapq.heappush(heap, (entries, other))
+        choices = [0] * len(self._domains)
         for variable, scope, best in reversed(record):
-            choices[variable] = int(best[tuple(choices[v] for v in scope)])
-        found = tuple(choices[v] for v in range(len(self._domains)))
-        return Solution(found, min(self._constant, IMPOSSIBLE), self._width, self._largest, self._exact)
+            choices[variable] = int(best[tuple([choices[v] for v in scope])])
+        return Solution(tuple(choices), min(self._constant, IMPOSSIBLE), self._width, self._largest, self._exact)
 
     def _summed(self, terms: Sequence[_Term], scope: tuple[int, ...], axis: int) -> _Content:
         """The sum of terms over all their variables; what decides between equals has the choice's number as well."""
@@ -178,13 +181,15 @@ class _Elimination:
         return _Content(np.minimum(cost, IMPOSSIBLE), tie)
 
     def _eliminate(self, variable: int) -> tuple[int, tuple[int, ...], Integers]:
-        terms = [term for at in self._of[variable] if (term := self._terms[at]) is not None]
+        terms = []
         for at in self._of[variable]:
-            self._terms[at] = None
-        scope = tuple(sorted({variable, *(v for term in terms for v in term.scope)}))
-        place = {v: i for i, v in enumerate(scope)}
-        axis = place[variable]
-        key = (axis, self._domains[variable], *sorted([(t.content, *[place[v] for v in t.scope]) for t in terms]))
+            if (term := self._terms[at]) is not None:
+                terms.append(term)
+                self._terms[at] = None
+        scope = tuple(sorted(self._neighbours[variable]))
+        axis = scope.index(variable)
+        key = (axis, self._domains[variable],
+               *sorted([(t.content, *[scope.index(v) for v in t.scope]) for t in terms]))
         if key not in self._eliminated:
             least, chosen, best = _least(self._summed(terms, scope, axis), axis)
             self._eliminated[key] = self._number(least, chosen), best

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
 
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
+from tesserac.passes.mesh.folding import Folding
+from tesserac.passes.mesh.nodes import Choice, Node
 from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.pins import Restriction, restricted
 from tesserac.passes.mesh.placements import REPLICATED, Placements, Shard
-from tesserac.passes.mesh.problem import Choice, Chosen, Node
+from tesserac.passes.mesh.problem import Chosen
 from tesserac.passes.mesh.roles import Kinds, Role
 from tesserac.passes.mesh.strategy import REQUESTS, Strategy, after, strategies
 from tesserac.passes.reverse import forward_active
@@ -72,29 +74,30 @@ def mixtures_of(function: Function, variables: Variables, sizes: Mapping[str, in
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """What decides a node's strategies: equal for the same equation of equal layers."""
-
-    op: str
-    attrs: object
-    types: tuple[object, ...]
-    kinds: tuple[tuple[str, ...], ...]
-    weight: bool
-
-
 class Variables:
     """Nodes in canonical order with what does not depend on roles: what their axes are, which of them are alike."""
 
     def __init__(self, nodes: Sequence[Node], kinds: Kinds) -> None:
         self.nodes = nodes
-        self.kinds = [tuple(tuple(kinds.of(v, a) for a in range(v.type.rank)) for v in (*n.operands, *n.results))
-                      for n in nodes]
-        self._numbers: dict[_Signature, int] = {}
+        self.kinds = [tuple([kinds.of(v) for v in (*n.operands, *n.results)]) for n in nodes]
+        self._numbers: dict[object, int] = {}
         self.signatures = [self._number(i) for i in range(len(nodes))]
         self.stream = _stream(nodes)
         self.legal: dict[object, list[Choice]] = {}
         self._choices: dict[object, Choice] = {}
+
+    def likeness(self) -> list[tuple[object, ...]]:
+        """For every node what is equal where nodes compute the same and may do the same."""
+        return [(number, node.keeps, node.gradient, node.key in self.stream)
+                for number, node in zip(self.signatures, self.nodes, strict=True)]
+
+    def folded(self, folding: Folding) -> Variables:
+        """The variables that stand for these. Choices are the same objects."""
+        other = copy(self)
+        other.nodes = folding.nodes
+        other.kinds = [self.kinds[i] for i in folding.first]
+        other.signatures = [self.signatures[i] for i in folding.first]
+        return other
 
     def choice(self, name: str, operands: Placements, results: Placements, strategy: Strategy | None = None) -> Choice:
         """The one choice that has these parts."""
@@ -108,11 +111,11 @@ class Variables:
         return self.choice(strategy.name, strategy.operands, strategy.results, strategy)
 
     def _number(self, i: int) -> int:
+        """What decides a node's strategies: equal for the same equation of equal layers."""
         node = self.nodes[i]
         op, attrs = (node.equation.op, node.equation.attrs) if node.equation is not None else (node.key[:7], ())
         op = op if node.equation is not None or node.operands else "input"
-        signature = _Signature(op, attrs, tuple(v.type for v in (*node.operands, *node.results)), self.kinds[i],
-                               node.weight)
+        signature = (op, attrs, tuple([v.type for v in (*node.operands, *node.results)]), self.kinds[i], node.weight)
         return self._numbers.setdefault(signature, len(self._numbers))
 
 

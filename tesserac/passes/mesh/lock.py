@@ -12,7 +12,7 @@ from tesserac.diagnostics import CompileError, Diagnostics, Span
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.mesh.problem import Choice, Node
+from tesserac.passes.mesh.nodes import Choice, Node
 from tesserac.passes.mesh.roles import role_of
 from tesserac.passes.mesh.search import Found, Plan, Searcher
 
@@ -67,7 +67,7 @@ def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Se
         raise _stale(f"{name} is of version {version}, and this tesserac reads version {VERSION}", None)
     if grid != str(mesh):
         raise _stale(f"{name} is for the mesh {grid}, and this is {mesh}", None)
-    nodes = tuple(searcher.problem.nodes)
+    nodes = searcher.nodes
     spans = {n.key: n.equation.span for n in nodes if n.equation is not None}
     now = _rows(function, nodes)
     for mine, theirs in zip(now, rows, strict=False):
@@ -96,7 +96,7 @@ def locked_form(text: str, forms: Sequence[Function]) -> Function:
 
 def _choices(plans: list[dict[str, str]], name: str, function: Function, mesh: Mesh, searcher: Searcher,
              spans: Mapping[str, Span]) -> Plan:
-    nodes = tuple(searcher.problem.nodes)
+    nodes = searcher.nodes
     order = _order(function, nodes)
     # What memory made a search add is among the choices of free axes; experts lie at ranks of axes that are theirs.
     free = searcher.under({axis: role_of("free") for axis in mesh.axes})

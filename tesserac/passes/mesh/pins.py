@@ -10,8 +10,8 @@ from tesserac.diagnostics import CompileError, Diagnostic, Diagnostics, Label, S
 from tesserac.ir.mesh import CLOSED, OPEN, Mesh, Pinned
 from tesserac.ir.program import Entry, Function, Input, Var
 from tesserac.passes.differentiate import expand_derivatives
+from tesserac.passes.mesh.nodes import Choice, Node
 from tesserac.passes.mesh.placements import Placement
-from tesserac.passes.mesh.problem import Choice, Node
 from tesserac.passes.mesh.settings import Pin
 from tesserac.passes.mesh.strategy import REQUESTS
 

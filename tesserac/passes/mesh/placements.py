@@ -9,8 +9,9 @@ axis, in mesh order; a tensor axis that several of them cut is cut by the first 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from tesserac.immutable import dataclass
 from tesserac.ir.types import TensorType
 
 

@@ -14,10 +14,10 @@ from tesserac.passes.mesh.buckets import BUCKET_BYTES
 from tesserac.passes.mesh.graph import OUTPUT
 from tesserac.passes.mesh.hardware import Hardware
 from tesserac.passes.mesh.lock import from_lock, locked_form
+from tesserac.passes.mesh.nodes import Node
 from tesserac.passes.mesh.partition import Assignment, AxisAssignment, Sharded
 from tesserac.passes.mesh.pins import Fixed, matched
 from tesserac.passes.mesh.placements import REPLICATED
-from tesserac.passes.mesh.problem import Node
 from tesserac.passes.mesh.program import rank_program
 from tesserac.passes.mesh.projections import split_projections
 from tesserac.passes.mesh.roles import Role, role_of
@@ -54,6 +54,10 @@ class Settings:
         """The axis whose ranks update parameters in shares (ZeRO-1): the longest of the data axes."""
         data = [axis for axis, size in mesh.sizes.items() if self.role(axis).name == "data" and size > 1]
         return max(data, key=lambda axis: mesh.sizes[axis]) if data and self.zero == 1 else None
+
+    def limit(self, hardware: Hardware) -> float:
+        """Bytes that one rank may hold."""
+        return self.memory if self.memory is not None else hardware.memory
 
     def role(self, axis: str) -> Role:
         """The role of an axis."""
@@ -107,7 +111,7 @@ class Planned:
     @property
     def limit(self) -> float:
         """Bytes that one rank may hold."""
-        return self.settings.memory if self.settings.memory is not None else self.hardware.memory
+        return self.settings.limit(self.hardware)
 
 
 def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings = NOTHING) -> Planned:
@@ -128,13 +132,10 @@ def plan(function: Function, mesh: Mesh, hardware: Hardware, settings: Settings 
         searcher = Searcher(form, mesh, hardware, roles, settings.pins, settings.whole, settings.fixed)
         found = searcher.priced(from_lock(settings.lock[1], settings.lock[0], form, mesh, searcher))
         return described(form, mesh, hardware, settings, searcher, found, (), 0.0)
-    limit = settings.memory if settings.memory is not None else hardware.memory
-    tried = [_cheapest(form, mesh, hardware, settings, roles, limit) for form in forms]
-    best = min(range(len(forms)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))
-    searcher, found, known = tried[best]
+    searchers = [_searcher(form, mesh, hardware, settings, roles) for form in forms]
+    searcher, found, scored = _best(searchers, settings)
     if found.cost.impossible:
         raise _impossible(searcher)
-    scored = () if settings.fixed else tuple(known.get(t.name) or _score(t, searcher) for t in templates(mesh, roles))
     return described(searcher.function, mesh, hardware, settings, searcher, found, scored,
                      time.process_time() - begin)
 
@@ -150,16 +151,48 @@ def _impossible(searcher: Searcher) -> CompileError:
     return CompileError(bag.items)
 
 
-def _cheapest(forward: Function, mesh: Mesh, hardware: Hardware, settings: Settings, roles: Mapping[str, Role],
-              limit: float) -> tuple[Searcher, Found, Mapping[str, Scored]]:
-    """The plan of one form of the function, and the templates that it was started from."""
+def _searcher(form: Function, mesh: Mesh, hardware: Hardware, settings: Settings,
+              roles: Mapping[str, Role]) -> Searcher:
+    """A search of one form of the function."""
     if settings.zero == 3:
         roles = {axis: replace(role, must_cut_weights=role.stores_weights)
                  for axis, role in storing_weights(roles).items()}
-    searcher = Searcher(forward, mesh, hardware, roles, settings.pins, settings.whole, settings.fixed)
+    return Searcher(form, mesh, hardware, roles, settings.pins, settings.whole, settings.fixed)
+
+
+def _best(searchers: Sequence[Searcher], settings: Settings) -> tuple[Searcher, Found, tuple[Scored, ...]]:
+    """The cheapest plan of all forms with its search and the templates beside it.
+
+    Searched first with equal layers as one. If letting them differ gains anything, all is searched again without that.
+    """
+    small = [searcher.folded() for searcher in searchers]
+    best, searcher, found, scored = _of_forms(small, settings)
+    if small[best] is searchers[best]:
+        return searcher, found, scored
+    whole = searchers[best].under(searcher.roles, searcher.pins)
+    if whole.improved(found) is None:
+        return whole, found, scored
+    _, searcher, found, scored = _of_forms(searchers, settings)
+    return searcher, found, scored
+
+
+def _of_forms(searchers: Sequence[Searcher],
+              settings: Settings) -> tuple[int, Searcher, Found, tuple[Scored, ...]]:
+    """The cheapest plan of all forms: which one, the search as it was in the end, the plan, and all templates."""
+    limit = settings.limit(searchers[0].hardware)
+    tried = [_cheapest(searcher, settings, limit) for searcher in searchers]
+    best = min(range(len(tried)), key=lambda i: (tried[i][1].memory > limit, tried[i][1].cost.key, i))
+    searcher, found, known = tried[best]
+    mesh = searcher.mesh
+    named = () if settings.fixed else templates(mesh, {axis: settings.role(axis) for axis in mesh.axes})
+    return best, searcher, found, tuple(known.get(t.name) or _score(t, searcher) for t in named)
+
+
+def _cheapest(searcher: Searcher, settings: Settings, limit: float) -> tuple[Searcher, Found, Mapping[str, Scored]]:
+    """The plan of one form of the function, and the templates that it was started from."""
     scored: dict[str, Scored] = {}
-    if len(mesh.axes) > 1 and not settings.pins and not settings.fixed:  # on one axis the search is exact
-        scored = {t.name: _score(t, searcher) for t in templates(mesh, roles) if t.reachable}
+    if len(searcher.mesh.axes) > 1 and not settings.pins and not settings.fixed:  # on one axis the search is exact
+        scored = {t.name: _score(t, searcher) for t in templates(searcher.mesh, searcher.roles) if t.reachable}
     starts = [dict(s.found.plan) for s in scored.values() if not s.found.cost.impossible]
     searcher, found = _with_exchanges(searcher, searcher.run(starts=starts))
     if found.memory > limit:

@@ -14,70 +14,25 @@ for one axis after another never makes it larger.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tesserac.ir.program import Equation, Var
 from tesserac.passes.mesh.cost import equation_work, passes
 from tesserac.passes.mesh.elimination import IMPOSSIBLE, Integers, Table
-from tesserac.passes.mesh.experts import EXPERTS, MODES
+from tesserac.passes.mesh.experts import EXPERTS
 from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.nodes import Choice, Node, Value
 from tesserac.passes.mesh.placements import Placement
-from tesserac.passes.mesh.strategy import Strategy
 from tesserac.passes.mesh.trees import NANO, AxisCosts, Cost, Traffic, added
 
 WIDEST = 30_000
 """Entries of a value's table beyond which its consumers are taken up one by one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
-    """What one node does on one axis: a strategy's placements and its own collectives, or those of an input or output.
-
-    ``strategy`` is None for inputs (no operands) and outputs (no results). A search makes each of them once, so that
-    whole plans compare quickly.
-    """
-
-    name: str
-    operands: tuple[Placement, ...]
-    results: tuple[Placement, ...]
-    strategy: Strategy | None = None
-
-    @property
-    def cuts(self) -> bool:
-        """Whether ranks share the work."""
-        if self.strategy is None:
-            return any(p.is_divided for p in self.results)
-        return self.strategy.cuts or self.name in MODES
-
-    def __str__(self) -> str:
-        return self.name
-
-
 Arrays = tuple[Integers, Integers, Integers]
 """A table's nanoseconds, collectives and bytes."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Node:
-    """A variable: an input, an equation or an output.
-
-    key       orders nodes the same way whatever their order in the program
-    equation  None for inputs and outputs
-    keeps     bytes that each byte of its results stands for in memory until the step ends
-    weight    a parameter: its gradient is reduced beside the backward pass
-    gradient  whether a cotangent flows back to its results
-    """
-
-    key: str
-    operands: tuple[Var, ...]
-    results: tuple[Var, ...]
-    equation: Equation | None = None
-    keeps: float = 0.0
-    weight: bool = False
-    gradient: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +44,14 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Laid:
-    """Values on one axis: where each is made and wanted, None if that is one place, and in how many pieces it is."""
+class _Terms:
+    """The tables of a value: for each the numbers of its variables, and what it says.
 
-    moves: Sequence[tuple[Placement, frozenset[Placement]] | None]
-    pieces: Sequence[int]
+    Variables are numbered among the value's own nodes, ascending; after them come auxiliary ones of ``more`` choices.
+    """
+
+    tables: tuple[tuple[tuple[int, ...], Arrays], ...]
+    more: tuple[int, ...]
 
 
 Chosen = Mapping[str, Sequence[Choice]]
@@ -103,49 +61,43 @@ Chosen = Mapping[str, Sequence[Choice]]
 class Problem:
     """The nodes of a function with their costs on the axes of a mesh. ``price``: seconds per byte of memory kept."""
 
-    def __init__(self, nodes: Sequence[Node], sizes: Mapping[str, int], costs: Mapping[str, AxisCosts],
-                 hardware: Hardware, price: float = 0.0) -> None:
-        self.nodes = sorted(nodes, key=lambda node: node.key)
+    def __init__(self, nodes: Sequence[Node], values: Sequence[Value], sizes: Mapping[str, int],
+                 costs: Mapping[str, AxisCosts], hardware: Hardware, price: float = 0.0) -> None:
+        self.nodes, self._values = nodes, values
         self.sizes, self.costs, self.hardware, self.price = dict(sizes), dict(costs), hardware, price
-        self.consumers: dict[str, list[tuple[int, int]]] = {v.name: [] for n in self.nodes for v in n.results}
-        for i, node in enumerate(self.nodes):
-            for k, var in enumerate(node.operands):
-                self.consumers[var.name].append((i, k))
-        self._values = sorted(((var, i, k) for i, node in enumerate(self.nodes)
-                               for k, var in enumerate(node.results)), key=lambda value: value[0].name)
         alike: dict[object, int] = {}
-        self._alike = [alike.setdefault(_likeness(node), len(alike)) for node in self.nodes]
+        self._alike = [alike.setdefault(_likeness(node), len(alike)) for node in nodes]
         self._work = {number: equation_work(node.equation) if node.equation is not None else (0.0, 0.0)
-                      for number, node in zip(self._alike, self.nodes, strict=True)}
-        self._bytes = {v.name: v.type.bytes for node in self.nodes for v in node.results}
-        self._reported = {i for i, node in enumerate(self.nodes) if node.results and all(
-            v.type.rank == 0 and all(not self.nodes[c].results for c, _ in self.consumers[v.name])
-            for v in node.results)}
-        self._whole: dict[object, Cost] = {}
+                      for number, node in zip(self._alike, nodes, strict=True)}
+        # Where nodes and choices are alike, so is what a value costs: found out once for each such case.
+        self._around = [tuple(sorted({value.maker, *(c for c, _ in value.readers)})) for value in values]
+        self._cases = Numbers()
+        self._forms = [self._cases.of(_form(value, at)) for value, at in zip(values, self._around, strict=True)]
+        self._costs: dict[object, Cost] = {}
         self._own: dict[object, Cost] = {}
+        self._held: dict[object, float] = {}
         self._cached: dict[object, Arrays] = {}
-        self._domains: dict[tuple[Choice, ...], int] = {}
-        self._known: dict[int, tuple[int, tuple[Choice, ...]]] = {}
+        self._terms: dict[object, _Terms] = {}
+        self._domains = Numbers()
         self._columns: dict[object, Column] = {}
-        self._laid: dict[object, _Laid] = {}
-        self._flags = [(self.nodes[i].gradient and var.type.dtype.is_differentiable, self.nodes[i].weight,
-                        i not in self._reported) for var, i, _ in self._values]
 
     # ---------------------------------------------------------------------------------------------- one assignment
 
     def cost(self, chosen: Chosen) -> Cost:
         """The whole sum for choices on all axes."""
-        key = (self.price, *((axis, tuple(choices)) for axis, choices in chosen.items()))
-        if key not in self._whole:
-            self._whole[key] = self._new_cost(chosen)
-        return self._whole[key]
-
-    def _new_cost(self, chosen: Chosen) -> Cost:
-        picked = [dict(zip(chosen, row, strict=True)) for row in zip(*chosen.values(), strict=True)]
-        own = [self._own_cost(i, picks) for i, picks in enumerate(picked)]
-        laid = {axis: self._lying(axis, tuple(choices)) for axis, choices in chosen.items()}
-        moving = {v for axis in laid for v, moves in enumerate(laid[axis].moves) if moves is not None}
-        return added([*own, *(self._moves(v, laid, None)[0] for v in sorted(moving))])
+        rows = list(zip(*chosen.values(), strict=True))
+        states = self._cases.of_all([(self.price, *chosen, *row) for row in rows])
+        found = []
+        for i, key in enumerate(zip(self._alike, states, strict=True)):
+            if key not in self._costs:
+                self._costs[key] = self._own_cost(i, dict(zip(chosen, rows[i], strict=True)))
+            found.append(self._costs[key].times(self.nodes[i].count))
+        for v, around in enumerate(self._around):
+            case = (-1, self._forms[v], *[states[n] for n in around])
+            if case not in self._costs:
+                self._costs[case] = self._moves(v, chosen, None)[0].times(self._values[v].count)
+            found.append(self._costs[case])
+        return added(found)
 
     def flops(self, i: int) -> float:
         """Operations of a node before anything is cut."""
@@ -153,16 +105,21 @@ class Problem:
 
     def memory(self, chosen: Chosen) -> float:
         """Bytes of one rank that stay until the step ends."""
-        return sum(self._moved_and_held(i, {a: choices[i] for a, choices in chosen.items()})[1]
-                   for i in range(len(self.nodes)))
+        total = 0.0
+        for i, row in enumerate(zip(*chosen.values(), strict=True)):
+            key = (self._alike[i], *chosen, *row)
+            if key not in self._held:
+                self._held[key] = self._moved_and_held(i, dict(zip(chosen, row, strict=True)))[1]
+            total += self.nodes[i].count * self._held[key]
+        return total
 
     def _moved_and_held(self, i: int, picked: Mapping[str, Choice]) -> tuple[float, float]:
         """Bytes of one rank's part of the operands and results, and of what stays of the results."""
         node, moved, held = self.nodes[i], 0.0, 0.0
         for k, var in enumerate(node.operands):
-            moved += self._bytes[var.name] / self._pieces((a, c.operands[k]) for a, c in picked.items())
+            moved += var.type.bytes / self._pieces((a, c.operands[k]) for a, c in picked.items())
         for k, var in enumerate(node.results):
-            part = self._bytes[var.name] / self._pieces((a, c.results[k]) for a, c in picked.items())
+            part = var.type.bytes / self._pieces((a, c.results[k]) for a, c in picked.items())
             moved += part
             held += part * node.keeps
         return moved, held
@@ -203,34 +160,24 @@ class Problem:
         once = self.costs[axis].within("all_to_all", float(rows.type.bytes))
         return once + once if node.gradient else once
 
-    def _lying(self, axis: str, choices: tuple[Choice, ...]) -> _Laid:
-        """Where values lie on an axis under given choices."""
-        key = (axis, choices)
-        if key not in self._laid:
-            moves: list[tuple[Placement, frozenset[Placement]] | None] = []
-            for var, i, k in self._values:
-                produced = choices[i].results[k]
-                wanted = frozenset([choices[c].operands[o] for c, o in self.consumers[var.name]])
-                moves.append(None if wanted <= {produced} else (produced, wanted))
-            self._laid[key] = _Laid(moves, [self._pieces(((axis, choices[i].results[k]),)) for _, i, k in self._values])
-        return self._laid[key]
-
-    def _moves(self, v: int, laid: Mapping[str, _Laid], cut: str | None) -> tuple[Cost, Cost]:
+    def _moves(self, v: int, chosen: Chosen, cut: str | None) -> tuple[Cost, Cost]:
         """Conversions of one value on axes: with its parts as they are, and where it is ``cut`` on one more."""
-        whole, smaller = Cost(), Cost()
-        for axis, lies in laid.items():
-            moves = lies.moves[v]
-            if moves is None:
+        whole, smaller, value = Cost(), Cost(), self._values[v]
+        for axis, choices in chosen.items():
+            made = choices[value.maker].results[value.result]
+            wanted = frozenset([choices[c].operands[o] for c, at in value.readers for o in at])
+            if wanted <= {made}:
                 continue
-            part = self._part(v, [other for b, other in laid.items() if b != axis])
-            whole += self.costs[axis].tree(Traffic(part, *self._flags[v]), *moves)[0]
+            others = {b: chosen[b] for b in chosen if b != axis}
+            whole += self.costs[axis].tree(self._traffic(value, others), made, wanted)[0]
             if cut is not None:
-                smaller += self.costs[axis].tree(Traffic(part / self.sizes[cut], *self._flags[v]), *moves)[0]
+                smaller += self.costs[axis].tree(self._traffic(value, others, self.sizes[cut]), made, wanted)[0]
         return whole, smaller
 
-    def _part(self, v: int, others: Iterable[_Laid]) -> float:
-        """Bytes of a value that axes cut, as its producer leaves it."""
-        return self._bytes[self._values[v][0].name] / math.prod([lies.pieces[v] for lies in others])
+    def _traffic(self, value: Value, others: Chosen, cut: int = 1) -> Traffic:
+        """A value that other axes cut as its maker leaves it, and one of this many ranks."""
+        pieces = self._pieces((axis, choices[value.maker].results[value.result]) for axis, choices in others.items())
+        return Traffic(value.bytes / pieces / cut, value.gradient, value.weight, value.waited)
 
     # ---------------------------------------------------------------------------------------------- tables of one axis
 
@@ -242,46 +189,46 @@ class Problem:
         """
         fixed = {b: choices for b, choices in chosen.items() if b != axis}
         sizes = [len(domain) for domain in domains]
-        numbers = [self._number(domain) for domain in domains]
-        found = [self._own_table(axis, i, domain, numbers[i], fixed) for i, domain in enumerate(domains)]
-        laid = {b: self._lying(b, tuple(choices)) for b, choices in fixed.items()}
-        for v in range(len(self._values)):
-            found += self._value_tables(axis, v, domains, numbers, laid, sizes)
+        numbers = self._domains.of_all(domains)
+        states = self._cases.of_all(list(zip([tuple(fixed)] * len(domains), numbers, *fixed.values(), strict=True)))
+        found = [self._own_table(axis, i, domain, states[i], fixed) for i, domain in enumerate(domains)]
+        for v, around in enumerate(self._around):
+            case = (axis, self._forms[v], *[states[n] for n in around])
+            if case not in self._terms:
+                self._terms[case] = self._value_terms(axis, v, domains, numbers, fixed)
+            terms = self._terms[case]
+            if terms.more:
+                around = (*around, *range(len(sizes), len(sizes) + len(terms.more)))
+                sizes += terms.more
+            found += [Table(tuple([around[at] for at in scope]), *arrays) for scope, arrays in terms.tables]
         return sizes, found
 
-    def _number(self, domain: tuple[Choice, ...]) -> int:
-        """Equal for equal domains. Most are the same object as before."""
-        if id(domain) not in self._known:
-            self._known[id(domain)] = self._domains.setdefault(domain, len(self._domains)), domain
-        return self._known[id(domain)][0]
-
-    def _own_table(self, axis: str, i: int, domain: Sequence[Choice], number: int, fixed: Chosen) -> Table:
-        held = {b: choices[i] for b, choices in fixed.items()}
-        key = (self._alike[i], self.price, axis, number, *held.items())
+    def _own_table(self, axis: str, i: int, domain: Sequence[Choice], state: int, fixed: Chosen) -> Table:
+        times = self.nodes[i].count
+        key = (self._alike[i], times, self.price, axis, state)
         if key not in self._cached:
-            self._cached[key] = _parts([self._own_cost(i, {**held, axis: choice}) for choice in domain])
+            held = {b: choices[i] for b, choices in fixed.items()}
+            self._cached[key] = _parts([self._own_cost(i, {**held, axis: choice}) for choice in domain], times)
         return Table((i,), *self._cached[key])
 
-    def _value_tables(self, axis: str, v: int, domains: Sequence[Sequence[Choice]], numbers: Sequence[int],
-                      laid: Mapping[str, _Laid], sizes: list[int]) -> list[Table]:
-        var, i, k = self._values[v]
-        produced = self._column(numbers[i], domains[i], "results", (k,))
-        found = []
-        if any(lies.moves[v] is not None for lies in laid.values()):
-            found.append(self._elsewhere(i, produced, *self._moves(v, laid, axis)))
-        readers: dict[int, tuple[int, ...]] = {}
-        for c, o in self.consumers[var.name]:
-            readers[c] = (*readers.get(c, ()), o)
-        if not readers:
-            return found
-        wanted = {c: self._column(numbers[c], domains[c], "operands", at) for c, at in readers.items()}
-        traffic = Traffic(self._part(v, laid.values()), *self._flags[v])
-        scope = sorted(wanted)
-        while math.prod([sizes[i], *(sizes[c] for c in scope)]) > WIDEST and len(scope) > 1:
+    def _value_terms(self, axis: str, v: int, domains: Sequence[Sequence[Choice]], numbers: Sequence[int],
+                     fixed: Chosen) -> _Terms:
+        value, around = self._values[v], self._around[v]
+        maker = around.index(value.maker)
+        made = self._column(numbers[value.maker], domains[value.maker], "results", (value.result,))
+        found: list[tuple[tuple[int, ...], Arrays]] = []
+        if (elsewhere := self._moves(v, fixed, axis)) != (Cost(), Cost()):
+            found.append(((maker,), self._elsewhere(value, made, *elsewhere)))
+        sizes = [len(domains[n]) for n in around]
+        wanted = {around.index(c): self._column(numbers[c], domains[c], "operands", at) for c, at in value.readers}
+        scope = list(wanted)
+        while math.prod([sizes[at] for at in {maker, *scope}]) > WIDEST and len(scope) > 1:
             scope, more = self._joined(scope, wanted, sizes)
             found.append(more)
-        found.append(self._conversions(axis, traffic, i, produced, [(c, wanted[c]) for c in scope]))
-        return found
+        if scope:
+            traffic = self._traffic(value, fixed)
+            found.append(self._conversions(axis, traffic, value.count, (maker, made), [(c, wanted[c]) for c in scope]))
+        return _Terms(tuple(found), tuple(sizes[len(around):]))
 
     def _column(self, number: int, domain: Sequence[Choice], which: str, at: tuple[int, ...]) -> Column:
         """The placements that every choice of a domain has for some of its operands, or for a result."""
@@ -294,15 +241,16 @@ class Problem:
     def _column_of(self, sets: tuple[frozenset[Placement], ...]) -> Column:
         return self._columns.setdefault(sets, Column(len(self._columns), sets))
 
-    def _elsewhere(self, i: int, produced: Column, others: Cost, smaller: Cost) -> Table:
-        """What a producer's choices cost on the axes that are held fixed."""
-        key = (produced.number, others, smaller)
+    def _elsewhere(self, value: Value, made: Column, others: Cost, smaller: Cost) -> Arrays:
+        """What a maker's choices cost on the axes that are held fixed."""
+        key = (made.number, value.count, others, smaller)
         if key not in self._cached:
             self._cached[key] = _parts([smaller if all(p.is_divided for p in place) else others
-                                        for place in produced.sets])
-        return Table((i,), *self._cached[key])
+                                        for place in made.sets], value.count)
+        return self._cached[key]
 
-    def _joined(self, scope: list[int], columns: dict[int, Column], domains: list[int]) -> tuple[list[int], Table]:
+    def _joined(self, scope: list[int], columns: dict[int, Column],
+                domains: list[int]) -> tuple[list[int], tuple[tuple[int, ...], Arrays]]:
         """Puts a new variable, the placements that two consumers want together, in the place of the two."""
         first, second = sorted(sorted(scope, key=lambda c: (domains[c], c))[:2])
         unions = [[a | b for b in columns[second].sets] for a in columns[first].sets]
@@ -319,35 +267,51 @@ class Problem:
         domains.append(len(states))
         columns[new] = self._column_of(states)
         rest = [c for c in scope if c not in (first, second)]
-        return [*rest, new], Table((first, second, new), *self._cached[key])
+        return [*rest, new], ((first, second, new), self._cached[key])
 
-    def _conversions(self, axis: str, traffic: Traffic, i: int, produced: Column,
-                     wanted: Sequence[tuple[int, Column]]) -> Table:
-        """The table of a value over its producer and its consumers."""
-        shape = [(i, produced), *wanted]
-        order = sorted(range(len(shape)), key=lambda at: shape[at][0])
-        key = (axis, traffic, order.index(0), *(shape[at][1].number for at in order))
+    def _conversions(self, axis: str, traffic: Traffic, count: int, made: tuple[int, Column],
+                     wanted: Sequence[tuple[int, Column]]) -> tuple[tuple[int, ...], Arrays]:
+        """The table of a value over its maker and its readers."""
+        scope = sorted({at for at, _ in (made, *wanted)})
+        shape = [(scope.index(at), column) for at, column in (made, *wanted)]
+        key = (axis, traffic, count, *((at, column.number) for at, column in shape))
         if key not in self._cached:
-            self._cached[key] = self._new_conversions(axis, traffic, [shape[at][1].sets for at in order],
-                                                      order.index(0))
-        return Table(tuple(shape[at][0] for at in order), *self._cached[key])
+            self._cached[key] = self._new_conversions(axis, traffic, count, shape)
+        return tuple(scope), self._cached[key]
 
-    def _new_conversions(self, axis: str, traffic: Traffic, shape: Sequence[tuple[frozenset[Placement], ...]],
-                         producer: int) -> Arrays:
-        places = sorted({p for sets in shape for s in sets for p in s}, key=str)
+    def _new_conversions(self, axis: str, traffic: Traffic, count: int, shape: Sequence[tuple[int, Column]]) -> Arrays:
+        """``shape``: of the maker, then of the readers, the axis of the table and the placements along it."""
+        places = sorted({p for _, column in shape for s in column.sets for p in s}, key=str)
         bit = {place: 1 << at for at, place in enumerate(places)}
-        masks = np.zeros([1] * len(shape), np.int64)
-        ours = np.zeros([1] * len(shape), np.int64)
-        for position, sets in enumerate(shape):
-            local = [1] * len(shape)
-            local[position] = -1
-            values = np.array([sum(bit[p] for p in s) for s in sets], np.int64).reshape(local)
-            masks, ours = (masks, ours + values) if position == producer else (masks | values, ours)
+        rank = 1 + max(at for at, _ in shape)
+        rows = []
+        for at, column in shape:
+            local = [1] * rank
+            local[at] = -1
+            rows.append(np.array([sum(bit[p] for p in s) for s in column.sets], np.int64).reshape(local))
+        ours, masks = rows[0], np.zeros([1] * rank, np.int64)
+        for row in rows[1:]:
+            masks = masks | row
         code = masks + (ours << len(places))
         kinds, inverse = np.unique(code, return_inverse=True)
         costs = [self.costs[axis].tree(traffic, *_decoded(int(number), places))[0] for number in kinds]
-        nanoseconds, collectives, sent = (part[inverse].reshape(code.shape) for part in _parts(costs))
+        nanoseconds, collectives, sent = (part[inverse].reshape(code.shape) for part in _parts(costs, count))
         return nanoseconds, collectives, sent
+
+
+class Numbers:
+    """Equal keys have one number."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, int] = {}
+
+    def of(self, key: Hashable) -> int:
+        """The number of a key."""
+        return self._known.setdefault(key, len(self._known))
+
+    def of_all(self, keys: Sequence[Hashable]) -> list[int]:
+        """The numbers of many keys."""
+        return [self._known.setdefault(key, len(self._known)) for key in keys]
 
 
 def _likeness(node: Node) -> object:
@@ -356,13 +320,21 @@ def _likeness(node: Node) -> object:
     return op, tuple(v.type for v in (*node.operands, *node.results)), len(node.operands), node.keeps, node.gradient
 
 
+def _form(value: Value, around: tuple[int, ...]) -> object:
+    """Values of which this is equal have equal tables over their own nodes."""
+    return (value.bytes, value.gradient, value.weight, value.waited, value.count, around.index(value.maker),
+            value.result, *[(around.index(c), operands) for c, operands in value.readers])
+
+
 def _decoded(number: int, places: Sequence[Placement]) -> tuple[Placement, frozenset[Placement]]:
     """The produced placement and the wanted ones from the bits of a table's entry."""
     ours, masks = number >> len(places), number & ((1 << len(places)) - 1)
     return places[ours.bit_length() - 1], frozenset(p for at, p in enumerate(places) if masks >> at & 1)
 
 
-def _parts(costs: Sequence[Cost]) -> Arrays:
+def _parts(costs: Sequence[Cost], count: int) -> Arrays:
+    """Costs that occur ``count`` times."""
+    costs = [cost.times(count) for cost in costs]
     nanoseconds = [IMPOSSIBLE if cost.impossible else cost.nanoseconds for cost in costs]
     return (np.array(nanoseconds, np.int64), np.array([c.collectives for c in costs], np.int64),
             np.array([c.bytes for c in costs], np.int64))

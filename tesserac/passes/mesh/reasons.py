@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tesserac.passes.mesh.graph import is_product
+from tesserac.passes.mesh.nodes import Choice
 from tesserac.passes.mesh.planning import Planned
-from tesserac.passes.mesh.problem import Choice
 
 WORK = 3000
 """Nodes that are solved again in all: each reason solves an axis once more."""

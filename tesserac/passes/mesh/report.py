@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesserac.ir.program import Equation, Function, Input
+from tesserac.passes.mesh.nodes import Choice
 from tesserac.passes.mesh.placements import REPLICATED, local_type
 from tesserac.passes.mesh.planning import Planned
-from tesserac.passes.mesh.problem import Choice
 from tesserac.passes.mesh.traffic import Collective, compute_seconds, summed
 from tesserac.passes.reverse import forward_active
 

@@ -7,14 +7,12 @@ people give axes say what they are for, so they restrict the choices: ``dp`` cut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from tesserac.ir.program import Equation, Function, Var
-from tesserac.ops.base import Factors, spec_of
-
-Place = tuple[str, int]
-"""An axis of a value: its name and the axis' number."""
+from tesserac.ir.program import Attr, Function, Var
+from tesserac.ir.types import TensorType
+from tesserac.ops.base import spec_of
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 KINDS = ("batch", "sequence", "expert", "feature")
@@ -96,30 +94,33 @@ class Kinds:
     """
 
     def __init__(self, function: Function) -> None:
-        self._parent: dict[Place, Place] = {}
-        self._labels: dict[Place, set[str]] = {}
+        self._first: dict[str, int] = {}
+        count = 0
+        for var in function.variables():
+            self._first[var.name] = count
+            count += var.type.rank
+        self._parent = list(range(count))
         for equation in function.equations:
-            for places in letters_of(equation).values():
-                for place in places[1:]:
-                    self._join(places[0], place)
+            values = (*equation.operands, *equation.results)
+            starts = [self._first[v.name] for v in values]
+            for (value, axis), *others in _together(equation.op, len(equation.operands),
+                                                    tuple([v.type for v in values]), equation.attrs):
+                root = self._root(starts[value] + axis)
+                for value, axis in others:
+                    self._parent[self._root(starts[value] + axis)] = root
+        self._labels: dict[int, set[str]] = {}
+        self._known: dict[str, tuple[str, ...]] = {}
         self._name(function)
 
-    def _root(self, place: Place) -> Place:
-        path = []
-        while (up := self._parent.get(place, place)) != place:
-            path.append(place)
-            place = up
-        self._parent.update((step, place) for step in path)
+    def _root(self, place: int) -> int:
+        parent = self._parent
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
         return place
-
-    def _join(self, a: Place, b: Place) -> None:
-        first, second = self._root(a), self._root(b)
-        if first != second:
-            self._parent[second] = first
 
     def _label(self, var: Var, axis: int, label: str) -> None:
         if axis < var.type.rank:
-            self._labels.setdefault(self._root((var.name, axis)), set()).add(label)
+            self._labels.setdefault(self._root(self._first[var.name] + axis), set()).add(label)
 
     def _name(self, function: Function) -> None:
         for item in function.data:
@@ -134,38 +135,29 @@ class Kinds:
             if not attended and item.var.type.rank > (1 if not item.var.type.dtype.is_differentiable else 2):
                 self._label(item.var, 1, "sequence")
 
-    def of(self, var: Var, axis: int) -> str:
-        """batch, sequence, expert or feature."""
-        labels = self._labels.get(self._root((var.name, axis)), set())
-        return next((kind for kind in KINDS if kind in labels), "feature")
+    def of(self, var: Var) -> tuple[str, ...]:
+        """batch, sequence, expert or feature: every axis of a value."""
+        if var.name not in self._known:
+            start = self._first[var.name]
+            self._known[var.name] = tuple([self._of_place(start + axis) for axis in range(var.type.rank)])
+        return self._known[var.name]
 
-    def of_letter(self, equation: Equation, letter: str) -> str:
-        """The same of a letter of an equation's factor rule."""
-        found = {self.of_place(place) for place in letters_of(equation).get(letter, ())}
-        return next((kind for kind in KINDS if kind in found), "feature")
-
-    def of_place(self, place: Place) -> str:
-        """The same of an axis by the value's name."""
-        labels = self._labels.get(self._root(place), set())
+    def _of_place(self, place: int) -> str:
+        labels = self._labels.get(self._root(place), ())
         return next((kind for kind in KINDS if kind in labels), "feature")
 
 
-def letters_of(equation: Equation) -> Mapping[str, list[Place]]:
-    """Where every letter of an equation's factor rule stands."""
-    factors = factors_of(equation)
-    found: dict[str, list[Place]] = {}
-    if factors is not None:
-        for var, letters in zip((*equation.operands, *equation.results), (*factors.operands, *factors.results),
-                                strict=True):
-            for axis, letter in enumerate(letters):
-                if letter is not None:
-                    found.setdefault(letter, []).append((var.name, axis))
-    return found
-
-
-def factors_of(equation: Equation) -> Factors | None:
-    """An equation's factor rule; None for an op without one."""
-    rule = spec_of(equation.op).factors
+@lru_cache(maxsize=20_000)
+def _together(op: str, operands: int, types: tuple[TensorType, ...],
+              attrs: tuple[tuple[str, Attr], ...]) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """For every letter of an equation's factor rule where it stands: numbers of values, operands first, and of axes."""
+    rule = spec_of(op).factors
     if rule is None:
-        return None
-    return rule([v.type for v in equation.operands], [v.type for v in equation.results], equation.attributes)
+        return ()
+    factors = rule(types[:operands], types[operands:], dict(attrs))
+    found: dict[str, list[tuple[int, int]]] = {}
+    for value, letters in enumerate((*factors.operands, *factors.results)):
+        for axis, letter in enumerate(letters):
+            if letter is not None:
+                found.setdefault(letter, []).append((value, axis))
+    return tuple(tuple(places) for places in found.values())

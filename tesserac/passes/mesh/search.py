@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function
 from tesserac.passes.mesh.elimination import Solution, minimise
+from tesserac.passes.mesh.folding import folded, unfolded
 from tesserac.passes.mesh.graph import Domains, Variables, mixtures_of, nodes_of
 from tesserac.passes.mesh.hardware import Hardware
+from tesserac.passes.mesh.nodes import Choice, Node
 from tesserac.passes.mesh.pins import Fixed, Restriction, held_in_place, restrictions
-from tesserac.passes.mesh.problem import Choice, Node, Problem
+from tesserac.passes.mesh.problem import Problem
 from tesserac.passes.mesh.roles import Kinds, Role
 from tesserac.passes.mesh.settings import Pin
 from tesserac.passes.mesh.trees import AxisCosts, Cost
@@ -66,27 +68,50 @@ class Searcher:
                  pins: Sequence[Pin] = (), whole: Collection[str] = (), fixed: Fixed | None = None) -> None:
         self._fixed = fixed or {}
         self.function, self.mesh, self.hardware, self.whole = function, mesh, hardware, frozenset(whole)
-        self._nodes = nodes_of(function)
-        self._variables = Variables(sorted(self._nodes, key=lambda node: node.key), Kinds(function))
+        self.nodes = tuple(sorted(nodes_of(function), key=lambda node: node.key))
+        self.folding = unfolded(self.nodes)
+        self._variables = Variables(self.nodes, Kinds(function))
         self._problems: dict[object, Problem] = {}
         self._settle(roles, pins)
 
     def _settle(self, roles: Mapping[str, Role], pins: Sequence[Pin]) -> None:
         self.roles, self.pins = dict(roles), tuple(pins)
-        collectives = tuple((axis, self.roles[axis].collectives) for axis in self.mesh.axes)
-        if collectives not in self._problems:
-            costs = {axis: AxisCosts(size, self.hardware.link(self.mesh, axis), self.hardware,
-                                     self.roles[axis].collectives) for axis, size in self.mesh.sizes.items()}
-            self._problems[collectives] = Problem(self._nodes, self.mesh.sizes, costs, self.hardware)
-        self.problem = self._problems[collectives]
-        pinned = restrictions(self.pins, self.function, self.problem.nodes, self.mesh)
-        pinned = (*pinned, *held_in_place(self._fixed, self.problem.nodes, self.mesh))
+        pinned = restrictions(self.pins, self.function, self.nodes, self.mesh)
+        pinned = (*pinned, *(held_in_place(self._fixed, self.nodes, self.mesh) if self._fixed else ()))
         mixtures = mixtures_of(self.function, self._variables, self.mesh.sizes, self.roles, self._whole(pinned))
-        self.domains = Domains(self._variables, self.mesh.sizes, self.roles, pinned, mixtures)
+        self._apart = {rule.node for rule in pinned}
+        self.domains = Domains(self._variables, self.mesh.sizes, self.roles,
+                               [replace(rule, node=self.folding.of[rule.node]) for rule in pinned], mixtures)
         self.order = sorted(self.mesh.axes,
                             key=lambda a: (self.roles[a].order, -self.mesh.sizes[a], self.mesh.axes.index(a)))
         self._exact, self._width = True, 0
         self._solved: dict[object, tuple[Solution, tuple[Choice, ...]]] = {}
+
+    @property
+    def problem(self) -> Problem:
+        """The costs under these roles; made when they are first asked for."""
+        collectives = tuple((axis, self.roles[axis].collectives) for axis in self.mesh.axes)
+        if collectives not in self._problems:
+            costs = {axis: AxisCosts(size, self.hardware.link(self.mesh, axis), self.hardware,
+                                     self.roles[axis].collectives) for axis, size in self.mesh.sizes.items()}
+            self._problems[collectives] = Problem(self.folding.nodes, self.folding.values, self.mesh.sizes, costs,
+                                                  self.hardware)
+        return self._problems[collectives]
+
+    def folded(self) -> Searcher:
+        """The same search with one variable for nodes that are alike; mixtures of experts have nodes of their own.
+
+        Itself, if there are hardly fewer variables.
+        """
+        if any(node.equation is not None and node.equation.op == "route" for node in self.nodes):
+            return self
+        folding = folded(self.folding, self._variables.likeness(), self._apart)
+        if folding is self.folding:
+            return self
+        other = copy(self)
+        other.folding, other._variables, other._problems = folding, self._variables.folded(folding), {}
+        other._settle(self.roles, self.pins)
+        return other
 
     def under(self, roles: Mapping[str, Role], pins: Sequence[Pin] = ()) -> Searcher:
         """A search of the same function with other roles and pins. What depends on neither is not found out again."""
@@ -98,27 +123,31 @@ class Searcher:
         """Experts' parameters that may not lie at the experts' ranks, by axis: those with pins, and ``whole``."""
         paths = {item.var.name: item.path for item in self.function.inputs}
         return {axis: {paths[key] for rule in pinned if rule.axis == axis
-                       and (key := self.problem.nodes[rule.node].key) in paths} | self.whole
+                       and (key := self.nodes[rule.node].key) in paths} | self.whole
                 for axis in self.mesh.axes}
 
     def run(self, price: float = 0.0, starts: Sequence[Plan] = ()) -> Found:
         """The cheapest plan that descent finds from nothing and from each of the given plans."""
         begin = time.process_time()
+        others = starts if len(self.order) > 1 else ()  # on one axis, nothing is better than the first
         self.problem.price = price
         self._exact, self._width = True, 0
-        best: tuple[Cost, Plan] | None = None
-        for start in ({}, *(starts if len(self.order) > 1 else ())):  # on one axis, nothing is better than the first
-            plan = self._descend(dict(start))
-            cost = self.problem.cost(plan)
-            if best is None or cost.key < best[0].key:
-                best = cost, plan
-        assert best is not None
-        cost, plan = best
-        if price:
-            self.problem.price = 0.0
-            cost = self.problem.cost(plan)
-        return Found(tuple(self.problem.nodes), plan, cost, self.problem.memory(plan), self._exact, self._width,
-                     time.process_time() - begin, price)
+        tried = [self._descend(self.folding.folded(start)) for start in ({}, *others)]
+        return self._found(min(tried, key=lambda plan: self.problem.cost(plan).key), begin)
+
+    def improved(self, found: Found) -> Found | None:
+        """A plan that descent finds from a given one, at the same price of memory; None if none is cheaper."""
+        begin = time.process_time()
+        self.problem.price = found.price
+        self._exact, self._width = True, 0
+        start = dict(found.plan)
+        plan = self._descend(start)
+        return self._found(plan, begin) if self.problem.cost(plan).key < self.problem.cost(start).key else None
+
+    def _found(self, plan: Plan, begin: float) -> Found:
+        price, self.problem.price = self.problem.price, 0.0
+        return Found(self.nodes, self.folding.unfolded(plan), self.problem.cost(plan), self.problem.memory(plan),
+                     self._exact, self._width, time.process_time() - begin, price)
 
     def _descend(self, plan: Plan) -> Plan:
         if not plan:
@@ -151,7 +180,7 @@ class Searcher:
 
     def priced(self, plan: Plan) -> Found:
         """A plan from elsewhere with its cost."""
-        return Found(tuple(self.problem.nodes), plan, self.problem.cost(plan), self.problem.memory(plan), False, 0, 0.0)
+        return Found(self.nodes, plan, self.problem.cost(plan), self.problem.memory(plan), False, 0, 0.0)
 
     def without(self, found: Found, axis: str, members: frozenset[int],
                 names: Collection[str]) -> tuple[str, Cost] | None:

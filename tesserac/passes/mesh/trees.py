@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
+from tesserac.immutable import dataclass
 from tesserac.passes.mesh.conversions import backward_collective, collective
 from tesserac.passes.mesh.cost import bucketed_seconds, collective_seconds, wire_bytes
 from tesserac.passes.mesh.hardware import Hardware, Link
@@ -34,6 +34,12 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.nanoseconds + other.nanoseconds, self.collectives + other.collectives,
                     self.bytes + other.bytes, self.impossible or other.impossible)
+
+    def times(self, count: int) -> Cost:
+        """The same so many times."""
+        if count == 1:
+            return self
+        return Cost(self.nanoseconds * count, self.collectives * count, self.bytes * count, self.impossible)
 
     @property
     def key(self) -> tuple[bool, int, int, int]:
