@@ -29,6 +29,13 @@ def threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def stolen_s() -> float:
+    """Seconds that the host of a virtual machine has kept the processors from it since it started; 0 elsewhere."""
+    with open("/proc/stat", encoding="utf-8") as lines:
+        fields = lines.readline().split()
+    return float(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
+
+
 def cleared_names() -> list[str]:
     """The variables of the caller's environment that are kept from the contestants."""
     return sorted(name for name in os.environ if name.startswith(CLEARED))

@@ -52,6 +52,10 @@ class Row:
         """The largest resident set any round reached."""
         return max(float(record["peak_rss_mib"]) for record in self.rounds)
 
+    def stolen(self) -> float:
+        """The share of processor time that the machine's host took for others: the median over the rounds."""
+        return statistics.median(float(record["stolen"]) for record in self.rounds)
+
 
 def main() -> int:
     """Parses the command line, races every size asked for, and returns the exit status."""
@@ -143,7 +147,7 @@ def _prepare(case: str, size: str, row: Row) -> ours.Program | None:
 def _one_round(
     row: Row, contestant: contestants.Peer | ours.Program | None, size: str, seconds: float, limit: float, first: bool
 ) -> None:
-    start = time.monotonic()
+    start, stolen = time.monotonic(), environment.stolen_s()
     try:
         if isinstance(contestant, contestants.Peer):
             record = contestant.run(size, seconds, limit, losses=first)
@@ -153,8 +157,9 @@ def _one_round(
     except contestants.Failed as failure:
         row.problem = str(failure)
         return
-    row.rounds.append(record)
     row.took_s = time.monotonic() - start
+    lost = (environment.stolen_s() - stolen) / (row.took_s * environment.threads())
+    row.rounds.append(record | {"stolen": round(lost, 4)})
 
 
 def _progress(text: str) -> None:
@@ -165,11 +170,17 @@ def _progress(text: str) -> None:
 
 
 def table(rows: list[Row], gflop: float, peak: float) -> str:
-    """The contestants as text, fastest first; `ours` is how many times the emitted program's time each one takes."""
+    """The contestants as text, fastest first; `ours` is how many times the emitted program's time each one takes.
+
+    `stolen` is what a virtual machine's host kept of the processors meanwhile: where it differs, so do the conditions.
+    """
     measured = sorted((row for row in rows if row.rounds), key=Row.median_ms)
     base = next((row.median_ms() for row in measured if row.name == OURS), None)
     memory = next((row.peak_rss_mib() for row in measured if row.name == OURS), None)
-    lines = [f"{'':28}{'ms':>9}{'rounds from-to':>18}{'x ours':>9}{'GFLOP/s':>9}{'% peak':>8}{'MiB':>9}{'x ours':>8}"]
+    lines = [
+        f"{'':28}{'ms':>9}{'rounds from-to':>18}{'x ours':>9}{'GFLOP/s':>9}{'% peak':>8}{'MiB':>9}{'x ours':>8}"
+        f"{'stolen':>8}"
+    ]
     for row in measured:
         medians = [record["median_ms"] for record in row.rounds]
         rate = gflop / row.median_ms() * 1e3
@@ -177,7 +188,7 @@ def table(rows: list[Row], gflop: float, peak: float) -> str:
         larger = f"{row.peak_rss_mib() / memory:.1f}" if memory else "-"
         lines.append(
             f"{row.name:28}{row.median_ms():9.1f}{f'{min(medians):.1f} - {max(medians):.1f}':>18}{ratio:>9}"
-            f"{rate:9.0f}{100 * rate / peak:8.0f}{row.peak_rss_mib():9.0f}{larger:>8}"
+            f"{rate:9.0f}{100 * rate / peak:8.0f}{row.peak_rss_mib():9.0f}{larger:>8}{row.stolen():8.0%}"
         )
     lines.append(f"{gflop:.2f} GFLOP a step; {peak:.0f} GFLOP/s is the fp32 multiply-add peak, measured just now")
     return "\n".join(lines)

@@ -318,12 +318,12 @@ def test_the_fastest_of_each_kind_are_raced_in_every_round() -> None:
 
 
 def test_the_table_compares_with_our_time_and_memory() -> None:
-    mine = run.Row(run.OURS, False, [{"median_ms": t, "peak_rss_mib": 50.0} for t in (9.0, 10.0, 30.0)])
-    peer = run.Row("peer", False, [{"median_ms": 25.0, "peak_rss_mib": 400.0}])
+    mine = run.Row(run.OURS, False, [{"median_ms": t, "peak_rss_mib": 50.0, "stolen": 0.02} for t in (9.0, 10.0, 30.0)])
+    peer = run.Row("peer", False, [{"median_ms": 25.0, "peak_rss_mib": 400.0, "stolen": 0.1}])
     missing = run.Row("absent", False, problem="not installed")
     first, second = run.table([peer, missing, mine], gflop=1.0, peak=200.0).splitlines()[1:3]
-    assert first.split() == ["tesserac", "10.0", "9.0", "-", "30.0", "1.00", "100", "50", "50", "1.0"]
-    assert second.split() == ["peer", "25.0", "25.0", "-", "25.0", "2.50", "40", "20", "400", "8.0"]
+    assert first.split() == ["tesserac", "10.0", "9.0", "-", "30.0", "1.00", "100", "50", "50", "1.0", "2%"]
+    assert second.split() == ["peer", "25.0", "25.0", "-", "25.0", "2.50", "40", "20", "400", "8.0", "10%"]
     assert run.remarks([mine, peer, missing])[0] == "not installed: absent; `make setup-bench` installs the peers"
 
 
