@@ -116,15 +116,32 @@ def partial(site: Site, u: Var, direction: Direction, op: str) -> Var:
             f"{op}: `{source.path}` is a trainable parameter, not a coordinate with a row per point",
             help=("graph.backward gives the gradients of a loss; op.vjp and op.jvp differentiate by any tensor",),
         )
-    points = point_rank(found.type)
-    if u.type.rank < points:
-        raise site.fail(
-            "T0614",
-            f"{op}: `{session.name_of(u)}` is {session.type_text(u.type)}, and the coordinate "
-            f"`{session.name_of(found)}` is {session.type_text(found.type)}",
-            notes=("a derivative is taken at every point: both have the axes of the points in front",),
-        )
+    _points_in_front(site, u, found, op)
+    if u.type.dtype.is_complex and not found.type.dtype.is_complex:
+        parts = [session.emit("derivative", session.emit(part, u), found, component=direction.component)
+                 for part in ("real", "imag")]
+        return session.emit("complex", *parts)
     return session.emit("derivative", u, found, component=direction.component)
+
+
+def _points_in_front(site: Site, u: Var, found: Var, op: str) -> None:
+    """T0614 unless the axes that number the points of a coordinate may be the leading ones of a value."""
+    session = site.session
+    points = point_rank(found.type)
+    sizes = [(session.solver.size(a), session.solver.size(b))
+             for a, b in zip(u.type.shape[:points], found.type.shape, strict=False)]
+    if u.type.rank >= points and all(a == b or a is None or b is None for a, b in sizes):
+        return
+    value, name = session.name_of(u), session.name_of(found)
+    moved = points == 1 and found.type.shape[0] in u.type.shape[1:]
+    raise site.fail(
+        "T0614",
+        f"{op}: `{value}` is {session.type_text(u.type)}, and the coordinate `{name}` is "
+        f"{session.type_text(found.type)}",
+        notes=("a derivative is taken at every point: both have the axes of the points in front",),
+        help=(f"transpose the value so that the points of `{name}` come first, as in {op}({value}.T, ...).T",)
+        if moved else (),
+    )
 
 
 def gradient(site: Site, u: Var, direction: Direction, op: str) -> Var:

@@ -72,17 +72,17 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "T0604",
         "Second derivatives of a piecewise linear operator",
         "`op.relu`, `op.abs`, maxima, `op.where` and sorting are linear, or choose between operands, on each side "
-        "of a kink. Their second and higher derivatives are zero wherever they exist, and the kink itself "
-        "contributes nothing. A residual with a second derivative then ignores these operators: with relu "
-        "throughout, the second derivative of a network is zero everywhere.",
+        "of a kink. They have no curvature of their own, and the kink itself contributes nothing; what is chosen keeps "
+        "the curvature it has. With relu throughout, the second derivative of a network is zero everywhere, and a "
+        "residual with second derivatives cannot train it.",
         "from tessera import graph, op\n"
         "\n"
         "@graph.module\n"
         "def residual(x):\n"
         "    u = op.mlp(x, hidden=[8], out_dim=1, activation=\"relu\")\n"
         "    return op.grad(op.grad(u, x), x)\n",
-        "Use a smooth activation: `tanh`, `gelu`, `silu`, `sin`. Where the operator only limits a value, and its "
-        "own curvature does not matter, the warning can be ignored.",
+        "Use a smooth activation: `tanh`, `gelu`, `silu`, `sin`. Where the operator only limits or "
+        "chooses a value, and the place where it changes over does not matter, the warning can be ignored.",
     ),
     Explanation(
         "T0611",

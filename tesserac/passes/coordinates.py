@@ -25,6 +25,7 @@ from tesserac.passes.varying import Direction, Program
 
 _HELP = ("take the derivative of a value from before the points are joined",
          "or wrap what joins them in op.stop_gradient(...) if it is meant to be a constant there")
+_HELP_MOVED = ("transpose the value so that the axes of the points come first, as they do in the coordinate",)
 
 
 class Coordinates:
@@ -95,7 +96,7 @@ class Coordinates:
         if (str(place), coordinate.name) not in self._blamed:
             self._blamed.add((str(place), coordinate.name))
             self._bag.error("T0603", _coupled(culprit, value, coordinate), asked.span,
-                            labels=_labels(culprit, value, coordinate, asked), help=_HELP)
+                            labels=_labels(culprit, value, coordinate, asked), help=_HELP if culprit else _HELP_MOVED)
         return False
 
     def names(self) -> dict[str, str]:

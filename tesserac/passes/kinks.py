@@ -11,6 +11,11 @@ KINKED = frozenset({"relu", "abs", "maximum", "minimum", "select", "reduce_max",
 """Ops whose own second derivative is zero wherever it exists."""
 
 
+CHOICES = {"select": "where", "maximum": "maximum", "minimum": "minimum", "reduce_max": "max", "reduce_min": "min",
+           "sort": "sort", "topk": "topk"}
+"""Those that choose between values which may be curved themselves, by what the language calls them."""
+
+
 def kink_remarks(function: Function) -> tuple[Diagnostic, ...]:
     """T0604 for every such op that a second or higher derivative by a coordinate goes through, once per place."""
     asked: dict[str, Span] = {}
@@ -41,11 +46,22 @@ def kink_remarks(function: Function) -> tuple[Diagnostic, ...]:
         if key not in seen:
             seen.add(key)
             name = equation.results[0].name
-            bag.warning("T0604", f"the second derivative of `{equation.op}` is zero everywhere", equation.span,
-                        labels=(Label(equation.span, "piecewise linear"),
+            message, label, help = _texts(equation.op)
+            bag.warning("T0604", message, equation.span,
+                        labels=(Label(equation.span, label),
                                 Label(asked[name], "a derivative of higher order goes through it")),
-                        help=("choose a smooth activation: tanh, gelu, silu, sin",))
+                        help=(help,))
     return tuple(bag.items)
+
+
+def _texts(op: str) -> tuple[str, str, str]:
+    """Message, label and help of T0604 for an op."""
+    if op not in CHOICES:
+        return (f"the second derivative of `{op}` is zero everywhere", "piecewise linear",
+                "choose a smooth activation: tanh, gelu, silu, sin")
+    return (f"derivatives of second order see only what `{CHOICES[op]}` chooses, not where its choice changes",
+            "kinks here contribute nothing",
+            "blend smoothly where that matters, for example with weights of op.sigmoid")
 
 
 def _rule_depths(equation: Equation) -> tuple[int, ...]:

@@ -334,3 +334,21 @@ def test_through_a_network_against_differences(activation: str) -> None:
     check(uxy, (at(0, h)[1] - at(0, -h)[1]) / (2 * h), 1e-6)
     corners = at(h, 0)[0] + at(-h, 0)[0] + at(0, h)[0] + at(0, -h)[0]
     check(lap, (corners - 4 * u) / h**2, 1e-5)
+
+
+def test_a_complex_field() -> None:
+    """Real and imaginary part separately, as a wave function has them."""
+    p = points()
+    found = fields(
+        f"""
+        u = {FIELD}
+        h = op.complex(u, u * u)
+        d = op.grad(h, "x")
+        return op.real(d), op.imag(d), op.real(1j * op.laplacian(h, [x, "t"])), op.imag(op.grad(h, x, order=2))
+        """,
+        p,
+    )
+    u, ux, uxx, ut, utt = (exact(p, **o) for o in ({}, {"x": 1}, {"x": 2}, {"t": 1}, {"t": 2}))
+    curved = 2 * (ux**2 + u * uxx)
+    for value, wanted in zip(found.values(), (ux, 2 * u * ux, -curved - 2 * (ut**2 + u * utt), curved), strict=True):
+        check(value, wanted, 1e-11)

@@ -52,3 +52,24 @@ def test_several_faults_in_one_run() -> None:
     return u
     """)
     assert [code for code in ("T0611", "T0614", "T0403") if f"error[{code}]" in text] == ["T0611", "T0614", "T0403"]
+
+
+def test_a_choice_under_a_second_derivative_is_told_from_a_kink() -> None:
+    text = said('u = op.where(x > 0, op.sin(x * y), x)\nreturn op.laplacian(u, ["x", "y"])')
+    assert "warning[T0604]: derivatives of second order see only what `where` chooses" in text, text
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"), [("Tensor[5, 1]", "T0614"), ("Tensor[8, 1]", "T0603")], ids=["other sizes", "equal sizes"]
+)
+def test_points_that_do_not_lead_are_explained(columns: str, code: str) -> None:
+    """A product of two fields over a grid: its second axis has the points of y."""
+    head = "from tessera import graph, op\n\nf, g = op.mlp(1, [4], 3), op.mlp(1, [4], 3)\n\n\n@graph.module\n"
+    text = f"{head}def net(x: Tensor[8, 1], y: {columns}):\n    u = f(x) @ g(y).T\n    "
+    try:
+        _, items = check_source(text + 'return op.grad(u, "x"), op.grad(u, "y")\n', "model.py")
+    except CompileError as error:
+        items = error.diagnostics
+    assert [d.code for d in items] == [code]
+    assert "transpose the value so that the" in items[0].help[0], items[0]
+    check_source(text + 'return op.grad(u, "x"), op.grad(u.T, "y").T\n', "model.py")

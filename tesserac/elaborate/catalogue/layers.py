@@ -37,6 +37,7 @@ ACTIVATIONS = {
     "relu": "relu",
     "silu": "silu",
     "tanh": "tanh",
+    "sin": "sin",
     "sine": "sin",
     "sigmoid": "sigmoid",
     "softplus": "softplus",
