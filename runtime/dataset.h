@@ -68,7 +68,7 @@ class Dataset {
     for (const DataSpec& spec : specs) open(spec, specs, seed);
     std::vector<std::string> missing;
     for (int i = 0; i < function.input_count; ++i)
-      if (!sources_[static_cast<size_t>(i)]) missing.push_back(input_text(function.inputs[i]));
+      if (!sources_[static_cast<size_t>(i)]) missing.push_back(input_text(function_.inputs[i]));
     if (!missing.empty())
       throw Error("T0910", std::string("no data for input ") + joined(missing), std::string("add ") + flag + " KEY=SPEC for each; " + kSpecHelp, kExitUsage);
     check_samples(specs);

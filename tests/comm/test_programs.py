@@ -84,6 +84,11 @@ def test_selftest(four: Path, two: Path) -> None:
         assert "second call equal bit for bit        ok" in text
 
 
+def test_data_are_asked_for_whole(four: Path) -> None:
+    """What files have to hold is said as the user's program has it, not as a rank's part."""
+    assert "no data for input 'input' (i32, 4 x 8), 'labels' (i32, 4 x 8)" in run(four, 4, "train", code=2)
+
+
 def test_training_equals_one_rank(alone: Path, four: Path, two: Path, tmp_path: Path) -> None:
     """Twenty steps with momentum and clipping: losses to 1e-6 of one rank's, weights close, every run the same bits."""
     want = losses(run(alone, 1, "train", *DATA, "--steps", 20, "--save", tmp_path / "one.safetensors"))

@@ -121,6 +121,14 @@ def test_less_memory_never_costs_less() -> None:
     assert before is not free, "no plan with less memory was found at all"
 
 
+def test_where_nothing_fits_the_plan_keeps_least() -> None:
+    """However dear memory gets, it stays apart from what is impossible: every choice has its price."""
+    search = searcher(*function_of(LAYERS, "tp=4", sets=(("D", "1024"), ("F", "4096"), ("S", "256"))))
+    least = within_memory(search, 1.0).memory
+    assert least < search.run().memory
+    assert least <= min(search.run(price).memory for price in (1e-9, 1e-7, 1e-5))
+
+
 def test_tables_of_many_layers_stay_small() -> None:
     function, grid = function_of(LAYERS, "tp=4", sets=(("L", "96"), ("D", "512"), ("F", "2048"), ("S", "512")))
     found = searcher(function, grid).run()

@@ -29,6 +29,9 @@ from tesserac.passes.mesh.trees import AxisCosts, Cost
 ROUNDS = 3
 """How often all axes are solved again."""
 
+DEAREST = 1e-5
+"""Seconds per byte beyond which nothing is left to gain, and large tensors would cost as much as what is impossible."""
+
 Plan = dict[str, tuple[Choice, ...]]
 """Each node's choice by axis; nodes in canonical order."""
 
@@ -204,11 +207,10 @@ def within_memory(searcher: Searcher, limit: float, rounds: int = 12) -> Found:
     if found.memory <= limit:
         return found
     low, high = 0.0, 1e-12
-    dearest = searcher.run(high)
-    while dearest.memory > limit and high < 1.0:
+    best = searcher.run(high)
+    while best.memory > limit and high < DEAREST:
         low, high = high, high * 16
-        dearest = searcher.run(high)
-    best = dearest
+        best = min(searcher.run(high), best, key=lambda plan: plan.memory)
     if best.memory > limit:
         return best
     for _ in range(rounds):
