@@ -52,8 +52,8 @@ demo: $(STAMP) ## Compile examples/gpt.py, train it on a novel, print a sample (
 	  --schedule cosine --min-lr 2e-4 --clip 1.0 --save build/demo/gpt.safetensors --log build/demo/loss.jsonl | $(EVERY_50)
 	build/demo/gpt generate --weights build/demo/gpt.safetensors --prompt 'The whale ' --tokens 400 --temperature 0.7
 
-examples: ## Train three differential equations, compare with their solutions, draw them (about five minutes)
-	$(MAKE) -C examples heat biharmonic navier_stokes moe_lm
+examples: ## Train and run the examples, compare with what is known, draw them (about ten minutes)
+	$(MAKE) -C examples heat biharmonic navier_stokes moe_lm spectral_denoise fno_burgers
 
 test: $(STAMP) lint ## Lint and run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q

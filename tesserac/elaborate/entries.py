@@ -236,7 +236,9 @@ class Elaboration:
         from tesserac.elaborate.calls import Site
 
         node = syntax.Call(syntax.Name(kind, self.entry.span), (), (), self.entry.span)
-        with self.it.at(self.entry.span):
+        made = self.session.definitions.get(var.name)
+        span = made.span if made is not None else self.entry.span
+        with self.it.at(span):
             slot = self.session.slot(key, self.entry.span, aliases=(f"{self.session.label}.{key}",))
             site = Site(self.it, self.session, Arguments((var, slot), {}, node, self.it.top, None))
             values = (var, slot, None, -100) if kind == "cross_entropy" else (var, slot)

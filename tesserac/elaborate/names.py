@@ -195,7 +195,7 @@ def _tensor_attribute(it: Interpreter, value: Var | Slot, name: str, node: synta
         "T0202",
         f"a tensor has no attribute `{name}`",
         node.span,
-        help=nearest(name, (*TENSOR_METHODS, "T", "shape", "dtype")),
+        help=[f"op.{name}(x)"] if name in ("real", "imag") else nearest(name, (*TENSOR_METHODS, "T", "shape", "dtype")),
     )
 
 

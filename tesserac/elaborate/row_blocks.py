@@ -174,7 +174,9 @@ class Tracer:
             if session.span != equation.span
             else (),
             notes=["an expert gets the rows of the tokens that chose it, in any number and order"],
-            help=["combine the features of a token only; what looks at several tokens belongs outside the experts"],
+            help=["a mixture inside an expert weighs all of its own: op.recursive_mixture(experts, depth=1)"]
+            if equation.op in ("route", "limit")
+            else ["combine the features of a token only; what looks at several tokens belongs outside the experts"],
         )
 
     def _check_result(self, name: str, span: Span, value: Var) -> None:

@@ -211,4 +211,5 @@ def describe(value: Value) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, DType):
         return f"the element type {value}"
-    return {"Optimizer": "an optimizer", "Mesh": "a mesh", "TypeForm": "a type"}.get(type(value).__name__, "a value")
+    other = {"Optimizer": "an optimizer", "Mesh": "a mesh", "TypeForm": "a type", "Policy": "a policy of op.router"}
+    return other.get(type(value).__name__, "a value")

@@ -60,7 +60,7 @@ def _choice(b: Builder, x: Var, number: int) -> Var:
     if choices == 1:
         return b.op("reshape", x, shape=(tokens,))
     part = b.op("slice", x, starts=(0, number), limits=(tokens, number + 1), strides=(1, 1))
-    return b.op("reshape", part, shape=(tokens,))
+    return b.op("reshape", part, shape=(tokens,), named=f"{x.name}_choice{number}")
 
 
 def _gate_dot(b: Builder, e: Equation) -> Var:

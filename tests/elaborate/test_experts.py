@@ -92,6 +92,7 @@ SPELLINGS = {
     "mixture_of_experts": 'op.mixture_of_experts(x, experts=experts, router=op.router("top2"))',
     "moe_layer": "op.moe_layer(x, experts)",
     "moe": 'op.moe(x, experts, router="topk", k=2)',
+    "strategy from a policy": 'op.router(experts, op.router("topk", k=2))(x)',
     "factory": 'op.mixture_of_experts(experts, router="top2")(x)',
     "recursive once": 'op.recursive_mixture(experts, depth=1, strategy="top2")(x)',
 }

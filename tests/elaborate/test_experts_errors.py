@@ -137,6 +137,10 @@ CASES = {
         "router = op.router([lambda x: op.grad(op.mlp(x, [4], 1), x) for _ in range(3)])",
         "error[T0501]: expert 0 takes a derivative, which is not supported yet inside an expert",
     ),
+    "a mixture that routes inside an expert": (
+        f"{MLPS}\nrouter = op.router([op.router(experts), op.router(experts)])",
+        "error[T0507]: expert 0 must treat every row alone, but `route` combines rows or moves their axis",
+    ),
     "attention inside an expert": (
         "router = op.router([lambda x: op.flash_attention(x, x, x) for _ in range(3)])",
         "error[T0507]: expert 0 must treat every row alone, but `attention` combines rows or moves their axis",
@@ -226,6 +230,13 @@ MISUSED = {
     "op.recursive(lambda x: [x], 2)(x)": "op.recursive takes a function that yields a tensor, not a list of 1",
     "op.router(experts)(x, metrics=1)": "metrics must be True or False",
     "op.recursive_mixture(experts, 2)(x, metrics=True)": "there is no argument `metrics`",
+    "op.moe(x, experts, router=op.router('topk', k=2), k=3)": "says how tokens choose, and k is given beside it",
+    "op.moe(x, experts, router=op.router('top2'), capacity_factor=1)": "and capacity_factor is given beside it",
+    "op.router('switch', strategy='topk')": "takes a list of experts with a strategy, or a policy alone",
+    "op.router(experts, k=op.router('topk'))": "k must be an integer of at least 1, not a policy of op.router",
+    "op.recursive_mixture([op.mlp(8, [16], 6) for _ in range(2)], 2)(x)": "what the experts yield and what they take "
+    "again, as depth is 2: 6 and 8 differ",
+    "op.recursive(3, 2)(x)": "op.recursive takes a layer or a function of one tensor, not the integer 3",
 }
 
 

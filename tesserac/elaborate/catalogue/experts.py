@@ -36,6 +36,12 @@ _DENSE = "dense"
 
 
 def _policy(site: Site, strategy: Value, k: Value, capacity_factor: Value, dense_too: bool = False) -> Policy:
+    if isinstance(strategy, Policy):
+        if k is not None or capacity_factor is not None:
+            extra = "k" if k is not None else "capacity_factor"
+            raise site.fail("T0504", f"a policy of op.router says how tokens choose, and {extra} is given beside it",
+                            help=(f"give {extra} to the op.router that makes the policy",))
+        return strategy
     names = (*STRATEGIES, _DENSE) if dense_too else tuple(STRATEGIES)
     name = choice(site, strategy, "strategy", names)
     count = STRATEGIES.get(name, 0) if k is None else integer(site, k, "k")
@@ -93,7 +99,10 @@ def _mixture(site: Site, experts: list[Value], policy: Policy, depth: int, op: s
         tokens = tokens_of(session, operand)
         gate = session.materialise(layer.slots["gate"])
         picked: Choice | None = None
-        for _ in range(depth):
+        for level in range(depth):
+            if level:
+                what = f"what the experts yield and what they take again, as depth is {depth}"
+                session.unify(tokens.type.shape[-1], operand.type.shape[-1], what, (tokens, operand))
             logits = gate_logits(session, tokens, gate)
             if policy.strategy == _DENSE:
                 tokens = dense(inner, layer.scope, experts, tokens, logits)
@@ -133,8 +142,9 @@ def router(
 ) -> Value:
     """A layer, or a policy."""
     if policy is not None or isinstance(experts, str):
-        if policy is not None and experts is not None:
-            raise site.fail("T0504", "op.router takes a list of experts, or a policy alone")
+        if (policy is not None and experts is not None) or strategy != "top2":
+            raise site.fail("T0504", "op.router takes a list of experts with a strategy, or a policy alone",
+                            help=('op.router(experts, strategy="switch") is a layer, op.router("switch") a policy',))
         return _policy(site, experts if policy is None else policy, k, capacity_factor)
     chosen = _policy(site, strategy, k, capacity_factor)
     return _mixture(site, _experts(site, experts, "op.router"), chosen, 1, "router", name)
@@ -166,7 +176,7 @@ def moe(
             "router takes a strategy or a policy, and this layer has its experts already",
             help=("apply the layer itself: router(x)", 'or op.router("top2") without experts'),
         )
-    policy = router if isinstance(router, Policy) else _policy(site, router, k, capacity_factor)
+    policy = _policy(site, router, k, capacity_factor)
     factory = experts is None and not is_tensor(x)
     layer = _mixture(site, _experts(site, x if factory else experts, "op.moe"), policy, 1, "moe", name)
     return layer if factory else layer.apply(site, x, metrics)
@@ -194,7 +204,8 @@ def recursive_mixture(
 )
 def recursive(site: Site, fn: Value, depth: Value) -> Value:
     """fn(fn(...(x)))."""
-    _experts(site, [fn], "op.recursive")
+    if not isinstance(fn, Layer | Function | Builtin):
+        raise site.fail("T0503", f"op.recursive takes a layer or a function of one tensor, not {describe(fn)}")
     times = integer(site, depth, "depth")
 
     def apply(inner: Site, x: Value) -> Value:

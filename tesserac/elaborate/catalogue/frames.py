@@ -95,6 +95,8 @@ def istft(site: Site, x: Value, window: Value, hop: Value, norm: Value) -> Value
         raise site.fail("T0404", f"op.istft needs [..., frames, bins], not {session.type_text(spectra.type)}")
     weights, width = _window(site, window, spectra.type.dtype.real)
     count, step = session.known(spectra.type.shape[-2], "op.istft"), integer(site, hop, "hop")
+    what = f"the last axis of the spectra and the bins of a window of {width} numbers"
+    session.unify(spectra.type.shape[-1], width // 2 + 1, what, (spectra,))
     spectra = as_complex(session, spectra)
     kind = norm_argument(site, "istft", norm)
     frames = session.emit("irfft", spectra, axis=spectra.type.rank - 1, n=width, norm=kind)

@@ -26,6 +26,8 @@ _TAIL = "norm=None, *, axes=None, normalize=None"
 
 def norm_argument(site: Site, name: str, norm: Value, normalize: Value = None) -> str:
     """The norm that a call names, "ortho" where it names none, which a note says once."""
+    if norm is not None and normalize is not None:
+        raise site.fail("T0504", f"op.{name} gets its norm twice: norm and normalize are two spellings of one argument")
     given = norm if norm is not None else normalize
     if given is not None:
         return choice(site, given, "norm", NORMS)
@@ -42,6 +44,8 @@ def norm_argument(site: Site, name: str, norm: Value, normalize: Value = None) -
 
 def transform_axes(site: Site, x: Var, axis: Value, axes: Value) -> list[int]:
     """The axes to transform, in the order given."""
+    if axes is not None and axis != -1:
+        raise site.fail("T0504", "axis names one axis and axes several: give one of the two")
     given: Sequence[Value] = axes if isinstance(axes, list | tuple) else (axis if axes is None else axes,)
     found = [one_axis(site.session, x.type.rank, a) for a in given]
     if not found or len(set(found)) != len(found):

@@ -29,7 +29,7 @@ def number(site: Site, value: Value, what: str) -> float:
     """A finite compile-time number."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    raise site.fail("T0504", f"{what} must be a number, not {describe(value)}")
+    raise site.fail("T0504", f"{what} must be a finite real number, not {describe(value)}")
 
 
 def boolean(site: Site, value: Value, what: str) -> bool:
