@@ -75,11 +75,14 @@ class SamplerSource : public Source {
     if ((spec.kind == DataSpec::Kind::randint) != integers)
       throw Error("T0906", "input " + input_text(input) + " cannot be sampled by " + quoted(spec.text),
                   integers ? "use randint:N for integers" : "use uniform:LO:HI or normal:MEAN:STD for floating-point numbers");
+    check_range(input, spec);
     if (spec.kind != DataSpec::Kind::randint) return;
     if (spec_.a == 0) spec_.a = input.index_bound > 0 ? static_cast<double>(input.index_bound) : 2;
     if (input.index_bound > 0 && spec_.a > static_cast<double>(input.index_bound))
       throw Error("T0908", "input '" + std::string(input.name) + "': " + quoted(spec.text) + format(" draws values up to %.0f, valid ones are 0 .. %lld", spec_.a - 1,
                   static_cast<long long>(input.index_bound - 1)), format("use randint:%lld", static_cast<long long>(input.index_bound)));
+    if (!fits(input.dtype, static_cast<int64_t>(spec_.a) - 1))
+      throw Error("T0908", "input " + input_text(input) + ": " + quoted(spec.text) + format(" draws values up to %.0f, which it does not hold", spec_.a - 1), "use a smaller bound");
   }
   void fill(uint64_t draw, Rows rows, char* out) const override {
     const int64_t total = elements(input_) * scalars_per_element(input_.dtype), blocks = (total + kRandomBlock - 1) / kRandomBlock;
@@ -109,6 +112,7 @@ class SamplerSource : public Source {
 class ConstantSource : public Source {
  public:
   ConstantSource(const Tensor& input, const DataSpec& spec) : input_(input), value_(spec.a) {
+    check_range(input, spec);
     if (!is_integer(input.dtype)) return;
     if (value_ != std::floor(value_) || std::fabs(value_) > 9e15) throw Error("T0906", "input " + input_text(input) + " cannot take " + quoted(spec.text), "give an integer");
     const int64_t whole = static_cast<int64_t>(value_);

@@ -2,6 +2,7 @@
 // travel through double (floats) or int64 (integers) in small blocks, so that N source types and M
 // destination types need N + M loops.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -51,6 +52,9 @@ inline bool is_integer(DType dtype) { return is_integer(format_of(dtype)); }
 // real array of n * scalars_per_element(dtype) scalars.
 inline DType scalar_type(DType dtype) { return dtype == DType::c64 ? DType::f32 : dtype == DType::c128 ? DType::f64 : dtype; }
 inline int scalars_per_element(DType dtype) { return dtype == DType::c64 || dtype == DType::c128 ? 2 : 1; }
+
+// Whether a real number, rounded to this type, is a finite one; float's largest number is half a step below the limit.
+inline bool stays_finite(DType dtype, double value) { return std::fabs(value) < (scalar_type(dtype) == DType::f64 ? HUGE_VAL : 0x1.ffffffp127); }
 
 // IEEE half: exponent rebias by multiplication with 2^112, exact also for subnormals.
 inline float float_from_f16(uint16_t half) {

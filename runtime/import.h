@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "dataspec.h"
 #include "dtype.h"
 #include "error.h"
 #include "program.h"
@@ -31,8 +32,18 @@ inline std::string place_text(const Tensor& input, const Origin& origin, int64_t
 }
 
 [[noreturn]] inline void reject_real(const Tensor& input, const Origin& origin, int64_t index, double value) {
+  if (std::isfinite(value))
+    throw Error("T0907", "input '" + std::string(input.name) + format("': %g at ", value) + place_text(input, origin, index) + " is beyond the range of " + dtype_name(input.dtype),
+                "scale the data, or build with --precision fp64");
   throw Error("T0907", "input '" + std::string(input.name) + "': " + (std::isnan(value) ? "NaN" : value > 0 ? "+infinity" : "-infinity") +
               " at " + place_text(input, origin, index), "clean the data first (numpy.isfinite finds all of them)");
+}
+
+// The numbers of a sampler, a constant or a grid are within the range of the floating-point type of the input.
+inline void check_range(const Tensor& input, const DataSpec& spec) {
+  if (is_integer(input.dtype)) return;
+  if (!stays_finite(input.dtype, spec.a) || !stays_finite(input.dtype, spec.b))
+    throw Error("T0906", "input '" + std::string(input.name) + "' cannot take " + quoted(spec.text) + ": its numbers are beyond the range of " + dtype_name(input.dtype), "give smaller ones", kExitUsage);
 }
 
 [[noreturn]] inline void reject_integer(const Tensor& input, const Origin& origin, int64_t index, int64_t value) {
@@ -87,7 +98,7 @@ inline void import_values(const Tensor& input, Format from, const char* source, 
     const int64_t count = n - i < step ? n - i : step;
     load_reals(from, source + i * from.size, values, static_cast<size_t>(count * per));
     for (int64_t j = 0; j < count * per; ++j)
-      if (!std::isfinite(values[j])) reject_real(input, origin, i + j / per, values[j]);
+      if (!stays_finite(input.dtype, values[j])) reject_real(input, origin, i + j / per, values[j]);
     if (out) store_reals(input.dtype, values, out + static_cast<size_t>(i) * dtype_size(input.dtype), static_cast<size_t>(count * per));
   }
 }

@@ -130,6 +130,10 @@ inline std::vector<std::string> output_files(const Function& function, const Arg
       const std::string guess = nearest(name, names);
       throw Error("T0910", "--output: the program has no output " + quoted(name), (guess.empty() ? "" : "did you mean '" + guess + "'? ") + std::string("outputs: ") + joined(names), kExitUsage);
     }
+    if (!files[index].empty()) throw Error("T0910", "--output: output " + quoted(name) + " is given twice", "keep one of them", kExitUsage);
+    for (const std::string& other : files)
+      if (!other.empty() && behind_links(other) == behind_links(path) && !is_special(path))
+        throw Error("T0910", "--output: two outputs go to " + quoted(path), "give each a file of its own", kExitUsage);
     files[index] = path;
   }
   return files;

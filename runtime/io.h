@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -96,17 +97,43 @@ inline void sync_folder(const std::string& path) {
   ::close(folder);
 }
 
+// Where a path leads through links; the path itself where nothing is there.
+inline std::string behind_links(const std::string& path) {
+  char* const found = realpath(path.c_str(), nullptr);
+  const std::string out = found ? found : path;
+  free(found);
+  return out;
+}
+
+// Something that is there and neither file nor folder: a device, a pipe.
+inline bool is_special(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+// Throws, before long work whose result goes to `path`, what writing it would throw in the end.
+inline void check_writable(const std::string& path) {
+  const std::string target = behind_links(path);
+  if (is_folder(target)) throw write_error(path, EISDIR);
+  const std::string folder = folder_of(target);
+  if (!is_folder(folder)) throw write_error(path, access(folder.c_str(), F_OK) == 0 ? ENOTDIR : errno);
+  if (access(is_special(target) ? target.c_str() : folder.c_str(), W_OK) != 0) throw write_error(path, errno);
+}
+
 // Writes to a temporary file in the same folder; commit() makes it durable and puts it in place in
 // one step, so that a reader finds either the old file or the whole new one, whenever we are killed.
+// A link stays, and what it leads to is replaced; a device is written to.
 class AtomicFile {
  public:
-  explicit AtomicFile(const std::string& path) : path_(path), temporary_(path + format(".tmp-%ld", static_cast<long>(getpid()))) {
+  explicit AtomicFile(const std::string& path)
+      : path_(path), target_(behind_links(path)), in_place_(is_special(target_)), temporary_(in_place_ ? target_ : target_ + format(".tmp-%ld", static_cast<long>(getpid()))) {
+    if (is_folder(target_)) throw write_error(path_, EISDIR);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd_ < 0) throw write_error(path_, errno);
   }
   ~AtomicFile() {
     if (fd_ >= 0) ::close(fd_);
-    if (!committed_) ::unlink(temporary_.c_str());
+    if (!committed_ && !in_place_) ::unlink(temporary_.c_str());
   }
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -126,18 +153,21 @@ class AtomicFile {
     if (pwrite(fd_, data, size, static_cast<off_t>(offset)) != static_cast<ssize_t>(size)) throw write_error(path_, errno);
   }
   void commit() {
-    if (fsync(fd_) != 0) throw write_error(path_, errno);
+    if (fsync(fd_) != 0 && !in_place_) throw write_error(path_, errno);
     const int closing = fd_;
     fd_ = -1;
     if (::close(closing) != 0) throw write_error(path_, errno);  // network file systems report a full disk here
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw write_error(path_, errno);
+    if (in_place_) return;
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) throw write_error(path_, errno);
     committed_ = true;
-    sync_folder(folder_of(path_));
+    sync_folder(folder_of(target_));
   }
 
  private:
   static constexpr size_t kChunk = size_t{1} << 24;
-  std::string path_, temporary_;
+  const std::string path_, target_;
+  const bool in_place_;
+  const std::string temporary_;
   int fd_ = -1;
   bool committed_ = false;
 };

@@ -80,6 +80,7 @@ class NpySamples : public Samples {
 class GridSamples : public Samples {
  public:
   GridSamples(const Tensor& input, const DataSpec& spec, int64_t inner, int64_t points) : input_(input), spec_(spec), inner_(inner), points_(points) {
+    check_range(input, spec);
     if (!is_integer(input.dtype) && scalars_per_element(input.dtype) == 1 && input.rank > 0 && row_elements(input) == 1) return;
     throw Error("T0906", "input " + input_text(input) + " cannot take " + quoted(spec.text), "a grid gives one real coordinate per sample: shapes N and N x 1", kExitUsage);
   }

@@ -120,6 +120,7 @@ class Trainer {
   // Parameters and moments of the first step; returns how many steps are done already.
   int64_t start() {
     if (!options_.checkpoint.empty()) checkpoints_.prepare();
+    if (!options_.save.empty()) together(ranks_, [&] { if (!ranks_ || ranks_->rank() == 0) check_writable(options_.save); });
     const std::vector<int64_t> saved = options_.checkpoint.empty() ? std::vector<int64_t>() : checkpoints_.steps();
     if (!saved.empty() && !options_.resume)
       throw Error("T0923", quoted(options_.checkpoint) + format(" already holds checkpoints up to step %lld", static_cast<long long>(saved.back())),

@@ -98,8 +98,8 @@ inline void check_finite(const Tensor& param, const StoredTensor& stored, const 
     const int64_t count = total - i < 512 ? total - i : 512;
     load_reals(stored.element, stored.data + i * size, block, static_cast<size_t>(count));
     for (int64_t j = 0; j < count; ++j)
-      if (!std::isfinite(block[j]))
-        throw Error("T0915", quoted(path) + ": '" + param.name + "' holds " + (std::isnan(block[j]) ? "NaN" : "infinity") + format(" at position %lld", static_cast<long long>((i + j) / per)),
+      if (!stays_finite(param.dtype, block[j]))
+        throw Error("T0915", quoted(path) + ": '" + param.name + "' holds " + (std::isnan(block[j]) ? "NaN" : std::isinf(block[j]) ? "infinity" : format("%g (too large for %s)", block[j], dtype_name(param.dtype))) + format(" at position %lld", static_cast<long long>((i + j) / per)),
                     "these weights come from a run that diverged; use an earlier file");
   }
 }

@@ -157,7 +157,10 @@ def _range(*args: Value) -> Value:
         raise Refused("range takes one to three integers known at compile time")
     if len(args) == 3 and args[2] == 0:
         raise Refused("range step must not be zero")
-    return range(*args)  # type: ignore[call-overload]
+    found = range(*args)  # type: ignore[call-overload]
+    if max(abs(found.start), abs(found.stop)) >> 62:  # no longer one has a length that Python can count
+        raise Refused("range takes integers below 2^62")
+    return found  # type: ignore[no-any-return]
 
 
 def _len(value: Value) -> int:

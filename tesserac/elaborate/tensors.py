@@ -320,7 +320,10 @@ def _bounds(session: Session, part: Value, x: Var, axis: int) -> tuple[int, Dim,
             help=["op.take(x, ids) gathers rows by a tensor of integers"],
         )
     if part.step is not None and part.step < 1:
-        raise session.report.fail("T0404", "a slice step must be positive", session.span)
+        raise session.report.fail(
+            "T0404", "a slice step must be positive", session.span,
+            help=[f"backwards: op.take(x, {size - 1} - op.iota({size}), axis={axis})"],
+        )  # fmt: skip
     start, stop, step = part.indices(size)
     if stop <= start:
         raise session.report.fail(

@@ -317,6 +317,8 @@ def test_hostile_sources_end_quickly() -> None:
         "s = 'ab'\nfor i in range(60):\n    s = s + s\n" + module("return x * len(s)"),
         "n = 3\nfor i in range(60):\n    n = n * n\n" + module("return x * n"),
         "x0 = [i for i in range(10 ** 12)]\n" + module("return x * x0[0]"),
+        "x0 = [i for i in range(10 ** 30)]\n" + module("return x * x0[0]"),
+        module("return x * len(range(10 ** 30))"),
         "d = [{}]\nd.append(d)\n" + module("return x * d"),
         "xs = []\nxs.append(xs)\n" + module("return x * xs[0]"),
         module("return " + "-" * 3000 + "x"),

@@ -331,3 +331,51 @@ def test_unwritable_places(checked: Programs, data: Path) -> None:
     assert checked.fails("Softmax", "train", *x, "--log", "no/log.jsonl", cwd=data).startswith(
         "error[T0916]: cannot write 'no/log.jsonl': "
     )
+
+
+def test_places_are_tried_before_the_first_step(checked: Programs, data: Path) -> None:
+    x = ["--data", "x=normal()", "--data", "labels=randint", "--steps", 1, "--log", "steps.jsonl"]
+    (data / "folder").mkdir()
+    for place, why in (("no/w.safetensors", "No such file or directory"), ("folder", "Is a directory")):
+        (data / "steps.jsonl").unlink(missing_ok=True)
+        error = checked.fails("Softmax", "train", *x, "--save", place, cwd=data)
+        assert error.startswith(f"error[T0916]: cannot write '{place}': {why}\n")
+        assert not (data / "steps.jsonl").exists()
+
+
+def test_links_and_devices_stay(checked: Programs, data: Path) -> None:
+    x = ["--input", "x=x.npy", "--output"]
+    (data / "elsewhere").mkdir()
+    (data / "elsewhere" / "y.npy").write_bytes(b"old")
+    (data / "link.npy").symlink_to("elsewhere/y.npy")
+    (data / "null").symlink_to("/dev/null")
+    for place in ("link.npy", "null"):
+        checked.run("Softmax", "infer", *x, place, cwd=data)
+        assert (data / place).is_symlink()
+    assert np.load(data / "elsewhere" / "y.npy").shape == (40, 4)
+    assert Path("/dev/null").is_char_device()
+    assert sorted(p.name for p in (data / "elsewhere").iterdir()) == ["y.npy"]
+
+
+def test_outputs_that_meet(checked: Programs, data: Path) -> None:
+    flags = ["infer", "--input", "x=x.npy", "--output", "probabilities=p.npy", "--output", "probabilities=q.npy"]
+    assert checked.fails("Softmax", *flags, cwd=data, code=2).startswith("error[T0910]: --output: ")
+
+
+def test_numbers_too_large_for_their_type(train_fails: RunFails, checked: Programs, data: Path) -> None:
+    values = np.zeros((40, 5))
+    values[3, 2] = -1e39
+    np.save(data / "large.npy", values)
+    assert train_fails(x="large.npy").splitlines()[0] == (
+        "error[T0907]: input 'x': -1e+39 at sample 3, position 2 of 'large.npy' is beyond the range of f32"
+    )
+    for spec in ("const:1e39", "uniform:-1e39:0", "normal:0:1e300"):
+        assert train_fails(x=spec, code=2).splitlines()[0] == (
+            f"error[T0906]: input 'x' cannot take '{spec}': its numbers are beyond the range of f32"
+        )
+    weights = {name: value.astype(np.float64) for name, value in GOOD.items()}
+    weights["W"][3, 1] = 1e300
+    save_file(weights, data / "large.safetensors")
+    assert infer_fails(checked, data, "large.safetensors").startswith(
+        "error[T0915]: 'large.safetensors': 'W' holds 1e+300 (too large for f32) at position 13\n"
+    )
