@@ -96,7 +96,6 @@ inline int generate_command(const Program& program, const Arguments& arguments) 
   const int64_t window = input.shape[1], vocabulary = output.shape[2], count = arguments.integer("--tokens", 200, 0);
   const Sampling sampling = {arguments.real("--temperature", 0.8, 0), arguments.integer("--top-k", 0, 0), static_cast<uint64_t>(arguments.integer("--seed", 0, 0))};
   const std::string prompt = arguments.text("--prompt", "\n");
-  if (prompt.empty()) throw usage_error("generate: --prompt is empty", "give at least one character");
   const std::string weights = generate_weights(arguments);
   Session session(program, thread_count(arguments), process_ranks());
   session.reserve(false, true, 0);

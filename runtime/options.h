@@ -52,6 +52,8 @@ class Arguments {
           throw usage_error(std::string(command.name) + ": " + flag->name + " needs a value: " + flag->name + " " + flag->value, try_help());
         given_.emplace_back(flag->name, argv[++i]);
       }
+      if (flag->value && given_.back().second.empty())  // of a shell's variable that is not set, say: never what was meant
+        throw usage_error(std::string(command.name) + ": " + flag->name + " is empty", std::string("write ") + flag->name + " " + flag->value);
     }
   }
 

@@ -16,6 +16,7 @@ from tesserac import __version__
 from tesserac.console import Console
 from tesserac.diagnostics import CompileError, Diagnostics
 from tesserac.folder import Folder, Written
+from tesserac.foreign import parse_json
 from tesserac.resources import runtime_dir, templates_dir
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def compiler_digest() -> str:
 
 def _model(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        data = parse_json((folder / "model.json").read_text(encoding="utf-8"))
         return data if isinstance(data, dict) else {}
     except (OSError, ValueError):
         return {}

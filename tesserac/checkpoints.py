@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesserac.diagnostics import CompileError, Diagnostics
+from tesserac.foreign import parse_json
 from tesserac.replacing import replacing, unwritable
 
 INDEX = "index.json"
@@ -88,14 +89,14 @@ def read_index(folder: Path) -> Checkpoint:
     """Reads and checks the index of a checkpoint. Raises T0950 where it is damaged or parts are missing or overlap."""
     path = folder / INDEX
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = parse_json(path.read_bytes())
         if content["format"] != FORMAT or content["version"] != 1:
             raise unusable(path, f"it is no index of version 1 of {FORMAT}")
         metadata = {str(key): str(value) for key, value in content["metadata"].items()}
         tensors = tuple(_stored(name, entry) for name, entry in content["tensors"].items())
     except OSError as error:
         raise unusable(path, error.strerror or "it cannot be read") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise unusable(path, f"it is malformed ({type(error).__name__}: {error})") from error
     for tensor in tensors:
         problem = _uncovered(tensor)
@@ -143,7 +144,7 @@ class _File:
         try:
             self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
             length = struct.unpack("<Q", self.bytes[:8].tobytes())[0]
-            self.header: dict[str, Any] = json.loads(self.bytes[8 : 8 + length].tobytes())
+            self.header: dict[str, Any] = parse_json(self.bytes[8 : 8 + length].tobytes())
             self.start = 8 + length
         except OSError as error:
             raise unusable(path, error.strerror or "it cannot be read") from error
@@ -159,7 +160,7 @@ class _File:
                 raise unusable(self.path, f"its `{part.key}` is not the part that the index names")
             flat = np.asarray(self.bytes[self.start + begin : self.start + end])
             return flat.view(f"V{WIDTHS[tensor.dtype]}").reshape(part.lengths)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise unusable(self.path, f"its `{part.key}` is missing or truncated") from error
 
 

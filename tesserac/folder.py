@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tesserac.diagnostics import CompileError, Diagnostics, some
+from tesserac.foreign import parse_json
 from tesserac.replacing import replacing
 
 MANIFEST = ".tesserac.json"
@@ -69,7 +70,7 @@ class Folder:
     def manifest(self) -> Manifest:
         """The manifest, an empty one where there is none that can be read."""
         try:
-            data = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            data = parse_json((self.path / MANIFEST).read_text(encoding="utf-8"))
             files = {str(k): str(v) for k, v in data["files"].items() if _is_inside(str(k))}
             return Manifest(str(data["inputs"]), files)
         except (OSError, ValueError, KeyError, AttributeError, TypeError):

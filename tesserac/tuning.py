@@ -11,6 +11,7 @@ from typing import Any
 
 from tesserac import __version__
 from tesserac.diagnostics import CompileError, Diagnostics, some
+from tesserac.foreign import parse_json
 
 FORM = 1
 """Version of the file's form."""
@@ -84,7 +85,7 @@ class Tuning:
 def read_tuning(text: str, name: str) -> Tuning:
     """A file's content. CompileError T0813 if it is none, or another version's."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         form, version = data["tuning"], data["tesserac"]
         rows = data["kernels"].items()
         kernels = tuple(
@@ -93,7 +94,7 @@ def read_tuning(text: str, name: str) -> Tuning:
             for digest, row in rows
         )
         device = str(data["device"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise misfit(f"{name} is no tuning file of tesserac", [f"{type(error).__name__}: {error}"[:200]]) from None
     if (form, version) != (FORM, __version__):
         raise misfit(f"{name} is stale: tesserac {version} wrote it, and this is {__version__}", [])

@@ -9,12 +9,24 @@ from tesserac.elaborate.values import Builtin, CustomFunction, Function, Unsuppo
 from tesserac.parser import syntax
 
 if TYPE_CHECKING:
+    from tesserac.diagnostics import Span
     from tesserac.elaborate.interpreter import Interpreter
+    from tesserac.elaborate.report import Report
 
 ENTRY_DECORATORS = {"graph.module": "module", "graph.training_step": "step", "graph.loss": "loss"}
 """Decorators that make entries or parts of them."""
 
 _PLAIN = frozenset({"graph.checkpoint", "ts.check_shapes", "tessera.check_shapes"})
+
+
+def note_checkpoint(report: Report, span: Span) -> None:
+    """T0314: the function marked at ``span`` is compiled as if it were not."""
+    report.note(
+        "T0314",
+        "graph.checkpoint does not change the program yet: nothing is recomputed",
+        span,
+        notes=["only the intermediates of the tile in flight are kept, so memory does not grow with the batch"],
+    )
 
 
 def dotted(node: syntax.Expr) -> str:
@@ -60,7 +72,10 @@ def define(it: Interpreter, node: syntax.FunctionDef, frame: Frame) -> Value:
             kind = ENTRY_DECORATORS[name]
             if isinstance(decorator, syntax.Call):
                 attach = _argument(it, decorator, name, frame)
-        elif name not in _PLAIN:
+        elif name in _PLAIN:
+            if name == "graph.checkpoint":
+                note_checkpoint(it.report, decorator.span)
+        else:
             node_of = decorator.func if isinstance(decorator, syntax.Call) else decorator
             rule_of = _ruled(it, node_of, frame) or rule_of
             if rule_of is not None:

@@ -13,6 +13,7 @@ from tesserac.elaborate.options import BF16, FP32, FP64, Options, parse_shape
 from tesserac.elaborate.plan import EntryPlan, UnitPlan
 from tesserac.elaborate.report import Report
 from tesserac.elaborate.values import Value
+from tesserac.foreign import parse_toml
 from tesserac.ir.mesh import parse_mesh
 from tesserac.ir.program import Program
 from tesserac.ir.types import Dim
@@ -119,11 +120,9 @@ def _sidecar(options: Options, report: Report) -> tuple[Options, Shapes]:
     shapes: Shapes = {}
     if options.model_toml is None:
         return options, shapes
-    import tomllib
-
     try:
-        data = tomllib.loads(options.model_toml)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(options.model_toml)
+    except ValueError as error:
         report.error("T0411", f"model.toml cannot be read: {error}", None)
         return options, shapes
     for name, value in _table(data, "shapes", report).items():

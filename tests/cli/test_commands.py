@@ -95,6 +95,31 @@ def test_errors_in_flag_values(cli: Cli, model: Path, flags: list[str], message:
     assert message.replace("\n  =", "\n =") in done.err.replace("\n  =", "\n =")
 
 
+@pytest.mark.parametrize(
+    ("name", "command", "code"),
+    [
+        ("hw.json", ("plan", "model.py", "--mesh", "dp=2", "--hw", "hw.json"), "T0707"),
+        ("lock.json", ("plan", "model.py", "--mesh", "dp=2", "--lock", "lock.json"), "T0710"),
+        ("tuning.json", ("build", "model.py", "--emit=cuda", "--tuning", "tuning.json"), "T0813"),
+        ("index.json", ("ckpt", "show", "."), "T0950"),
+        ("plan.toml", ("check", "model.py"), "T0705"),
+        ("model.toml", ("check", "model.py"), "T0411"),
+    ],
+)
+def test_files_that_nest_without_end(cli: Cli, model: Path, name: str, command: tuple[str, ...], code: str) -> None:
+    Path(name).write_text(("a = " if name.endswith(".toml") else "") + "[" * 100_000)
+    done = cli(*command, *(SIZES if command[0] != "ckpt" else ()))
+    assert done.code == 1
+    assert done.err.startswith(f"error[{code}]")
+    assert "it is nested too deeply" in done.err
+
+
+def test_a_folder_whose_manifest_nests_without_end_owns_nothing(cli: Cli, model: Path) -> None:
+    Path("out").mkdir()
+    Path("out/.tesserac.json").write_text("[" * 100_000)
+    assert cli("build", model, *SIZES, "--emit=ir", "-o", "out").code == 0
+
+
 @pytest.mark.parametrize("name", ["absent.py", ".", "bytes.py"])
 def test_sources_that_cannot_be_read(cli: Cli, model: Path, name: str) -> None:
     Path("bytes.py").write_bytes(b"x = 1\0\xff\n")

@@ -238,3 +238,17 @@ def test_a_validation_function_only_where_dropout_reaches_the_loss() -> None:
 def test_metric_called_loss_that_is_another_tensor_keeps_both() -> None:
     source = LINEAR.replace('{"loss": loss, ', '{"loss": loss * 2, ')
     assert [o.name for o in train_of(compile_source(source)).outputs][:3] == ["loss", "metric.loss", "size"]
+
+
+def test_checkpoint_says_that_it_does_nothing_as_a_call_and_as_a_decorator() -> None:
+    source = """
+    @graph.checkpoint
+    def block(x):
+        return op.tanh(x)
+
+    @graph.module
+    def net(x: Tensor[2, 3]):
+        return block(x) + graph.checkpoint(block)(x)
+    """
+    notes = [d for d in compile_source(source).items if d.code == "T0314"]
+    assert [str(d.span) for d in notes] == ["model.py:3:2", "model.py:9:23"]

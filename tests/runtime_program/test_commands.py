@@ -191,6 +191,8 @@ def test_help_and_version(checked: Programs, tmp_path: Path) -> None:
         (["train", "--quiet=1"], "train: --quiet takes no value"),
         (["train", "extra"], "train: unexpected argument 'extra'"),
         (["train", "--resume"], "train: --resume needs --checkpoint DIR"),
+        (["train", "--save", ""], "train: --save is empty\n  = help: write --save FILE"),
+        (["generate", "--prompt="], "generate: --prompt is empty"),
         (["generate", "\x1b[31m"], "generate: unexpected argument '\\x1b[31m'"),
     ],
 )

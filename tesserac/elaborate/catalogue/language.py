@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tesserac.elaborate.calls import Site
 from tesserac.elaborate.catalogue.registry import surface
 from tesserac.elaborate.catalogue.support import number
+from tesserac.elaborate.decorators import note_checkpoint
 from tesserac.elaborate.operands import tensor
 from tesserac.elaborate.session import Session
 from tesserac.elaborate.values import Function, Gradients, Layer, Optimizer, Slot, Value, describe
@@ -108,12 +109,7 @@ def _wanted(site: Site, wrt: Value) -> Iterator[Slot]:
 def checkpoint(site: Site, f: Value) -> Value:
     """Marks a function whose intermediates need not be kept; so far a hint that nothing acts on, which a note says."""
     if isinstance(f, Function | Layer):
-        site.session.report.note(
-            "T0314",
-            "graph.checkpoint does not change the program yet: nothing is recomputed",
-            site.session.span,
-            notes=["only the intermediates of the tile in flight are kept, so memory does not grow with the batch"],
-        )
+        note_checkpoint(site.session.report, site.session.span)
         return f
     raise site.fail("T0503", f"graph.checkpoint takes a function or a layer, not {describe(f)}")
 

@@ -7,7 +7,6 @@ devices is another (Shardy's cost model had to learn this).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from tesserac.diagnostics import Diagnostics
+from tesserac.foreign import parse_json
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.types import DType
 
@@ -92,7 +92,7 @@ def load(name: str) -> Hardware:
         path = Path(name)
     found = Diagnostics()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except OSError:
         found.error("T0707", f"--hw {name} is neither a machine that tesserac knows nor a file that can be read", None,
                     help=[f"known machines: {', '.join(names())}"])

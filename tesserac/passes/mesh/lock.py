@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tesserac.diagnostics import CompileError, Diagnostics, Span
+from tesserac.foreign import parse_json
 from tesserac.ir.mesh import Mesh
 from tesserac.ir.program import Function
 from tesserac.passes.mesh.hardware import Hardware
@@ -55,7 +56,7 @@ def _rows(function: Function, nodes: tuple[Node, ...]) -> list[dict[str, Any]]:
 def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Searcher) -> Plan:
     """The plan of a lock file. CompileError T0710 if it was made for another program or mesh: it names what differs."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         rows = data["nodes"]
         version, grid = data["version"], data["mesh"]
         plans = [dict(row["plan"]) for row in rows]

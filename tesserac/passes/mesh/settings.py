@@ -26,12 +26,12 @@ bucket = "25MiB"
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tesserac.diagnostics import Diagnostics, Span
+from tesserac.foreign import parse_toml
 from tesserac.passes.mesh.roles import COLLECTIVES, KINDS, Role, named_role, role_names, role_of
 
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30,
@@ -87,8 +87,8 @@ def read_settings(text: str, name: str) -> PlanToml:
     """A plan.toml; CompileError T0705 with everything that is wrong in it."""
     found = Diagnostics()
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        data = parse_toml(text)
+    except ValueError as error:
         found.error("T0705", f"{name} cannot be read: {error}", None)
         data = {}
     reader = _Reader(name, found)
