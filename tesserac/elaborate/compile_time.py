@@ -160,7 +160,7 @@ def _range(*args: Value) -> Value:
     found = range(*args)  # type: ignore[call-overload]
     if max(abs(found.start), abs(found.stop)) >> 62:  # no longer one has a length that Python can count
         raise Refused("range takes integers below 2^62")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _len(value: Value) -> int:
