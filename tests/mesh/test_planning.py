@@ -276,6 +276,8 @@ def test_pins_of_the_source_that_make_no_sense(spec: str, message: str) -> None:
     ('[pin]\n"transformer.Wq" = ["zz", "-"]\n', "T0706", "names the axis zz"),
     ('[pin]\n"transformer.Wq" = 3\n', "T0705", "neither an axis"),
     ('[pin]\n"transformer.Wq" = ["tp tp", "-"]\n', "T0706", "names the axis tp twice"),
+    ('[pin]\n"transformer.Wq" = ["tp", "-"]\n"*.W?" = ["?", "tp"]\n', "T0706",
+     "two pins contradict each other about `Wq` on axis tp"),
     ("[mesh]\naxes = {tp = true}\n", "T0705", "a size above 0"),
     ('[mesh]\naxes = {"t p" = 2}\n', "T0705", "which is a name"),
     ("[roles]\ntp = {optional = 3}\n", "T0705", "optional is true or false"),

@@ -164,12 +164,29 @@ def _placements(pin: Pin, axis: str) -> Callable[[Placement], bool] | None:
 def restricted(choices: Sequence[Choice], rules: Sequence[Restriction], node: Node) -> tuple[Choice, ...]:
     """The choices that all pins of a node leave; CompileError T0706 if there are none."""
     left = tuple(c for c in choices if all(rule.allows(c) for rule in rules))
-    if not left:
-        rule = rules[0]
-        bag = Diagnostics()
-        what = f"`{node.equation.op}` ({node.key})" if node.equation is not None else f"`{node.key}`"
-        bag.error("T0706", f"no way to run {what} on axis {rule.axis} agrees with the pin {rule.text}", rule.span,
-                  labels=(Label(rule.pinned, "pinned here"),) if rule.pinned not in (None, rule.span) else (),
+    if left:
+        return left
+    bag = Diagnostics()
+    what = f"`{node.equation.op}` ({node.key})" if node.equation is not None else f"`{node.key}`"
+    rule = next((rule for rule in rules if not any(map(rule.allows, choices))), None)
+    if rule is not None:
+        bag.error("T0706", f"no way to run {what} on axis {rule.axis} agrees with the pin {rule.text}",
+                  rule.span or rule.pinned, labels=_pinned(rule),
                   help=(f"it can lie as {', '.join(dict.fromkeys(str(c) for c in choices))}",))
-        raise CompileError(bag.items)
-    return left
+    else:  # each can be kept, but not all at once
+        rule = next(rule for i, rule in enumerate(rules) if not _all_allowed(choices, rules[:i + 1]))
+        other = next((o for o in rules if not _all_allowed(choices, (o, rule))), rules[0])
+        spans = [span for r in (rule, other) for span in (r.span, r.pinned) if span is not None]
+        bag.error("T0706", f"two pins contradict each other about {what} on axis {rule.axis}: {other.text} and "
+                  f"{rule.text}", spans[0] if spans else None,
+                  labels=tuple(label for r in (rule, other) for label in _pinned(r) if label.span != spans[0]),
+                  help=("leave one of them out; pins stand in the source and in plan.toml",))
+    raise CompileError(bag.items)
+
+
+def _pinned(rule: Restriction) -> tuple[Label, ...]:
+    return (Label(rule.pinned, "pinned here"),) if rule.pinned not in (None, rule.span) else ()
+
+
+def _all_allowed(choices: Sequence[Choice], rules: Sequence[Restriction]) -> bool:
+    return any(all(rule.allows(c) for rule in rules) for c in choices)
