@@ -152,9 +152,11 @@ def test_a_build_plans_for_its_target_unless_a_machine_is_named(cli: Cli, tmp_pa
     (("--write-lock", "/nonexistent/l.json"), "error[T0705]: --write-lock /nonexistent/l.json cannot be written"),
     (("--lock", "{damaged}"), "is no lock file of tesserac: it lacks a version"),
     (("--lock", "{text}"), "is no lock file of tesserac: it is not JSON"),
+    (("--lock", "{longer}"), "is no lock file of tesserac: it lacks a version"),
 ])
 def test_what_cannot_be_planned(cli: Cli, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
-    for name, content in (("damaged", '{"version": 1, "mesh": "tp=2", "nodes": [{"plan": 3}]}'), ("text", "hello")):
+    for name, content in (("damaged", '{"version": 1, "mesh": "tp=2", "nodes": [{"plan": 3}]}'), ("text", "hello"),
+                          ("longer", '{"version": 1, "mesh": "tp=2,dp=4", "nodes": [{"plan": {}}]}')):
         (tmp_path / name).write_text(content)
     named = [flag.format(damaged=tmp_path / "damaged", text=tmp_path / "text") for flag in flags]
     done = cli("plan", *LISTING, *named)

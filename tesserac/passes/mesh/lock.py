@@ -59,9 +59,9 @@ def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Se
         data = parse_json(text)
         rows = data["nodes"]
         version, grid = data["version"], data["mesh"]
-        plans = [dict(row["plan"]) for row in rows]
+        plans = [dict(row["plan"]) for row in rows if (row["name"], row["op"])]
     except (ValueError, KeyError, TypeError) as error:
-        why = f"it is not JSON: {error}" if isinstance(error, ValueError) else \
+        why = f"it is not JSON: {error}" if isinstance(error, json.JSONDecodeError) else \
             "it lacks a version, a mesh, or a plan of every node"
         raise _stale(f"{name} is no lock file of tesserac: {why}", None) from None
     if version != VERSION:
