@@ -158,7 +158,8 @@ def test_what_cannot_be_planned(cli: Cli, tmp_path: Path, flags: tuple[str, ...]
     for name, content in (("damaged", '{"version": 1, "mesh": "tp=2", "nodes": [{"plan": 3}]}'), ("text", "hello"),
                           ("longer", '{"version": 1, "mesh": "tp=2,dp=4", "nodes": [{"plan": {}}]}')):
         (tmp_path / name).write_text(content)
-    named = [flag.format(damaged=tmp_path / "damaged", text=tmp_path / "text") for flag in flags]
+    files = {name: tmp_path / name for name in ("damaged", "text", "longer")}
+    named = [flag.format(**files) for flag in flags]
     done = cli("plan", *LISTING, *named)
     assert done.code == 1
     assert message in done.err

@@ -187,6 +187,6 @@ def _asked_for(planned: Planned, item: Collective) -> bool:
 def _too_much(item: Collective, why: str) -> Diagnostic:
     kind = item.kind.replace("_", "-")
     article = "an" if kind[0] == "a" else "a"
-    return Diagnostic("T0709", "error", f"{article} {kind} of {quantity(item.bytes, 'B')} on {item.axis} makes {item.value} "
-                      f"({item.phase}), {why}", item.span,
+    return Diagnostic("T0709", "error", f"{article} {kind} of {quantity(item.bytes, 'B')} on {item.axis} "
+                      f"makes {item.value} ({item.phase}), {why}", item.span,
                       help=("pin the value where you want it, or raise the limit",))
