@@ -54,11 +54,30 @@ def finish(session: Session, wanted: Wanted, label: str) -> Entry | None:
             validate = writer.function(f"{label}.validate", scalars, session.dropped)
     if wanted.predictions:
         infer = writer.function(f"{label}.infer", wanted.predictions, session.dropped)
+    if not all(_in_range(session, f) for f in (train, infer, validate) if f is not None):
+        return None
     optimizer = None if session.optimizer is None else OptimizerSpec(session.optimizer.kind, session.optimizer.settings)
     return Entry(label, train, infer, optimizer, session.mixed, validate, session.mesh, writer.pins())
 
 
 # ------------------------------------------------------------------------------------------------ sizes
+
+
+_LARGEST = 1 << 50
+"""Bytes of a tensor: a mesh of ten thousand devices holds no more, and sums of such numbers fit 64 bits."""
+
+
+def _in_range(session: Session, function: Function) -> bool:
+    """Whether every tensor can be counted in bytes; T0415 for the first that cannot, inputs before all others."""
+    for name, var, span in (
+        *((f"`{i.path}`", i.var, i.span) for i in function.inputs),
+        *((f"what `{e.op}` gives here", v, e.span) for e in function.equations for v in e.results),
+    ):
+        if var.type.bytes > _LARGEST:
+            size = f"{var.type} takes more than {_LARGEST:,} bytes"
+            session.report.error("T0415", f"{name} is too large: {size}", span, help=["make a dimension smaller"])
+            return False
+    return True
 
 
 def _settle(session: Session) -> None:

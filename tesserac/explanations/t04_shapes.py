@@ -119,4 +119,12 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         "Take op.real(z), op.imag(z), op.abs(z) or op.angle(z), or act on both parts: "
         "op.complex(op.relu(op.real(z)), op.relu(op.imag(z))).",
     ),
+    Explanation(
+        "T0415",
+        "A tensor that no memory holds",
+        "The size of a tensor is more than 2^50 bytes, a petabyte, so that it is a mistake, and positions in it could "
+        "not be counted in the emitted program.",
+        "@graph.module\ndef net(x: Tensor[2 ** 40, 2 ** 20], w: Tensor[2 ** 20, 4]):\n    return x @ w\n",
+        "Make a dimension smaller; a broadcast of two long axes against each other is a frequent reason.",
+    ),
 )
