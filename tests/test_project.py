@@ -88,6 +88,18 @@ def test_compiler_imports_only_its_dependencies(root: Path) -> None:
     assert not foreign
 
 
+def test_compilations_do_not_wait_for_numpy(root: Path) -> None:
+    """Its import takes 0.1 s of the two that a project may take."""
+    script = (
+        "import sys\nfrom tesserac.driver import *\nfrom tesserac.elaborate import Options\n"
+        "text = open('examples/chapter6/listing2.py').read()\n"
+        "compile_source(text, 'm.py', CompileOptions(Options(shapes=(('x', '64x1'),))))\n"
+        "print('numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_every_target_is_in_the_help(root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     match = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)

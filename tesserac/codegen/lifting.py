@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
+from tesserac.arrays import np
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import cpp_double
 from tesserac.codegen.records import Kernel, LineKernel

@@ -7,10 +7,10 @@ own tree; a tuple written with parentheses includes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from tesserac.diagnostics import Span
+from tesserac.immutable import dataclass
 
 # ---------------------------------------------------------------------------------------------------- expressions
 
