@@ -219,10 +219,12 @@ class Elaboration:
         name, _, key = rest.partition(",")
         surface = SURFACES.get(f"op.{kind}")
         if surface is None or surface.family != "loss" or not name or not key.isidentifier():
+            losses = sorted({s.name for s in SURFACES.values() if s.family == "loss"})
             raise self.report.fail(
                 "T0311",
                 f"--loss {text!r} is not of the form KIND:OUTPUT,KEY",
                 None,
+                notes=[f"KIND is one of {', '.join(losses)}"],
                 help=["for example --loss mse:Y,target or --loss cross_entropy:logits,labels"],
             )
         var = dict(outputs).get(name)
@@ -239,7 +241,7 @@ class Elaboration:
         made = self.session.definitions.get(var.name)
         span = made.span if made is not None else self.entry.span
         with self.it.at(span):
-            slot = self.session.slot(key, self.entry.span, aliases=(f"{self.session.label}.{key}",))
+            slot = self.session.slot(key, span, aliases=(f"{self.session.label}.{key}",))
             site = Site(self.it, self.session, Arguments((var, slot), {}, node, self.it.top, None))
             values = (var, slot, None, -100) if kind == "cross_entropy" else (var, slot)
             gradients = backward(self.session, surface.build(site, *values))
