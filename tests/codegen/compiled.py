@@ -96,6 +96,7 @@ def compile_functions(
         for name, text in render_entry(
             plan_entry(entry, options), stem=f"f{number}", source="random.py", lines={}
         ).items():
+            assert not any(line.endswith(" ") for line in text.splitlines()), name
             (folder / name).write_text(text, encoding="utf-8")
         (folder / f"f{number}.cpp").write_text(SHIM.format(stem=f"f{number}"), encoding="utf-8")
         sources.append(f"f{number}.cpp")
