@@ -68,11 +68,8 @@ def annotate(it: Interpreter, param: syntax.Param, value: Value, frame: Frame) -
     if isinstance(param.annotation, syntax.DictExpr):
         if isinstance(value, Batch):
             for key, form in param.annotation.items:
-                name = it.eval(key, frame)
-                if isinstance(name, str):
-                    slot = it.session.slot(name, key.span, aliases=(f"{it.session.label}.{name}",))
-                    value.slots[name] = slot
-                    apply(it, slot, type_form(it, form, frame), form)
+                slot = it.batch_key(value, it.eval(key, frame), key.span)
+                apply(it, slot, type_form(it, form, frame), form)
         return
     form_value = type_form(it, param.annotation, frame)
     if form_value is not None:

@@ -270,6 +270,25 @@ def _owned(it: Interpreter, function: Function, state: ModuleState, param: synta
 
 def named_outputs(function: Function, value: Value, hint: str | None) -> list[tuple[str, Var]]:
     """Returned tensors by name: the returned variables, else the variable that takes the result, else the module."""
+    return [(name, v) for name, v in _named(function, value, hint) if isinstance(v, Var)]
+
+
+def nested_outputs(session: Session, function: Function, value: Value) -> list[tuple[str, Var]]:
+    """The same with parameters and with the tensors inside of lists and dicts: ``h.0``, ``load.tokens``."""
+    return [leaf for name, part in _named(function, value, None) for leaf in _leaves(session, name, part)]
+
+
+def _leaves(session: Session, name: str, value: Value) -> list[tuple[str, Var]]:
+    if isinstance(value, tuple | list | dict):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        return [leaf for key, item in inner for leaf in _leaves(session, f"{name}.{key}", item)]
+    if isinstance(value, Slot):
+        value = session.materialise(value)
+    return [(name, value)] if isinstance(value, Var) else []
+
+
+def _named(function: Function, value: Value, hint: str | None) -> list[tuple[str, Value]]:
+    """What a module returns, part by part."""
     values = (
         list(value) if isinstance(value, tuple | list) else list(value.values()) if isinstance(value, dict) else [value]
     )
@@ -277,7 +296,7 @@ def named_outputs(function: Function, value: Value, hint: str | None) -> list[tu
     if len(names) != len(values):
         stem = hint or function.label
         names = [stem] if len(values) == 1 else [f"{stem}.{i}" for i in range(len(values))]
-    return [(name, v) for name, v in zip(names, values, strict=True) if isinstance(v, Var)]
+    return list(zip(names, values, strict=True))
 
 
 def returned_names(function: Function) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tesserac.diagnostics import Label
 from tesserac.elaborate.annotations import annotate
-from tesserac.elaborate.calls import Arguments, body, invoke, named_outputs
+from tesserac.elaborate.calls import Arguments, body, invoke, named_outputs, nested_outputs
 from tesserac.elaborate.catalogue import SURFACES
 from tesserac.elaborate.finish import Wanted, finish
 from tesserac.elaborate.interpreter import Interpreter
@@ -167,10 +167,20 @@ class Elaboration:
         return set(names)
 
     def _forward(self) -> Wanted:
-        function, value, outputs = self._run_module(self.entry.function)
+        function, value, _ = self._run_module(self.entry.function)
+        with self.it.at(function.span):
+            outputs = nested_outputs(self.session, function, value)
         if not outputs:
             raise self.report.fail(
                 "T0305", f"the module `{function.name}` returns {describe(value)}, not a tensor", function.span
+            )
+        odd = [name for name, _ in outputs if not all(c.isalnum() or c in "_.-/" for c in name)]
+        if odd:
+            raise self.report.fail(
+                "T0305",
+                f"{odd[0][:100]!r} cannot name an output of the module `{function.name}`",
+                function.span,
+                notes=["letters, digits, `_`, `.`, `/` and `-` are allowed"],
             )
         return self._with_loss(outputs)
 

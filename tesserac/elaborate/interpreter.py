@@ -278,7 +278,7 @@ class Interpreter:
     def _subscript(self, node: syntax.Subscript, frame: Frame) -> Value:
         value, index = self.eval(node.value, frame), self._index(node.index, frame)
         if isinstance(value, Batch):
-            return self._batch_key(value, index, node.span)
+            return self.batch_key(value, index, node.span)
         if isinstance(value, Var | Slot):
             with self.at(node.span):
                 return index_tensor(self.session, value, index)
@@ -300,7 +300,8 @@ class Interpreter:
             return tuple(self.eval(item, frame) for item in node.items)
         return self.eval(node, frame)
 
-    def _batch_key(self, batch: Batch, key: Value, span: Span) -> Slot:
+    def batch_key(self, batch: Batch, key: Value, span: Span) -> Slot:
+        """The data input of this name, made where it is first named; T0304 for what is no name."""
         if not isinstance(key, str):
             raise self.report.fail(
                 "T0304",

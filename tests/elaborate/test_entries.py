@@ -252,3 +252,15 @@ def test_checkpoint_says_that_it_does_nothing_as_a_call_and_as_a_decorator() -> 
     """
     notes = [d for d in compile_source(source).items if d.code == "T0314"]
     assert [str(d.span) for d in notes] == ["model.py:3:2", "model.py:9:23"]
+
+
+def test_all_tensors_that_a_module_returns_are_outputs_of_a_forward_program() -> None:
+    source = """
+    @graph.module
+    def net(x: Tensor[2, 3], w: Tensor[3, 3]):
+        h = x @ w
+        return h, [op.tanh(h), {"deep": op.exp(h)}], w, {"load": {"sum": op.sum(h)}}, None
+    """
+    infer = compile_source(source).entry.infer
+    assert infer is not None
+    assert [o.name for o in infer.outputs] == ["net.0", "net.1.0", "net.1.1.deep", "net.2", "net.3.load.sum"]

@@ -254,6 +254,13 @@ UNITS: list[tuple[str, dict[str, Any], list[str], str]] = [
         "cannot name a batch input",
     ),
     (
+        '@graph.training_step(module="t")\ndef step(batch: {"a=b": Tensor[2]}):\n    return op.mean(batch["a=b"])\n',
+        {},
+        ["T0304"],
+        "'a=b' cannot name a batch input",
+    ),
+    (module('return {"a=b": op.exp(x)}'), {}, ["T0305"], "'a=b' cannot name an output of the module"),
+    (
         '@graph.training_step(module="t")\ndef a(batch):\n    return 1\n\n'
         '@graph.training_step(module="t")\ndef b(batch):\n    return 1\n',
         {},
