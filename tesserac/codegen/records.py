@@ -48,6 +48,9 @@ class Node:
     attrs: tuple[tuple[str, Attr], ...] = ()
     name: str = field(default="", compare=False)
 
+    def __hash__(self) -> int:
+        return hash((self.op, self.args, self.slot, self.strides, self.value))  # tells nearly all nodes apart
+
 
 @dataclass(frozen=True, slots=True)
 class Store:

@@ -158,11 +158,12 @@ class Region:
 
     def op(self, equation: Equation, extent: str, chain: Chain = ()) -> Node:
         """The node of an elementwise equation, not added yet; those of its operands are."""
-        args = [self.node(v, extent, chain) for v in equation.operands]
-        full = [a for a in args if self.nodes[a].extent == "full"]
-        var = equation.results[0]
-        return Node("op", "full" if full else "row", var.type.dtype, op=equation.op, args=tuple(args),
-                    attrs=equation.attrs, name=var.name)
+        args = tuple([self.node(v, extent, chain) for v in equation.operands])
+        var, own, nodes = equation.results[0], "row", self.nodes
+        for number in args:
+            if nodes[number].extent == "full":
+                own = "full"
+        return Node("op", own, var.type.dtype, op=equation.op, args=args, attrs=equation.attrs, name=var.name)
 
     def _add(self, node: Node) -> int:
         """The number of the first node equal to this one, which is added if there is none."""
@@ -221,16 +222,8 @@ class Region:
         self.reads[var] = None
         strides = self.over_domain(view, extent)
         kind = "full" if strides[-1] else "row"
-        return self._add(
-            Node(
-                "load",
-                kind,
-                var.type.dtype,
-                slot=self.slot(self.values.root(var), view.offset),
-                strides=strides,
-                name=var.name,
-            )
-        )
+        slot = self.slot(self.values.root(var), view.offset)
+        return self._add(Node("load", kind, var.type.dtype, slot=slot, strides=strides, name=var.name))
 
     def _indexed(self, equation: Equation, extent: str, chain: Chain) -> int:
         var = equation.result
