@@ -97,12 +97,17 @@ inline void sync_folder(const std::string& path) {
   ::close(folder);
 }
 
-// Where a path leads through links; the path itself where nothing is there.
+// Where a path leads through links: of a file that is not there yet, those of its folder; the path itself where that is not either.
 inline std::string behind_links(const std::string& path) {
-  char* const found = realpath(path.c_str(), nullptr);
-  const std::string out = found ? found : path;
-  free(found);
-  return out;
+  const auto real = [](const std::string& some) {
+    char* const found = realpath(some.c_str(), nullptr);
+    const std::string out = found ? found : "";
+    free(found);
+    return out;
+  };
+  const std::string whole = real(path), folder = real(folder_of(path));
+  if (!whole.empty() || folder.empty()) return whole.empty() ? path : whole;
+  return (folder == "/" ? folder : folder + '/') + path.substr(path.rfind('/') + 1);
 }
 
 // Something that is there and neither file nor folder: a device, a pipe.

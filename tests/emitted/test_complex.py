@@ -137,6 +137,9 @@ def test_arrays_in_and_out(project: Project, library: Library, tmp_path: Path) -
     inputs = ("--input", "z=z.npy", "--input", "gain=gain.npy")
     project.run("waves", "infer", *inputs, *outputs, cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), want["waves.0"])
+    meeting = ("--output", "waves.0=new.npy", "--output", "waves.1=./new.npy")  # a file that is not there yet
+    text = project.run("waves", "infer", *inputs, *meeting, cwd=tmp_path, code=2).stderr
+    assert "two outputs go to './new.npy'" in text
     np.save(tmp_path / "z.npy", values["z"].astype(np.complex128))
     project.run("waves", "infer", *inputs, *outputs, cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), want["waves.0"])

@@ -32,9 +32,3 @@ def canonical_spec(spec: str, swapped: bool = False) -> str:
     for letter in left + right + result:
         names.setdefault(letter, ALPHABET[len(names)])
     return join_spec(*((names[letter] for letter in part) for part in (left, right, result)))
-
-
-def unused_letters(used: Iterable[str]) -> Iterable[str]:
-    """Letters that do not occur in ``used``, in alphabetical order."""
-    taken = set(used)
-    return (letter for letter in ALPHABET if letter not in taken)
