@@ -17,6 +17,7 @@ from tesserac.codegen.buckets import NO_BUCKETS, BucketLayout
 from tesserac.codegen.region import NeedsCopy
 from tesserac.codegen.stage_values import StageValues, stands_alone
 from tesserac.codegen.views import VIEW_OPS, View
+from tesserac.diagnostics import InternalError
 from tesserac.ir.program import Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.grouping import Fused, group
@@ -49,6 +50,8 @@ class Fuse:
             try:
                 fused = group(values)
             except NeedsCopy as need:
+                if need.var in values.kept and need.var in values.dense_rows:
+                    raise InternalError(f"fusion does not end: {need.var} is a copy, and to be copied") from None
                 if need.var in values.kept:
                     values.dense_rows.add(need.var)
                 if values.producer[need.var].op == "reshape":

@@ -213,6 +213,22 @@ def test_a_batch_without_a_divisor_near_the_rows_wanted_is_not_cut_into_single_r
     assert_staged_equals_whole(function, 128)
 
 
+@pytest.mark.parametrize("batch", [3, 8])
+def test_a_product_whose_columns_are_the_batch_is_laid_out(batch: int) -> None:
+    function = parse_function(
+        f"""func net(
+  param %w: f32[12,12] "w" = uniform(-1.0, 1.0)
+  input %x: f32[{batch},5,12] "x"
+) -> (y: %y) {{
+  %product: f32[{batch},5,12] = contract %x, %w {{spec="amk,kn->amn"}}
+  %y: f32[12,5,{batch}] = transpose %product {{perm=[2, 1, 0]}}
+}}
+"""
+    )
+    plan = schedule(optimize(function), ["w"])  # once, fusion did not end
+    assert [stage.tiles for stage in plan.staged.stages] == ([None] if batch == 3 else [4])
+
+
 def equation_of(op: str, *shapes: tuple[int, ...], **attrs: object) -> tuple[Builder, list[Var]]:
     b = Builder()
     read = [b.add_input(Input(Var(f"x{i}", TensorType(DType.F32, s)), f"x{i}")) for i, s in enumerate(shapes)]
