@@ -90,12 +90,19 @@ def _reader(stream: IO[bytes], rank: int) -> threading.Thread:
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
     """Until all have ended, or for a while after one has ended badly."""
     limit: float | None = None
-    while any(process.poll() is None for process in ranks):
-        if limit is None and any(process.returncode for process in ranks):
+    while None in (codes := [process.poll() for process in ranks]):  # each is asked, whoever still runs before it
+        if limit is None and any(codes):
             limit = time.monotonic() + GRACE
         if limit is not None and time.monotonic() > limit:
+            rank = next(k for k, code in enumerate(codes) if code)
+            text = f"rank {rank} ended with {_outcome(codes[rank])}, and the others did not end by themselves"
+            sys.stderr.write(f"error: {text} within {GRACE:g} s: they are ended now\n")
             return
         time.sleep(0.02)
+
+
+def _outcome(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
 def _tell(ranks: Sequence[subprocess.Popen[bytes]], number: int) -> None:

@@ -218,3 +218,14 @@ def test_launcher(ranks: Path) -> None:
     assert exit_code([75, 1, 75]) == 1
     assert environment(1, 2, "j")["TSR_RANK"] == "1"
     assert not list(Path("/dev/shm").glob(f"tesserac.{os.getpid()}.*"))
+
+
+def test_a_rank_that_fails_alone_ends_the_job(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever rank 0 is doing: the others get a while, then they are ended, and it is said which one failed."""
+    monkeypatch.setattr("tesserac.launch.GRACE", 0.3)
+    begin = time.monotonic()
+    assert launch("sh", ["-c", '[ "$TSR_RANK" = 1 ] && exit 7; exec sleep 60'], 3) == 7
+    assert time.monotonic() - begin < 30
+    assert "error: rank 1 ended with exit code 7, and the others did not end" in capfd.readouterr().err
