@@ -116,8 +116,16 @@ def test_listing_1_under_mpirun() -> None:
     """The same ranks, started by an MPI's launcher."""
     if shutil.which("mpirun") is None:
         pytest.skip("no mpirun")
-    program = CASES["listing 1, verbatim"].program(None)
-    done = subprocess.run(["mpirun", "-n", "8", program, "selftest"], env={**CLEAN, "OMP_NUM_THREADS": "1"}, text=True,
-                          capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("selftest: ok")
+    case = CASES["listing 1, verbatim"]
+    train = ("train", *case.data, "--optimizer", "sgd", "--lr", case.lr, "--steps", "20")
+
+    def started(*words: str) -> str:
+        done = subprocess.run(["mpirun", "-n", "8", case.program(None), *words],
+                              env={**CLEAN, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert started("selftest").rstrip().endswith("selftest: ok")
+    found = losses(started(*train))
+    assert len(found) == 20
+    np.testing.assert_array_equal(found, losses(run(case.program(None), case.ranks, *train)))

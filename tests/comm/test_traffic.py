@@ -85,6 +85,11 @@ SLOTS = 32 * 2 * 32 * 4
 LISTING3 = [(32, 8), *8 * [(32, 64), (64,), (64, 32), (32,)]]
 COMPLEX = [*4 * [(32, 32), (32,), (32, 32), (32,)]]
 FORMULAS: dict[str, Counter[Key]] = {
+    # Queries cut along the sequence: keys and values are gathered, their cotangents scattered, and logits gathered.
+    "listing 1, verbatim": Counter({("tp", "all_gather", 4 * 2 * 16 * 32): 2, ("tp", "all_gather", 4 * 2 * 16 * 48): 1,
+                                    ("tp", "reduce_scatter", 4 * 2 * 16 * 32): 2,
+                                    **gradients("tp", (32, 32), (32, 48)),
+                                    **gradients("dp", (32, 32), *2 * [(32, 16)], (32, 48))}),
     "listing 1, heads": Counter({("tp", "all_reduce", 4 * 2 * 16 * 48): 1,  # a quarter of the batch; none back
                                  **gradients("dp", *3 * [(32, 16)], (16, 48))}),
     "gpt, tp": sequence_parallel(SIZES, 2, 1),
