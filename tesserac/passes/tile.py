@@ -289,6 +289,14 @@ class _Tiling:
             )
             if level < self.equation_level[index]:
                 self._move(index, level)
+        self._rejoin()
+
+    def _rejoin(self) -> None:
+        """Terms of a joined sum that went ahead wait again for the last of them: they add to one accumulator."""
+        for total in reversed(self.terms):  # an outer sum before those that it joins
+            at = self._number[total]
+            for var in (*self.function.equations[at].operands, *self.terms[total]):
+                self.level[var] = self.equation_level[self._number[var]] = self.equation_level[at]
 
     def _move(self, index: int, level: int) -> None:
         """Moves an equation to an earlier level, and with it what it reads and waits for no tile."""

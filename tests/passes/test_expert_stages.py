@@ -7,6 +7,7 @@ from dataclasses import replace
 from tesserac.passes.pipeline import optimize
 from tesserac.passes.stages import Stage, Staged
 from tesserac.passes.tile import Tile
+from tests.elaborate.support import compile_source, train_of
 from tests.mixtures import Mixture, mixture
 
 SMALL = Mixture(tokens=64, width=7, hidden=19, experts=4)
@@ -100,3 +101,25 @@ def test_a_target_without_tiles_has_one_stage() -> None:
     ops = {e.op for e in stage.equations}
     assert {"route", "grouped_contract", "grouped_outer", "grouped_sum", "grouped_number", "take"} <= ops
     assert not ops & {"dispatch", "grouped_rows", "grouped_keep"}
+
+
+def test_sums_for_a_shared_gate_stay_in_one_stage() -> None:
+    """A router's gate gets gradients of both calls and of their metrics: some could be made earlier than others."""
+    source = """
+    router = op.router([op.mlp(6, [5], 6) for _ in range(3)])
+
+    @graph.module
+    def net(x):
+        y, first = router(x, metrics=True)
+        z, second = router(y, metrics=True)
+        return z + first["z_loss"] + second["aux_loss"]
+
+    @graph.training_step(module="t")
+    def step(batch: {"x": Tensor[24, 6]}):
+        return op.mean(op.square(net(batch["x"])))
+    """
+    stages = Tile(rows=4).run(optimize(train_of(compile_source(source)))).stages
+    terms = [[e for e in s.exports if e.partial and "gate" in e.outer.name] for s in stages]
+    (made,) = (found for found in terms if found)
+    assert len(made) == 2
+    assert len({e.outer for e in made}) == 1
