@@ -28,24 +28,44 @@ struct WideCut {
   static constexpr int tiles_bytes = query_bytes + stages * (key_bytes + value_bytes), bytes = tiles_bytes + 64 * int(sizeof(uint64_t));
 };
 
-/// The block's shared memory.
+/// A block's barriers. One ends a phase when the rows that the block owns, or a stage's tile of either kind, are here; and when all
+/// warps are done with that.
+template <int Stages>
+struct Barriers {
+  uint64_t* first;
+  __device__ uint64_t* own_here() const { return first; }
+  __device__ uint64_t* x_here(int stage) const { return first + 1 + stage; }
+  __device__ uint64_t* y_here(int stage) const { return first + 1 + Stages + stage; }
+  __device__ uint64_t* x_done(int stage) const { return first + 1 + 2 * Stages + stage; }
+  __device__ uint64_t* y_done(int stage) const { return first + 1 + 3 * Stages + stage; }
+};
+
+/// The block's shared memory; keys are the tiles x, values y.
 template <class A>
-struct WideMemory {
+struct WideMemory : Barriers<WideCut<A>::stages> {
   using C = WideCut<A>;
   char* data;
+  __device__ explicit WideMemory(char* data) : Barriers<C::stages>{reinterpret_cast<uint64_t*>(data + C::tiles_bytes)}, data(data) {}
   __device__ char* query() const { return data; }
   __device__ char* key(int stage) const { return data + C::query_bytes + stage * C::key_bytes; }
   __device__ char* value(int stage) const { return data + C::query_bytes + C::stages * C::key_bytes + stage * C::value_bytes; }
-  __device__ uint64_t* barrier(int i) const { return reinterpret_cast<uint64_t*>(data + C::tiles_bytes) + i; }
-  // A barrier ends a phase when q, a tile of keys or of values is here; and when all warps are done with one.
-  __device__ uint64_t* query_here() const { return barrier(0); }
-  __device__ uint64_t* key_here(int stage) const { return barrier(1 + stage); }
-  __device__ uint64_t* value_here(int stage) const { return barrier(1 + C::stages + stage); }
-  __device__ uint64_t* key_done(int stage) const { return barrier(1 + 2 * C::stages + stage); }
-  __device__ uint64_t* value_done(int stage) const { return barrier(1 + 3 * C::stages + stage); }
 };
 
 #ifdef TSR_HAS_SM_90A
+/// Makes the barriers: `Owned` copies bring the block's own rows, `Writers` threads arrive at x_here beside the copy. All threads of the block.
+template <int Owned, int Writers, class C>
+__device__ inline void init_barriers(const Barriers<C::stages>& barriers) {
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(barriers.own_here(), Owned);
+    for (int stage = 0; stage < C::stages; ++stage) {
+      ptx::mbarrier_init(barriers.x_here(stage), 1 + Writers), ptx::mbarrier_init(barriers.y_here(stage), 1);
+      ptx::mbarrier_init(barriers.x_done(stage), C::warps), ptx::mbarrier_init(barriers.y_done(stage), C::warps);
+    }
+    ptx::fence_mbarrier_init();
+  }
+  __syncthreads();
+}
+
 template <bool Along, int N>
 __device__ inline void wgmma(const __nv_bfloat16*, float (&d)[N][4], uint64_t a, uint64_t b, bool add) { ptx::wgmma_bf16<Along>(d, a, b, add); }
 template <bool Along, int N>
@@ -119,13 +139,13 @@ template <class A>
 __device__ inline void copy_tiles(const WideMemory<A>& memory, const CUtensorMap* q, const CUtensorMap* k, const CUtensorMap* v, int row, int turns, int b, int h) {
   using C = WideCut<A>;
   const int group = h / (A::heads / A::kv_heads);
-  load_tile<C::panels>(memory.query(), q, C::rows, h, row, b, memory.query_here());
+  load_tile<C::panels>(memory.query(), q, C::rows, h, row, b, memory.own_here());
   for (int turn = 0; turn < turns; ++turn) {
     const int stage = turn % C::stages, parity = (turn / C::stages + 1) % 2;
-    if (turn >= C::stages) ptx::mbarrier_wait(memory.key_done(stage), parity);
-    load_tile<C::panels>(memory.key(stage), k, C::step, group, turn * C::step, b, memory.key_here(stage));
-    if (turn >= C::stages) ptx::mbarrier_wait(memory.value_done(stage), parity);
-    load_tile<C::value_panels>(memory.value(stage), v, C::step, group, turn * C::step, b, memory.value_here(stage));
+    if (turn >= C::stages) ptx::mbarrier_wait(memory.x_done(stage), parity);
+    load_tile<C::panels>(memory.key(stage), k, C::step, group, turn * C::step, b, memory.x_here(stage));
+    if (turn >= C::stages) ptx::mbarrier_wait(memory.y_done(stage), parity);
+    load_tile<C::value_panels>(memory.value(stage), v, C::step, group, turn * C::step, b, memory.y_here(stage));
   }
 }
 #endif
@@ -144,15 +164,7 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles, offset = offset_of<A>(begin);  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = threadIdx.x / 128;
   const int turns = tiles_seen<A, C::step>(row + C::rows - 1, offset);
-  if (threadIdx.x == 0) {
-    ptx::mbarrier_init(memory.query_here(), 1);
-    for (int stage = 0; stage < C::stages; ++stage) {
-      ptx::mbarrier_init(memory.key_here(stage), 1), ptx::mbarrier_init(memory.value_here(stage), 1);
-      ptx::mbarrier_init(memory.key_done(stage), C::warps), ptx::mbarrier_init(memory.value_done(stage), C::warps);
-    }
-    ptx::fence_mbarrier_init();
-  }
-  __syncthreads();
+  init_barriers<1, 0, C>(memory);
   if (group == C::groups) {
     ptx::registers_give<24>();
     if (threadIdx.x % 128 == 0) copy_tiles<A>(memory, &q, &k, &v, row, turns, b, h);
@@ -168,40 +180,40 @@ __global__ void __launch_bounds__(WideCut<A>::threads, 1) forward_wide([[maybe_u
   fill(largest, -infinity<float>());
   fill(total, 0);
   const char* const query = memory.query() + 64 * group * kPanelRow;
-  ptx::mbarrier_wait(memory.query_here(), 0);
-  ptx::mbarrier_wait(memory.key_here(0), 0);
+  ptx::mbarrier_wait(memory.own_here(), 0);
+  ptx::mbarrier_wait(memory.x_here(0), 0);
   ask_dots<E, S::width, C::rows, C::step>(scores[0], query, memory.key(0));
   ptx::wgmma_wait<0>();
-  done(memory.key_done(0));
+  done(memory.x_done(0));
   hide<A>(scores, own_row, 0, offset);
   soften(scores, largest, total, shrink, scale * kLog2E);
   round_weights<E>(weights, scores[0]);
   for (int turn = 1; turn < own_turns; ++turn) {
     const int stage = turn % C::stages, before = (turn - 1) % C::stages;
-    ptx::mbarrier_wait(memory.key_here(stage), turn / C::stages % 2);
+    ptx::mbarrier_wait(memory.x_here(stage), turn / C::stages % 2);
     ask_dots<E, S::width, C::rows, C::step>(scores[0], query, memory.key(stage));
-    ptx::mbarrier_wait(memory.value_here(before), (turn - 1) / C::stages % 2);
+    ptx::mbarrier_wait(memory.y_here(before), (turn - 1) / C::stages % 2);
     ask_weighted<E>(sums[0], weights, memory.value(before));
     ptx::wgmma_wait<1>();  // the scores are here
-    done(memory.key_done(stage));
+    done(memory.x_done(stage));
     hide<A>(scores, own_row, turn * C::step, offset);
     soften(scores, largest, total, shrink, scale * kLog2E);
     ptx::wgmma_wait<0>();
-    done(memory.value_done(before));
+    done(memory.y_done(before));
     rescale(sums, shrink);
     round_weights<E>(weights, scores[0]);
   }
   const int last = (own_turns - 1) % C::stages;
-  ptx::mbarrier_wait(memory.value_here(last), (own_turns - 1) / C::stages % 2);
+  ptx::mbarrier_wait(memory.y_here(last), (own_turns - 1) / C::stages % 2);
   ask_weighted<E>(sums[0], weights, memory.value(last));
   ptx::wgmma_wait<0>();
-  done(memory.value_done(last));
+  done(memory.y_done(last));
   for (int turn = own_turns; turn < turns; ++turn) {  // of the warpgroup below alone
     const int stage = turn % C::stages, parity = turn / C::stages % 2;
-    ptx::mbarrier_wait(memory.key_here(stage), parity);
-    done(memory.key_done(stage));
-    ptx::mbarrier_wait(memory.value_here(stage), parity);
-    done(memory.value_done(stage));
+    ptx::mbarrier_wait(memory.x_here(stage), parity);
+    done(memory.x_done(stage));
+    ptx::mbarrier_wait(memory.y_here(stage), parity);
+    done(memory.y_done(stage));
   }
   finish<A>(o + b * A::o_batch + h * A::value_dim, lse + int64_t(of_head) * A::queries, own_row, largest, total, sums, scale);
 #else

@@ -27,37 +27,17 @@ struct PairCut {
 
 /// The block's shared memory.
 template <class C>
-struct PairMemory {
+struct PairMemory : Barriers<C::stages> {
   char* data;
+  __device__ explicit PairMemory(char* data) : Barriers<C::stages>{reinterpret_cast<uint64_t*>(data + C::tiles_bytes + C::stages * C::number_bytes)}, data(data) {}
   __device__ char* own_x() const { return data; }
   __device__ char* own_y() const { return data + C::rows * C::x_panels * kPanelRow; }
   __device__ char* x(int stage) const { return data + C::own_bytes + stage * C::tile_bytes; }
   __device__ char* y(int stage) const { return x(stage) + C::step * C::x_panels * kPanelRow; }
   __device__ float* numbers(int stage) const { return reinterpret_cast<float*>(data + C::tiles_bytes + stage * C::number_bytes); }
-  __device__ uint64_t* barrier(int i) const { return reinterpret_cast<uint64_t*>(data + C::tiles_bytes + C::stages * C::number_bytes) + i; }
-  // A barrier ends a phase when the block's own rows or a tile are here; and when all warps are done with one.
-  __device__ uint64_t* own_here() const { return barrier(0); }
-  __device__ uint64_t* x_here(int stage) const { return barrier(1 + stage); }
-  __device__ uint64_t* y_here(int stage) const { return barrier(1 + C::stages + stage); }
-  __device__ uint64_t* x_done(int stage) const { return barrier(1 + 2 * C::stages + stage); }
-  __device__ uint64_t* y_done(int stage) const { return barrier(1 + 3 * C::stages + stage); }
 };
 
 #ifdef TSR_HAS_SM_90A
-/// Makes the barriers: `Writers` threads arrive at x_here beside the copy. All threads of the block.
-template <int Writers, class C>
-__device__ inline void init_barriers(const PairMemory<C>& memory) {
-  if (threadIdx.x == 0) {
-    ptx::mbarrier_init(memory.own_here(), 2);
-    for (int stage = 0; stage < C::stages; ++stage) {
-      ptx::mbarrier_init(memory.x_here(stage), 1 + Writers), ptx::mbarrier_init(memory.y_here(stage), 1);
-      ptx::mbarrier_init(memory.x_done(stage), C::warps), ptx::mbarrier_init(memory.y_done(stage), C::warps);
-    }
-    ptx::fence_mbarrier_init();
-  }
-  __syncthreads();
-}
-
 /// The warp has read what it was to read.
 __device__ inline void give_back(uint64_t* barrier) {
   __syncwarp();
@@ -133,7 +113,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   const int row = (tiles - 1 - int(blockIdx.x % tiles)) * C::rows, of_head = blockIdx.x / tiles, offset = offset_of<A>(begin);  // long rows first
   const int b = of_head / A::heads, h = of_head % A::heads, group = threadIdx.x / 128;
   const int turns = tiles_seen<A, C::step>(row + C::rows - 1, offset);
-  init_barriers<0>(memory);
+  init_barriers<2, 0, C>(memory);
   if (group == C::groups) {
     ptx::registers_give<24>();
     if (threadIdx.x % 128 != 0) return;
@@ -218,7 +198,7 @@ __global__ void __launch_bounds__(PairCut<A>::threads, 1)
   auto skipped = [&] { return A::causal && key > offset_of<A>(begin) ? (key - offset_of<A>(begin)) / C::step : 0; };  // tiles of queries that see none of the keys
   auto turns = [&] { return share * (row_tiles - skipped()); };
   auto row_after = [&](int row) { return row + C::step < A::queries ? row + C::step : skipped() * C::step; };  // in the next turn
-  init_barriers<32>(memory);
+  init_barriers<2, 32, C>(memory);
   if (group == C::groups) {
     ptx::registers_give<24>();
     const int lane = threadIdx.x % 128;
