@@ -175,7 +175,7 @@ inline Socket connect_to_port(const Start& start, double until, std::string* why
   if (code != 0) *why = gai_strerror(code);
   for (const addrinfo* item = found; item; item = item->ai_next) {
     Socket out(::socket(item->ai_family, item->ai_socktype | SOCK_CLOEXEC, item->ai_protocol));
-    limit_waiting(out, std::max(0.1, std::min(2.0, until - clock_seconds())));
+    if (out.open()) limit_waiting(out, std::max(0.1, std::min(2.0, until - clock_seconds())));  // errno stays what socket() said
     if (out.open() && connect(out.fd(), item->ai_addr, item->ai_addrlen) == 0) {
       const int yes = 1;
       setsockopt(out.fd(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
