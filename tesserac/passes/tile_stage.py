@@ -117,6 +117,9 @@ class TileStage:
                 return None
             if letter is None and equation.op != "broadcast":
                 return None
+            of = zip(equation.operands, factors.operands, strict=True)
+            if any(v.type.sizes[axes.index(letter)] % self.batch for v, axes in of if letter in axes):
+                return None  # the axis is one of several that a reshape joins, and shorter than there are tiles
             operands = tuple(
                 self._part(v, axes.index(letter)) if letter is not None and letter in axes else self._entire(v)
                 for v, axes in zip(equation.operands, factors.operands, strict=True)

@@ -229,6 +229,22 @@ def test_a_product_whose_columns_are_the_batch_is_laid_out(batch: int) -> None:
     assert [stage.tiles for stage in plan.staged.stages] == ([None] if batch == 3 else [4])
 
 
+def test_a_constant_that_joins_axes_is_read_where_a_tile_has_no_whole_part_of_them() -> None:
+    function = parse_function(
+        """func net(
+  param %w: f32[12,12] "w" = uniform(-1.0, 1.0)
+  input %x: f32[8,5,12] "x"
+) -> (d_w: %d_w) {
+  %pair: f32[4,1,5,12] = full {dtype=f32, shape=[4, 1, 5, 12], value=0.5}
+  %pairs: f32[4,2,5,12] = pad %pair {high=[0, 1, 0, 0], low=[0, 0, 0, 0], value=0.0}
+  %d: f32[8,5,12] = reshape %pairs {shape=[8, 5, 12]}
+  %d_w: f32[12,12] = contract %x, %d {spec="amk,amn->kn"}
+}
+"""
+    )
+    assert_staged_equals_whole(function, rows=1)
+
+
 def equation_of(op: str, *shapes: tuple[int, ...], **attrs: object) -> tuple[Builder, list[Var]]:
     b = Builder()
     read = [b.add_input(Input(Var(f"x{i}", TensorType(DType.F32, s)), f"x{i}")) for i, s in enumerate(shapes)]
