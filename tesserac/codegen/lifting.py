@@ -18,6 +18,7 @@ from tesserac.arrays import np
 from tesserac.codegen.jinja import render_template
 from tesserac.codegen.names import cpp_double
 from tesserac.codegen.records import Kernel, LineKernel
+from tesserac.diagnostics import InternalError
 from tesserac.ops.wavelet import TAPS, filters
 
 Laurent = dict[int, float]
@@ -38,7 +39,9 @@ class Step:
     taps: tuple[float, ...]
 
     def cpp(self, approximation: int) -> str:
-        """The initializer of the runtime's ``Lift``; a single tap has a zero beside it."""
+        """The initializer of the runtime's ``Lift``, which has room for two taps; a single one has a zero beside it."""
+        if len(self.taps) > 2:
+            raise InternalError(f"a lifting step of {len(self.taps)} taps")
         taps = ", ".join(cpp_double(t) for t in (*self.taps, 0.0)[:2])
         return f"{{{str(self.stream != approximation).lower()}, {self.first}, {len(self.taps)}, {{{taps}}}}}"
 
