@@ -7,6 +7,7 @@ costs one transpose a step. This is all the packing there is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tesserac.codegen.views import VIEW_OPS, View, apply, dense
@@ -103,14 +104,24 @@ class _Orienter:
             letters.reverse()
         summed = [c for c in letters[0] if c in letters[1] and c not in out]
         if out and out[-1] in letters[1]:
-            operands[1], letters[1] = self._with_last(operands[1], letters[1], {out[-1]}, equation)
+            summed = self._as_stored(operands[0], letters[0], summed)
+            operands[1], letters[1] = self._with_last(operands[1], letters[1], {out[-1]}, equation, summed)
         rows = {c for c in letters[0] if c in out and c not in letters[1]}
         operands[0], letters[0] = self._with_last(operands[0], letters[0], set(summed) | rows, equation)
         attrs = (("spec", f"{letters[0]},{letters[1]}->{out}"),)
         return Equation(equation.op, tuple(operands), equation.results, attrs, equation.span)
 
-    def _with_last(self, var: Var, letters: str, wanted: set[str], equation: Equation) -> tuple[Var, str]:
-        """The operand with its unit stride on one of the wanted letters."""
+    def _as_stored(self, var: Var, letters: str, some: list[str]) -> list[str]:
+        """Some of an operand's letters, that of the largest stride first."""
+        view = stored_view(var, self.producer)
+        return some if view is None else sorted(some, key=lambda c: -view.strides[letters.index(c)])
+
+    def _with_last(self, var: Var, letters: str, wanted: set[str], equation: Equation,
+                   summed: Sequence[str] = ()) -> tuple[Var, str]:
+        """The operand with its unit stride on one of the wanted letters.
+
+        A copy has the ``summed`` letters in their order, which is the other operand's: a loop runs over them as one.
+        """
         view = stored_view(var, self.producer)
         sizes = var.type.sizes
         if not wanted or all(sizes[letters.index(c)] == 1 for c in wanted):
@@ -120,7 +131,8 @@ class _Orienter:
         ):
             return var, letters
         last = max((c for c in wanted), key=lambda c: (sizes[letters.index(c)], letters.index(c)))
-        order = [c for c in letters if c != last] + [last]
+        others = iter(summed)
+        order = [next(others) if c in summed else c for c in letters if c != last] + [last]
         perm = tuple(letters.index(c) for c in order)
         if (var, perm) not in self.done:
             with self.builder.at(equation.span):

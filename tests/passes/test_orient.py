@@ -40,6 +40,15 @@ def test_a_transposed_weight_is_copied_once_for_both_products_that_read_it() -> 
     ]
 
 
+def test_a_copy_has_the_summed_axes_in_the_order_of_the_other_operand() -> None:
+    function = function_of("%x: f32[8,5,12] %y: f32[6,5,8]",
+                           ['%z: f32[12,6] = contract %x, %y {spec="amk,nma->kn"}'])
+    assert equations_of(orient(function)) == [
+        "%y_t: f32[8,5,6] = relayout %y {perm=[2, 1, 0]}",
+        '%z: f32[12,6] = contract %x, %y_t {spec="amk,amn->kn"}',
+    ]
+
+
 def test_a_transpose_that_memory_already_has_needs_no_copy() -> None:
     function = function_of(
         "%x: f32[8,5] %w: f32[5,3]",
