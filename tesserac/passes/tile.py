@@ -113,20 +113,17 @@ def _tile_size(tiling: _Tiling, batch: int, rows: int) -> int:
         want = max(want, -(-_LEAST_ROWS // per_element))
     want = min(want, batch)
     tile = max(d for d in range(1, want + 1) if batch % d == 0)
-    if tile == 1 and _cuts_columns(tiling):
+    if tile == 1 < batch and _cuts_columns(tiling):
         tile = min(d for d in range(2, batch + 1) if batch % d == 0)
     return 0 if 3 * tile <= want and tile * per_element < _FEWEST_ROWS else tile
 
 
 def _cuts_columns(tiling: _Tiling) -> bool:
     """Whether a product has the batch as columns: its right operand is laid out for more than one of them."""
-    for index, placed in tiling.placed.items():
-        found = placed.results[0]
-        if tiling.where[index] == TILES and isinstance(found, Split) and found.offsets is None:
-            equation = tiling.function.equations[index]
-            if spec_of(equation.op).kind == "contract" and found.axis == equation.result.type.rank - 1 > 0:
-                return True
-    return False
+    made = [(tiling.function.equations[i], at.results[0]) for i, at in tiling.placed.items()
+            if tiling.where[i] == TILES]
+    return any(spec_of(equation.op).kind == "contract" and isinstance(found, Split) and found.offsets is None
+               and found.axis == equation.result.type.rank - 1 > 0 for equation, found in made)
 
 
 def _lines_in_cache(function: Function) -> int:

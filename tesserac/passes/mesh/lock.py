@@ -57,12 +57,14 @@ def from_lock(text: str, name: str, function: Function, mesh: Mesh, searcher: Se
     """The plan of a lock file. CompileError T0710 if it was made for another program or mesh: it names what differs."""
     try:
         data = parse_json(text)
+    except ValueError as error:
+        raise _stale(f"{name} is no lock file of tesserac: it is not JSON: {error}", None) from None
+    try:
         rows = data["nodes"]
         version, grid = data["version"], data["mesh"]
         plans = [dict(row["plan"]) for row in rows if (row["name"], row["op"])]
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"it is not JSON: {error}" if isinstance(error, json.JSONDecodeError) else \
-            "it lacks a version, a mesh, or a plan of every node"
+    except (ValueError, KeyError, TypeError):
+        why = "it lacks a version, a mesh, or a plan of every node"
         raise _stale(f"{name} is no lock file of tesserac: {why}", None) from None
     if version != VERSION:
         raise _stale(f"{name} is of version {version}, and this tesserac reads version {VERSION}", None)
