@@ -13,7 +13,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tesserac.passes.mesh.nodes import Choice, Node, Value, values_of
+from tesserac.passes.mesh.nodes import Choice, Node, Numbers, Value, values_of
 
 DISTANCE = 2
 """Nodes that are as far apart may still differ without making each other different."""
@@ -51,7 +51,7 @@ def folded(whole: Folding, kinds: Sequence[Hashable], apart: Collection[int] = (
 
     ``kinds``: equal for nodes that compute the same and may do the same.
     """
-    colours = _numbered([(kind, i) if i in apart else (kind,) for i, kind in enumerate(kinds)])
+    colours = Numbers().of_all([(kind, i) if i in apart else (kind,) for i, kind in enumerate(kinds)])
     readers: list[list[tuple[int, tuple[int, ...], int]]] = [[] for _ in whole.nodes]
     makers: list[list[tuple[int, ...]]] = [[] for _ in whole.nodes]
     for value in whole.values:
@@ -59,34 +59,26 @@ def folded(whole: Folding, kinds: Sequence[Hashable], apart: Collection[int] = (
             readers[value.maker].append((value.result, operands, reader))
             makers[reader].append((value.maker, value.result, *operands))
     for _ in range(DISTANCE):
-        colours = _numbered([
+        colours = Numbers().of_all([
             (colour, *[(colours[i], *rest) for i, *rest in makers[at]], None,
              *sorted([(result, operands, colours[i]) for result, operands, i in readers[at]]))
             for at, colour in enumerate(colours)])
-    count = max(colours, default=-1) + 1
-    return _by_colour(whole, colours, count) if count <= FEWER * len(colours) else whole
+    members: list[list[int]] = [[] for _ in set(colours)]
+    for i, colour in enumerate(colours):
+        members[colour].append(i)
+    return _by_colour(whole, colours, members) if len(members) <= FEWER * len(colours) else whole
 
 
-def _numbered(keys: Sequence[Hashable]) -> list[int]:
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
-
-
-def _by_colour(whole: Folding, colours: Sequence[int], count: int) -> Folding:
+def _by_colour(whole: Folding, colours: Sequence[int], members: Sequence[Sequence[int]]) -> Folding:
     """Variables are numbered in the order of the first nodes that they stand for."""
-    first = [colours.index(colour) for colour in range(count)]
-    times = [0] * count
-    for colour in colours:
-        times[colour] += 1
-    nodes = tuple(replace(whole.nodes[i], count=n) for i, n in zip(first, times, strict=True))
+    nodes = tuple(replace(whole.nodes[same[0]], count=len(same)) for same in members)
     alike: dict[tuple[Any, ...], list[Value]] = {}
     for value in whole.values:
         at = _merged([(colours[reader], operands) for reader, operands in value.readers])
         key = (colours[value.maker], value.result, value.bytes, value.gradient, value.weight, value.waited, at)
         alike.setdefault(key, []).append(value)
-    values = tuple(replace(members[0], maker=key[0], readers=key[-1], count=len(members))
-                   for key, members in alike.items())
-    return Folding(nodes, values, tuple(colours), tuple(first))
+    values = tuple(replace(same[0], maker=key[0], readers=key[-1], count=len(same)) for key, same in alike.items())
+    return Folding(nodes, values, tuple(colours), tuple(same[0] for same in members))
 
 
 def _merged(readers: list[tuple[int, tuple[int, ...]]]) -> tuple[tuple[int, tuple[int, ...]], ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from copy import copy
 
 from tesserac.ir.program import Equation, Function, Input, Var
 from tesserac.ops.base import spec_of
 from tesserac.passes.mesh.experts import EXPERTS, TOKENS, mixture_strategies
 from tesserac.passes.mesh.folding import Folding
-from tesserac.passes.mesh.nodes import Choice, Node
+from tesserac.passes.mesh.nodes import Choice, Node, Numbers
 from tesserac.passes.mesh.owned import owned_experts
 from tesserac.passes.mesh.pins import Restriction, restricted
 from tesserac.passes.mesh.placements import REPLICATED, Placements, Shard
@@ -80,8 +80,7 @@ class Variables:
     def __init__(self, nodes: Sequence[Node], kinds: Kinds) -> None:
         self.nodes = nodes
         self.kinds = [tuple([kinds.of(v) for v in (*n.operands, *n.results)]) for n in nodes]
-        self._numbers: dict[object, int] = {}
-        self.signatures = [self._number(i) for i in range(len(nodes))]
+        self.signatures = Numbers().of_all([_signature(n, k) for n, k in zip(nodes, self.kinds, strict=True)])
         self.stream = _stream(nodes)
         self.legal: dict[object, list[Choice]] = {}
         self._choices: dict[object, Choice] = {}
@@ -110,13 +109,12 @@ class Variables:
         """The choice of a strategy."""
         return self.choice(strategy.name, strategy.operands, strategy.results, strategy)
 
-    def _number(self, i: int) -> int:
-        """What decides a node's strategies: equal for the same equation of equal layers."""
-        node = self.nodes[i]
-        op, attrs = (node.equation.op, node.equation.attrs) if node.equation is not None else (node.key[:7], ())
-        op = op if node.equation is not None or node.operands else "input"
-        signature = (op, attrs, tuple([v.type for v in (*node.operands, *node.results)]), self.kinds[i], node.weight)
-        return self._numbers.setdefault(signature, len(self._numbers))
+
+def _signature(node: Node, kinds: tuple[tuple[str, ...], ...]) -> Hashable:
+    """What decides a node's strategies: equal for the same equation of equal layers."""
+    op, attrs = (node.equation.op, node.equation.attrs) if node.equation is not None else (node.key[:7], ())
+    op = op if node.equation is not None or node.operands else "input"
+    return op, attrs, tuple([v.type for v in (*node.operands, *node.results)]), kinds, node.weight
 
 
 class Domains:

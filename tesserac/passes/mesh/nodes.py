@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from tesserac.immutable import dataclass
 from tesserac.ir.program import Equation, Var
 from tesserac.passes.mesh.experts import MODES
 from tesserac.passes.mesh.placements import Placement
 from tesserac.passes.mesh.strategy import Strategy
+
+
+class Numbers:
+    """Equal keys have one number."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, int] = {}
+
+    def of(self, key: Hashable) -> int:
+        """The number of a key."""
+        return self._known.setdefault(key, len(self._known))
+
+    def of_all(self, keys: Sequence[Hashable]) -> list[int]:
+        """The numbers of many keys."""
+        return [self._known.setdefault(key, len(self._known)) for key in keys]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

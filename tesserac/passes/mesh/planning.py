@@ -170,8 +170,9 @@ def _best(searchers: Sequence[Searcher], settings: Settings) -> tuple[Searcher, 
     if small[best] is searchers[best]:
         return searcher, found, scored
     whole = searchers[best].under(searcher.roles, searcher.pins)
-    if whole.improved(found) is None:
-        return whole, found, scored
+    confirmed = whole.confirmed(found)
+    if confirmed is not None:
+        return whole, confirmed, scored
     _, searcher, found, scored = _of_forms(searchers, settings)
     return searcher, found, scored
 

@@ -14,7 +14,7 @@ for one axis after another never makes it larger.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from tesserac.passes.mesh.cost import equation_work, passes
 from tesserac.passes.mesh.elimination import IMPOSSIBLE, Integers, Table
 from tesserac.passes.mesh.experts import EXPERTS
 from tesserac.passes.mesh.hardware import Hardware
-from tesserac.passes.mesh.nodes import Choice, Node, Value
+from tesserac.passes.mesh.nodes import Choice, Node, Numbers, Value
 from tesserac.passes.mesh.placements import Placement
 from tesserac.passes.mesh.trees import NANO, AxisCosts, Cost, Traffic, added
 
@@ -65,16 +65,15 @@ class Problem:
                  costs: Mapping[str, AxisCosts], hardware: Hardware, price: float = 0.0) -> None:
         self.nodes, self._values = nodes, values
         self.sizes, self.costs, self.hardware, self.price = dict(sizes), dict(costs), hardware, price
-        alike: dict[object, int] = {}
-        self._alike = [alike.setdefault(_likeness(node), len(alike)) for node in nodes]
+        self._alike = Numbers().of_all([_likeness(node) for node in nodes])
         self._work = {number: equation_work(node.equation) if node.equation is not None else (0.0, 0.0)
                       for number, node in zip(self._alike, nodes, strict=True)}
         # Where nodes and choices are alike, so is what a value costs: found out once for each such case.
         self._around = [tuple(sorted({value.maker, *(c for c, _ in value.readers)})) for value in values]
         self._cases = Numbers()
-        self._forms = [self._cases.of(_form(value, at)) for value, at in zip(values, self._around, strict=True)]
-        self._costs: dict[object, Cost] = {}
+        self._forms = Numbers().of_all([_form(value, at) for value, at in zip(values, self._around, strict=True)])
         self._own: dict[object, Cost] = {}
+        self._moved: dict[object, Cost] = {}
         self._held: dict[object, float] = {}
         self._cached: dict[object, Arrays] = {}
         self._terms: dict[object, _Terms] = {}
@@ -89,14 +88,14 @@ class Problem:
         states = self._cases.of_all([(self.price, *chosen, *row) for row in rows])
         found = []
         for i, key in enumerate(zip(self._alike, states, strict=True)):
-            if key not in self._costs:
-                self._costs[key] = self._own_cost(i, dict(zip(chosen, rows[i], strict=True)))
-            found.append(self._costs[key].times(self.nodes[i].count))
+            if key not in self._own:
+                self._own[key] = self._own_cost(i, dict(zip(chosen, rows[i], strict=True)))
+            found.append(self._own[key].times(self.nodes[i].count))
         for v, around in enumerate(self._around):
-            case = (-1, self._forms[v], *[states[n] for n in around])
-            if case not in self._costs:
-                self._costs[case] = self._moves(v, chosen, None)[0].times(self._values[v].count)
-            found.append(self._costs[case])
+            case = (self._forms[v], *[states[n] for n in around])
+            if case not in self._moved:
+                self._moved[case] = self._moves(v, chosen, None)[0].times(self._values[v].count)
+            found.append(self._moved[case])
         return added(found)
 
     def flops(self, i: int) -> float:
@@ -129,12 +128,6 @@ class Problem:
 
     def _own_cost(self, i: int, picked: Mapping[str, Choice]) -> Cost:
         """A node's work, the collectives within it, and the price of the memory that it keeps."""
-        key = (self._alike[i], self.price, *picked.items())
-        if key not in self._own:
-            self._own[key] = self._new_own_cost(i, picked)
-        return self._own[key]
-
-    def _new_own_cost(self, i: int, picked: Mapping[str, Choice]) -> Cost:
         node, (flops, stream) = self.nodes[i], self._work[self._alike[i]]
         moved, held = self._moved_and_held(i, picked)
         seconds, total = self.price * held, Cost()
@@ -297,21 +290,6 @@ class Problem:
         costs = [self.costs[axis].tree(traffic, *_decoded(int(number), places))[0] for number in kinds]
         nanoseconds, collectives, sent = (part[inverse].reshape(code.shape) for part in _parts(costs, count))
         return nanoseconds, collectives, sent
-
-
-class Numbers:
-    """Equal keys have one number."""
-
-    def __init__(self) -> None:
-        self._known: dict[object, int] = {}
-
-    def of(self, key: Hashable) -> int:
-        """The number of a key."""
-        return self._known.setdefault(key, len(self._known))
-
-    def of_all(self, keys: Sequence[Hashable]) -> list[int]:
-        """The numbers of many keys."""
-        return [self._known.setdefault(key, len(self._known)) for key in keys]
 
 
 def _likeness(node: Node) -> object:

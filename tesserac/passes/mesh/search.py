@@ -136,21 +136,19 @@ class Searcher:
         self.problem.price = price
         self._exact, self._width = True, 0
         tried = [self._descend(self.folding.folded(start)) for start in ({}, *others)]
-        return self._found(min(tried, key=lambda plan: self.problem.cost(plan).key), begin)
+        plan = min(tried, key=lambda plan: self.problem.cost(plan).key)
+        self.problem.price = 0.0
+        return Found(self.nodes, self.folding.unfolded(plan), self.problem.cost(plan), self.problem.memory(plan),
+                     self._exact, self._width, time.process_time() - begin, price)
 
-    def improved(self, found: Found) -> Found | None:
-        """A plan that descent finds from a given one, at the same price of memory; None if none is cheaper."""
-        begin = time.process_time()
+    def confirmed(self, found: Found) -> Found | None:
+        """A plan from a folded search as solving every axis from it leaves it; None if that finds a cheaper one."""
         self.problem.price = found.price
         self._exact, self._width = True, 0
         start = dict(found.plan)
-        plan = self._descend(start)
-        return self._found(plan, begin) if self.problem.cost(plan).key < self.problem.cost(start).key else None
-
-    def _found(self, plan: Plan, begin: float) -> Found:
-        price, self.problem.price = self.problem.price, 0.0
-        return Found(self.nodes, self.folding.unfolded(plan), self.problem.cost(plan), self.problem.memory(plan),
-                     self._exact, self._width, time.process_time() - begin, price)
+        cheaper = self.problem.cost(self._descend(start)).key < self.problem.cost(start).key
+        self.problem.price = 0.0
+        return None if cheaper else replace(found, exact=self._exact, width=self._width)
 
     def _descend(self, plan: Plan) -> Plan:
         if not plan:
