@@ -54,7 +54,10 @@ struct AttentionPlan {
   static constexpr int ldt = padded<T>(A::keys);  // rows of transposed k and v, of scores and kept probabilities
   static constexpr size_t transposed = size_t(A::head_size) * ldt;
   static constexpr size_t tile = size_t(block) * ldt;
-  static constexpr size_t row_values = size_t(padded<T>(block));
+  static constexpr int ldg = padded<T>(A::head_size);  // rows of do divided by the sums of their softmax
+  static constexpr size_t gradients = size_t(block) * ldg;
+  static constexpr size_t kept = size_t(A::queries) * ldt;                     // numerators of a head,
+  static constexpr size_t kept_inverses = size_t(round_up(A::queries, 64 / int(sizeof(T))));  // and one over the sums of its rows
 
   // Keys that query row `row` may see, where the queries are the last positions. Of queries that begin earlier, row + shift.
   static constexpr int visible(int row) { return A::causal ? row + A::keys - A::queries + 1 : A::keys; }
@@ -67,10 +70,10 @@ struct BlockProducts {
   using P = AttentionPlan<T, A>;
   using Scores = Shape<Rows, A::keys, A::head_size, A::ldq, P::ldt>;              // q k^T
   using Values = Shape<Rows, A::head_size, A::keys, P::ldt, A::ldv>;              // p v
-  using ProbabilityGrad = Shape<Rows, A::keys, A::head_size, A::ld_do, P::ldt>;   // do v^T
+  using ProbabilityGrad = Shape<Rows, A::keys, A::head_size, P::ldg, P::ldt>;     // do v^T
   using QueryGrad = Shape<Rows, A::head_size, A::keys, P::ldt, A::ldk>;           // ds k
   using KeyGrad = Shape<A::keys, A::head_size, Rows, P::ldt, A::ldq, kTransposed>;    // ds^T q
-  using ValueGrad = Shape<A::keys, A::head_size, Rows, P::ldt, A::ld_do, kTransposed>;  // p^T do
+  using ValueGrad = Shape<A::keys, A::head_size, Rows, P::ldt, P::ldg, kTransposed>;  // p^T do
   static constexpr int column_step = Tiling<T, Scores>::columns;
   static constexpr int key_step = Tiling<T, KeyGrad>::rows;
 
@@ -119,31 +122,27 @@ struct AddOrStore {
   }
 };
 
+// One block of query rows. `tile` receives the numerators of the softmax, `inverse` one over the sum of each row of them.
 template <class T, class A, int Rows>
-void forward_block(const T* q, const T* kt, const T* v, T* o, T* lse, T scale, T* tile, int row, int shift, bool normalize) {
+void forward_block(const T* q, const T* kt, const T* v, T* o, T* lse, T scale, T* tile, T* inverse, int row, int shift) {
   using B = BlockProducts<T, A, Rows>;
   using P = AttentionPlan<T, A>;
   const int place = row + shift, computed = B::computed(place), filled = B::filled(place);
   gemm<typename B::Scores>(q + long(row) * A::ldq, kt, Store<T>{tile, P::ldt}, Region{0, Rows, computed, A::head_size});
-  T inverse[Rows];
-  for (int i = 0; i < Rows; ++i) {
-    T* p = tile + long(i) * P::ldt;
-    inverse[i] = T(1) / softmax_row(p, P::visible(place + i), filled, scale, lse[row + i]);
-    if (normalize) {
-      columns<T>(filled, [&](auto c) { c.store(p, c.load(p) * inverse[i]); });
-      inverse[i] = T(1);
-    }
-  }
+  for (int i = 0; i < Rows; ++i)
+    inverse[i] = T(1) / softmax_row(tile + long(i) * P::ldt, P::visible(place + i), filled, scale, lse[row + i]);
   T* out = o + long(row) * A::ldo;
   gemm<typename B::Values>(
       tile, v, [&](auto c, int i, Vec<T> sum) { c.store(out + long(i) * A::ldo, sum * inverse[i]); },
       Region{0, Rows, A::head_size, P::visible(place + Rows - 1)});
 }
 
-// One block of query rows of the backward pass. `tile` holds its probabilities, or receives them when kt is given.
+// One block of query rows of the backward pass. `tile` holds the numerators of its softmax and `inverse` one over the sums of
+// their rows; when kt is given, `tile` receives the probabilities. Rows of do are divided by those sums, instead of all
+// numerators, into `gradients`.
 template <class T, class A, int Rows>
 void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv,
-                    T scale, T* tile, int row, int shift, bool add) {
+                    T scale, T* tile, const T* inverse, T* gradients, int row, int shift, bool add) {
   using B = BlockProducts<T, A, Rows>;
   using P = AttentionPlan<T, A>;
   const int place = row + shift, computed = B::computed(place), filled = B::filled(place), depth = P::visible(place + Rows - 1);
@@ -164,13 +163,18 @@ void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o
   }
   T delta[Rows];  // sum over keys of p dp, which is also the product of a row of o with that of do
   for (int i = 0; i < Rows; ++i) {
+    const Vec<T> factor = broadcast(kt == nullptr ? inverse[i] : T(1));
     Vec<T> sum{};
-    columns<T, A::head_size>([&](auto c) { sum += c.load(o + long(i) * A::ldo) * c.load(d_o + long(i) * A::ld_do); });
+    columns<T, A::head_size>([&](auto c) {
+      const Vec<T> g = c.load(d_o + long(i) * A::ld_do) * factor;
+      c.store(gradients + long(i) * P::ldg, g);
+      sum += c.load(o + long(i) * A::ldo) * g;
+    });
     delta[i] = hsum(sum);
   }
-  gemm<typename B::ValueGrad>(tile, d_o, AddOrStore<T>{dv, A::ld_dv, add}, Region{0, key_rows, A::head_size, Rows});
+  gemm<typename B::ValueGrad>(tile, gradients, AddOrStore<T>{dv, A::ld_dv, add}, Region{0, key_rows, A::head_size, Rows});
   gemm<typename B::ProbabilityGrad>(
-      d_o, vt,
+      gradients, vt,
       [&](auto c, int i, Vec<T> dp) {
         T* p = tile + long(i) * P::ldt;
         c.store(p, c.load(p) * (dp - delta[i]) * scale);
@@ -186,17 +190,18 @@ void backward_block(const T* q, const T* k, const T* kt, const T* vt, const T* o
 template <class T, class A>
 constexpr size_t attention_scratch() {
   using P = detail::AttentionPlan<T, A>;
-  return 2 * P::transposed + P::tile;
+  return 2 * P::transposed + P::tile + P::gradients;
 }
 
-/// Elements of the probabilities kept from the forward pass for the backward pass.
+/// Elements of the numerators of the softmax, and of one over their sums, kept from the forward pass for the backward pass.
 template <class T, class A>
 constexpr size_t attention_kept() {
-  return size_t(A::heads) * A::queries * detail::AttentionPlan<T, A>::ldt;
+  using P = detail::AttentionPlan<T, A>;
+  return size_t(A::heads) * (P::kept + P::kept_inverses);
 }
 
 /// o = softmax(scale q k^T) v per head; lse[h * LseStride + i] = log of the sum of e^(scale q k^T) of a row. `kept` receives
-/// the probabilities unless it is null. Head h of q, o starts at column h * HeadSize; its keys and values are those of head
+/// what attention_backward wants, unless it is null. Head h of q, o starts at column h * HeadSize; its keys and values are those of head
 /// h / (Heads / KvHeads) of k, v. `first`: under a causal mask, the last key that the first query sees; at most Keys - Queries.
 template <class A, class T>
 void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale, T* scratch, T* kept = nullptr, int first = A::keys - A::queries) {
@@ -207,27 +212,29 @@ void attention_forward(const T* q, const T* k, const T* v, T* o, T* lse, T scale
   for (int h = 0; h < A::heads; ++h) {
     const int column = h * A::head_size, kv_column = h / group * A::head_size;
     if (h % group == 0) transpose(k + kv_column, A::keys, A::head_size, A::ldk, kt, P::ldt);
-    T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * A::queries * P::ldt;
+    T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * (P::kept + P::kept_inverses);
+    T sums[P::block];
     auto tile = [&](int row) { return kept == nullptr ? scratch + 2 * P::transposed : kept_head + long(row) * P::ldt; };
+    auto inverse = [&](int row) { return kept == nullptr ? sums : kept_head + P::kept + row; };
     T* lse_head = lse + h * A::lse_stride;
     for (int b = 0; b < P::whole_blocks; ++b)
       detail::forward_block<T, A, P::block>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(b * P::block),
-                                            b * P::block, shift, kept != nullptr);
+                                            inverse(b * P::block), b * P::block, shift);
     if constexpr (P::rest != 0)
       detail::forward_block<T, A, P::rest>(q + column, kt, v + kv_column, o + column, lse_head, scale, tile(P::whole_blocks * P::block),
-                                           P::whole_blocks * P::block, shift, kept != nullptr);
+                                           inverse(P::whole_blocks * P::block), P::whole_blocks * P::block, shift);
   }
 }
 
-/// Gradients of attention_forward: dq, dk, dv are overwritten. `kept`: the probabilities from the forward pass, destroyed;
-/// null: recomputed from lse.
+/// Gradients of attention_forward: dq, dk, dv are overwritten. `kept`: from the forward pass, destroyed; null: the
+/// probabilities are recomputed from lse.
 template <class A, class T>
 void attention_backward(const T* q, const T* k, const T* v, const T* o, const T* lse, const T* d_o, T* dq, T* dk, T* dv, T scale,
                         T* scratch, T* kept = nullptr, int first = A::keys - A::queries) {
   using P = detail::AttentionPlan<T, A>;
   const int shift = first - (A::keys - A::queries);
   constexpr int group = A::heads / A::kv_heads;
-  T *vt = scratch, *kt = scratch + P::transposed;
+  T *vt = scratch, *kt = scratch + P::transposed, *gradients = scratch + 2 * P::transposed + P::tile;
   for (int h = 0; h < A::heads; ++h) {
     const int column = h * A::head_size, kv_column = h / group * A::head_size;
     if (h % group == 0) {
@@ -235,7 +242,8 @@ void attention_backward(const T* q, const T* k, const T* v, const T* o, const T*
       if (kept == nullptr) transpose(k + kv_column, A::keys, A::head_size, A::ldk, kt, P::ldt);
     }
     const T* recompute = kept == nullptr ? kt : nullptr;
-    T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * A::queries * P::ldt;
+    T* kept_head = kept == nullptr ? nullptr : kept + size_t(h) * (P::kept + P::kept_inverses);
+    auto inverse = [&](int row) { return kept == nullptr ? nullptr : kept_head + P::kept + row; };
     auto tile = [&](int row) { return kept == nullptr ? scratch + 2 * P::transposed : kept_head + long(row) * P::ldt; };
     const T* lse_head = lse + h * A::lse_stride;
     // The last rows come first: they see every key that any row sees and so start dk and dv, to which the others add.
@@ -243,12 +251,13 @@ void attention_backward(const T* q, const T* k, const T* v, const T* o, const T*
     if constexpr (P::rest != 0) {
       detail::backward_block<T, A, P::rest>(q + column, k + kv_column, recompute, vt, o + column, lse_head, d_o + column, dq + column,
                                             dk + kv_column, dv + kv_column, scale, tile(P::whole_blocks * P::block),
-                                            P::whole_blocks * P::block, shift, add);
+                                            inverse(P::whole_blocks * P::block), gradients, P::whole_blocks * P::block, shift, add);
       add = true;
     }
     for (int b = P::whole_blocks - 1; b >= 0; --b, add = true)
       detail::backward_block<T, A, P::block>(q + column, k + kv_column, recompute, vt, o + column, lse_head, d_o + column, dq + column,
-                                             dk + kv_column, dv + kv_column, scale, tile(b * P::block), b * P::block, shift, add);
+                                             dk + kv_column, dv + kv_column, scale, tile(b * P::block), inverse(b * P::block), gradients,
+                                             b * P::block, shift, add);
   }
 }
 
