@@ -29,11 +29,16 @@ def threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def stolen_s() -> float:
-    """Seconds that the host of a virtual machine has kept the processors from it since it started; 0 elsewhere."""
+def taken_s() -> float:
+    """Processor seconds since the machine started that neither this process nor a child that ended had.
+
+    Those of other processes, and those that the host of a virtual machine kept from it (proc_stat(5)).
+    """
     with open("/proc/stat", encoding="utf-8") as lines:
-        fields = lines.readline().split()
-    return float(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
+        user, nice, system, _, _, irq, softirq, steal = map(int, lines.readline().split()[1:9])
+    own = os.times()
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - (own.user + own.system + own.children_user + own.children_system)
 
 
 def cleared_names() -> list[str]:
@@ -82,9 +87,9 @@ def machine() -> dict[str, str]:
     return {"cpu": model, **versions}
 
 
-def peak_gflops() -> float:
+def peak_gflops(seconds: float = 2.0) -> float:
     """The fp32 multiply-add rate of all threads together, in 1e9 operations per second, from registers alone."""
     flags = ("-std=c++17", "-O3", "-march=native", "-fopenmp", f"-I{ROOT / 'runtime'}")
     program = _compile("g++", ROOT / "bench" / "peak.cpp", WORK / "peak", *flags)
-    output = subprocess.run([str(program)], check=True, capture_output=True, text=True, env=plain()).stdout
-    return float(output)
+    done = subprocess.run([str(program), str(seconds)], check=True, capture_output=True, text=True, env=plain())
+    return float(done.stdout)

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench import cases, contestants, ours, run
+from bench import cases, contestants, environment, ours, run
 from bench.peers import harness
 from tesserac.diagnostics import Diagnostics
 from tesserac.elaborate import Options, elaborate
@@ -318,12 +319,12 @@ def test_the_fastest_of_each_kind_are_raced_in_every_round() -> None:
 
 
 def test_the_table_compares_with_our_time_and_memory() -> None:
-    mine = run.Row(run.OURS, False, [{"median_ms": t, "peak_rss_mib": 50.0, "stolen": 0.02} for t in (9.0, 10.0, 30.0)])
-    peer = run.Row("peer", False, [{"median_ms": 25.0, "peak_rss_mib": 400.0, "stolen": 0.1}])
+    mine = run.Row(run.OURS, False, [{"median_ms": t, "peak_rss_mib": 50.0, "had": 0.98} for t in (9.0, 10.0, 30.0)])
+    peer = run.Row("peer", False, [{"median_ms": 25.0, "peak_rss_mib": 400.0, "had": 0.9}])
     missing = run.Row("absent", False, problem="not installed")
     first, second = run.table([peer, missing, mine], gflop=1.0, peak=200.0).splitlines()[1:3]
-    assert first.split() == ["tesserac", "10.0", "9.0", "-", "30.0", "1.00", "100", "50", "50", "1.0", "2%"]
-    assert second.split() == ["peer", "25.0", "25.0", "-", "25.0", "2.50", "40", "20", "400", "8.0", "10%"]
+    assert first.split() == ["tesserac", "10.0", "9.0", "-", "30.0", "1.00", "100", "50", "50", "1.0", "98%"]
+    assert second.split() == ["peer", "25.0", "25.0", "-", "25.0", "2.50", "40", "20", "400", "8.0", "90%"]
     assert run.remarks([mine, peer, missing])[0] == "not installed: absent; `make setup-bench` installs the peers"
 
 
@@ -331,3 +332,31 @@ def test_different_losses_are_called_different() -> None:
     mine, peer = run.Row(run.OURS, False, losses=[2.0, 1.0]), run.Row("peer", False, losses=[2.0, 1.001])
     assert any("DIFFER" in line for line in run.remarks([mine, peer]))
     assert run.largest_difference([1.0], [1.0, 2.0]) == float("inf")
+
+
+def test_a_disturbed_turn_is_repeated_and_the_quieter_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Program:
+        times = iter([30.0, 10.0, 11.0])
+
+        def run(self, seconds: float, step_ms: float | None) -> dict[str, Any]:
+            return {"median_ms": next(self.times), "peak_rss_mib": 1.0}
+
+    rates = iter([200.0, 200.0, 100.0, 196.0, 200.0, 200.0, 198.0])
+    monkeypatch.setattr(run.environment, "peak_gflops", lambda seconds=2.0: next(rates))
+    monkeypatch.setattr(run.environment, "taken_s", lambda: 0.0)
+    row, program, machine = run.Row(run.OURS, False), Program(), run.Machine()
+    for _ in range(2):
+        run._one_round(row, program, "tiny", 1.0, 60.0, machine)  # type: ignore[arg-type]
+    assert [record["median_ms"] for record in row.rounds] == [10.0, 11.0]
+    assert row.had() == 0.98
+
+
+def test_what_others_take_of_the_processors_is_seen() -> None:
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        before = environment.taken_s()
+        time.sleep(0.5)
+        assert environment.taken_s() - before > 0.05
+    finally:
+        other.kill()
+        other.wait()
