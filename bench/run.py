@@ -26,6 +26,9 @@ from bench import cases, contestants, environment, ours
 OURS = "tesserac"
 TOLERANCE = 1e-4
 
+VARIANTS = {("block", "h1"): ("--reassociate",)}
+"""Flags of `tesserac build` that are raced beside its defaults, where they change what is computed."""
+
 FINALISTS = 3
 """How many peers as shipped, and how many tuned ones, are raced in every round."""
 
@@ -113,7 +116,10 @@ def race(options: argparse.Namespace, size: str, machine: Machine) -> dict[str, 
     program = _prepare(case, size, rows[0])
     peers = [peer for peer in contestants.peers(case, size) if options.only.lower() in peer.name.lower()]
     rows += [Row(peer.name, peer.tuned, problem="" if peer.installed() else "not installed") for peer in peers]
-    everyone = zip(rows, [program, *peers], strict=True)
+    flags = VARIANTS.get((case, size), ()) if not options.only or options.only.lower() in OURS else ()
+    rows += [Row(f"{OURS} {flag}", tuned=False) for flag in flags]
+    variants = [_prepare(case, size, row, flag) for row, flag in zip(rows[1 + len(peers) :], flags, strict=True)]
+    everyone = zip(rows, [program, *peers, *variants], strict=True)
     entered = [(row, contestant) for row, contestant in everyone if contestant is not None and not row.problem]
     done = 0
     for number in range(1, options.rounds + 1):
@@ -151,15 +157,16 @@ def share(left: float, to_come: int, most: float) -> float:
 
 
 def finalists(rows: list[Row]) -> list[Row]:
-    """Who is raced in every round: the emitted program, and the fastest as shipped and tuned."""
-    ranked = sorted((row for row in rows if row.rounds and not row.problem and row.name != OURS), key=Row.median_ms)
+    """Who is raced in every round: the emitted programs, and the fastest as shipped and tuned."""
+    emitted = [row for row in rows if row.name.startswith(OURS)]
+    ranked = sorted((row for row in rows if row.rounds and not row.problem and row not in emitted), key=Row.median_ms)
     kinds = ([row for row in ranked if row.tuned is tuned][:FINALISTS] for tuned in (False, True))
-    return [row for row in rows if row.name == OURS] + [row for kind in kinds for row in kind]
+    return emitted + [row for kind in kinds for row in kind]
 
 
-def _prepare(case: str, size: str, row: Row) -> ours.Program | None:
+def _prepare(case: str, size: str, row: Row, *flags: str) -> ours.Program | None:
     try:
-        program = ours.build(case, size)
+        program = ours.build(case, size, flags)
         row.losses = program.losses()
     except contestants.Failed as failure:
         row.problem = str(failure)
