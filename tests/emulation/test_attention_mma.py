@@ -147,7 +147,7 @@ def attend(program: Path, number: int, problem: Problem, order: str, asynchrony:
     return Results(o, lse, dq[..., :-16].reshape(*dq.shape[:2], c.heads, c.head_dim), dk, dv)
 
 
-@pytest.fixture(scope="module", params=SELECTED)
+@pytest.fixture(scope="module", params=[mode for mode in SELECTED if ASKED_FOR or mode != "fast"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("attention")
     write_emulated(folder, {"attention_mma.cu": SOURCE.read_text(encoding="utf-8")})
