@@ -58,6 +58,8 @@ struct Tiling {
   // Where all of B stays there, C is what passes by: few rows at a time, so that it does so along its rows.
   static constexpr bool small_b = S::k <= 64 && long(S::k) * S::n * long(sizeof(T)) <= (384 << 10);
   static constexpr int block_rows = cached_rows < 2 * rows || small_b ? 2 * rows : cached_rows / rows * rows;
+  // Where B does not stay there, the next panel of it is fetched while one is at work.
+  static constexpr bool far_b = long(S::k) * S::n * long(sizeof(T)) > (384 << 10);
   // Longer sums are cut, so that rounding grows with the length of a piece rather than with K.
   static constexpr int max_depth = 1024;
   static constexpr int short_depth = 512;
@@ -206,12 +208,25 @@ TSR_INLINE void finish_tile(const T* A, const T* B, Epilogue& epilogue, int row,
   }
 }
 
-// One panel of columns, down the rows of a cache block.
+/// Asks for rows [begin, end) of a panel of B: the next one, while this one is at work.
+template <class T, class S>
+TSR_INLINE void fetch_rows(const T* panel, long begin, long end) {
+  constexpr int bytes = Tiling<T, S>::columns * int(sizeof(T));
+  for (long k = begin; k < end; ++k)
+    for (int line = 0; line < bytes; line += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(panel + k * S::ldb) + line, 0, 2);
+}
+
+// One panel of columns, down the rows of a cache block. `next` is the panel after it, or null.
 template <class T, class S, int Width, int Last, class Epilogue>
-TSR_INLINE void panel(const T* A, const T* B, Epilogue& epilogue, int row, int row_end, int column, Terms terms, Computed<T>* sums) {
+TSR_INLINE void panel(const T* A, const T* B, Epilogue& epilogue, int row, int row_end, int column, Terms terms, Computed<T>* sums, const T* next) {
   using Tile = Tiling<T, S>;
   constexpr int tile = Tile::rows, rest = S::m % tile, step = Tile::pieces ? tile * Tile::columns : 0;
-  for (; row + tile <= row_end; row += tile, sums += step) finish_tile<T, S, tile, Width, Last>(A, B, epilogue, row, column, terms, sums);
+  const int tiles = (row_end - row) / tile;
+  for (int done = 0; row + tile <= row_end; row += tile, sums += step, ++done) {
+    if (Tile::far_b && next) fetch_rows<T, S>(next + long(terms.begin) * S::ldb, terms.count * done / tiles, terms.count * (done + 1) / tiles);
+    finish_tile<T, S, tile, Width, Last>(A, B, epilogue, row, column, terms, sums);
+  }
   if constexpr (rest != 0)
     if (row < row_end) finish_tile<T, S, rest, Width, Last>(A, B, epilogue, row, column, terms, sums);
 }
@@ -242,8 +257,10 @@ void gemm(const T* A, const T* B, Epilogue&& epilogue, Region region) {
         const detail::Terms terms{k, left < piece ? left : piece, left <= piece};
         for (int p = first; p < end_panel && p < first + group; ++p) {
           Computed<T>* const at = sums + (p - first) * panel_sums;
-          if (p < whole_panels) detail::panel<T, S, Tile::width, L>(A, B, epilogue, row, end, p * Tile::columns, terms, at);
-          else detail::panel<T, S, rest_width, rest_lanes>(A, B, epilogue, row, end, p * Tile::columns, terms, at);
+          const int after = p + 1 < end_panel && p + 1 < first + group ? p + 1 : first;
+          const T* const next = after < whole_panels ? B + after * Tile::columns : nullptr;
+          if (p < whole_panels) detail::panel<T, S, Tile::width, L>(A, B, epilogue, row, end, p * Tile::columns, terms, at, next);
+          else detail::panel<T, S, rest_width, rest_lanes>(A, B, epilogue, row, end, p * Tile::columns, terms, at, next);
         }
       }
   }

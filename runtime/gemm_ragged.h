@@ -47,15 +47,6 @@ constexpr Part share(long rows, long depth, int part, int parts) {
           int(last_column < S::n ? last_column : S::n), depth};
 }
 
-/// Asks for rows [begin, end) of a panel of B: the next one, while this one is at work.
-template <class T, class S>
-TSR_INLINE void fetch_rows(const T* panel, long begin, long end) {
-  constexpr int bytes = Tiling<T, S>::columns * int(sizeof(T));
-  for (long k = begin; k < end; ++k)
-    for (int line = 0; line < bytes; line += 64)
-      __builtin_prefetch(reinterpret_cast<const char*>(panel + k * S::ldb) + line, 0, 2);
-}
-
 template <class T, class S, int Rows, int Width, int Last, class Epilogue>
 TSR_INLINE void ragged_tile(const T* A, const T* B, Epilogue& epilogue, long row, int column, long depth) {
   using C = Computed<T>;
