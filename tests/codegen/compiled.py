@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,12 @@ FLAGS = (
 )
 
 
+def headers(texts: Iterable[str]) -> frozenset[str]:
+    """What files include, but for each other."""
+    found = (re.match(r'#include ([<"](?!f\d+\.).*)', line) for text in texts for line in text.splitlines())
+    return frozenset(match[1] for match in found if match)
+
+
 def compile_functions(
     functions: Sequence[Function],
     folder: Path,
@@ -85,21 +92,28 @@ def compile_functions(
     flags: Sequence[str] = (),
     mixed: bool = False,
 ) -> ctypes.CDLL:
-    """One shared library with ``call_f0``, ``call_f1``... for the functions (already free of ``backward``, or not)."""
+    """One shared library with ``call_f0``, ``call_f1``... for the functions (already free of ``backward``, or not).
+
+    Functions with the same headers are compiled together, as reading these takes longest; a function that forgets a
+    header does not get it from another one.
+    """
     link = folder / "runtime"
     if not link.exists():
         link.symlink_to(runtime_dir())
-    sources = []
+    units: dict[frozenset[str], list[str]] = {}
     for number, function in enumerate(functions):
         trains = any(o.name.startswith("grad:") for o in function.outputs)
         entry = Entry(f"f{number}", function if trains else None, None if trains else function, None, mixed)
-        for name, text in render_entry(
-            plan_entry(entry, options), stem=f"f{number}", source="random.py", lines={}
-        ).items():
+        files = render_entry(plan_entry(entry, options), stem=f"f{number}", source="random.py", lines={})
+        for name, text in files.items():
             assert not any(line.endswith(" ") for line in text.splitlines()), name
             (folder / name).write_text(text, encoding="utf-8")
         (folder / f"f{number}.cpp").write_text(SHIM.format(stem=f"f{number}"), encoding="utf-8")
-        sources.append(f"f{number}.cpp")
+        units.setdefault(headers(files.values()), []).append(f'#include "f{number}.cpp"\n')
+    sources = []
+    for number, unit in enumerate(units.values()):
+        sources.append(f"unit{number}.cpp")
+        (folder / sources[-1]).write_text("".join(unit), encoding="utf-8")
     done = subprocess.run(
         ["g++", *FLAGS, *flags, *sources, "-o", "functions.so"], cwd=folder, capture_output=True, text=True
     )
