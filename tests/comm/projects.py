@@ -32,9 +32,11 @@ def _folder(name: str, texts: Sequence[str]) -> Path:
 
 
 def _make(folder: Path, *words: str) -> None:
-    done = subprocess.run(
-        ["make", "-s", "OPTIMIZE=-O1", *words], cwd=folder, text=True, capture_output=True, timeout=600
-    )
+    """Programs for the processor with the flags of tests/emitted, whose command line is then there already."""
+    command, environment = ["make", "-s", "OPTIMIZE=-O1", *words], dict(os.environ)
+    if not (folder / "emulation").exists():
+        environment["CXXFLAGS"] = "-Werror"
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
