@@ -65,6 +65,7 @@ LONG = (
 )
 """And, where a test of the emulation is asked for, stages that are filled many times."""
 ASKED_FOR = "TSR_EMULATION_MODE" in os.environ
+MODES = SELECTED if ASKED_FOR else ("race",)
 ROUNDOFF = {"bf16": 2.0**-8, "f16": 2.0**-11, "f32": 2.0**-24}
 
 
@@ -147,7 +148,7 @@ def attend(program: Path, number: int, problem: Problem, order: str, asynchrony:
     return Results(o, lse, dq[..., :-16].reshape(*dq.shape[:2], c.heads, c.head_dim), dk, dv)
 
 
-@pytest.fixture(scope="module", params=[mode for mode in SELECTED if ASKED_FOR or mode != "fast"])
+@pytest.fixture(scope="module", params=MODES)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("attention")
     write_emulated(folder, {"attention_mma.cu": SOURCE.read_text(encoding="utf-8")})
@@ -213,7 +214,7 @@ def test_attention(number: int, program: Path) -> None:
     attend_twice(program, number, Problem.of(CASES[number]))
 
 
-@pytest.fixture(scope="module", params=SELECTED if ASKED_FOR else ("race",))
+@pytest.fixture(scope="module", params=MODES)
 def wide_program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wide")
     write_emulated(folder, {"attention_mma.cu": SOURCE.read_text(encoding="utf-8")})
